@@ -1,3 +1,27 @@
-"""Voxelwise encoders of visual cortex for a new person, from few images."""
+"""Voxelwise encoders of visual cortex for a new person, from few images.
+
+Public names are imported on first use, so that `import braincorl` stays fast.
+"""
+
+from importlib import import_module
+from typing import Any
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "BayesianRidgeEncoder": "braincorl.encoders",
+    "RidgeEncoder": "braincorl.encoders",
+    "load_encoder": "braincorl.encoders",
+}
+
+__all__ = ["BayesianRidgeEncoder", "RidgeEncoder", "load_encoder"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'braincorl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -87,7 +87,9 @@ def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, npt.NDArray[Any
         with safe_open(path, framework="numpy") as file:
             arrays = {name: file.get_tensor(name) for name in sorted(file.keys())}
     except (SafetensorError, OSError, TypeError) as error:
-        raise FileFormatError(f"{path} cannot be read ({error}): it is truncated or damaged, get a new copy.") from error
+        raise FileFormatError(
+            f"{path} cannot be read ({error}): it is truncated or damaged, get a new copy."
+        ) from error
     text = metadata.get("header", "")
     if content_hash(arrays, kind, text) != metadata.get("sha256"):
         raise FileFormatError(f"{path} fails its checksum: it was altered or damaged after it was written.")

@@ -1,0 +1,116 @@
+"""The one decomposition that every closed-form encoder shares across voxels.
+
+All voxels saw the same images, so the centred features X_c (n_images, n_features) are decomposed once, X_c = U S Vᵀ,
+and each voxel's solution is arithmetic on Uᵀy. The rank is at most min(n_images - 1, n_features): with fewer images than
+features this is the kernel form (U spans the images), otherwise the primal form (V spans the features), at the cost of
+the smaller side either way.
+
+Letters: n images, p features, k rank, v voxels.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import scipy.linalg
+
+from braincorl.validation import FloatArray
+
+# Temporaries of one batch of voxels: large enough for matrix products at full speed, small beside any laptop's memory.
+BATCH_BYTES = 32 * 2**20
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """Thin singular value decomposition of centred features, without directions of zero variance.
+
+    Attributes
+    ----------
+    mean
+        Mean feature vector that was removed (p,).
+    u
+        Left singular vectors (n, k), orthogonal to the constant vector.
+    s
+        Singular values (k,), positive, descending.
+    vt
+        Right singular vectors (k, p).
+    """
+
+    mean: FloatArray
+    u: FloatArray
+    s: FloatArray
+    vt: FloatArray
+
+
+def decompose(X: FloatArray) -> Decomposition:
+    """Centre and decompose features.
+
+    Parameters
+    ----------
+    X
+        Features (n, p), n ≥ 2. Computed in float64 and returned in the type of `X`.
+
+    Returns
+    -------
+    Decomposition
+    """
+    dtype = X.dtype
+    mean = X.mean(axis=0, dtype=np.float64)
+    centred = X - mean
+    u, s, vt = _thin_svd(centred)
+    # Centring leaves rounding of the size of the features themselves, so the threshold counts the mean too.
+    scale = max(float(s[0]) if s.size else 0.0, float(np.abs(X).max()) if X.size else 0.0)
+    rank = int((s > scale * max(X.shape) * np.finfo(dtype).eps).sum())
+    rank = min(rank, X.shape[0] - 1)
+    # The singular vectors of a centred matrix are orthogonal to 1 only up to rounding: make it so.
+    u = u[:, :rank] - u[:, :rank].mean(axis=0)
+    return Decomposition(mean.astype(dtype), u.astype(dtype), s[:rank].astype(dtype), vt[:rank].astype(dtype))
+
+
+def voxel_batches(n_voxels: int, bytes_per_voxel: int, voxel_batch_size: int | str) -> Iterator[slice]:
+    """Cut voxels into batches of bounded temporaries.
+
+    Parameters
+    ----------
+    n_voxels
+        Number of voxels in all.
+    bytes_per_voxel
+        Size of one voxel's temporaries, in bytes.
+    voxel_batch_size
+        Voxels per batch, or "auto" for `BATCH_BYTES` of temporaries.
+
+    Yields
+    ------
+    slice
+        Consecutive ranges of voxels.
+    """
+    if isinstance(voxel_batch_size, str):
+        voxel_batch_size = max(64, BATCH_BYTES // max(bytes_per_voxel, 1))
+    for start in range(0, n_voxels, voxel_batch_size):
+        yield slice(start, min(start + voxel_batch_size, n_voxels))
+
+
+def coefficients(decomposition: Decomposition, weighted: FloatArray) -> FloatArray:
+    """Map coordinates along the right singular vectors to weights over features.
+
+    Parameters
+    ----------
+    decomposition
+        Of the context features.
+    weighted
+        Coordinates of each voxel (k, v).
+
+    Returns
+    -------
+    ndarray of shape (v, p)
+    """
+    return weighted.T @ decomposition.vt
+
+
+def _thin_svd(centred: npt.NDArray[np.float64]) -> tuple[FloatArray, FloatArray, FloatArray]:
+    try:
+        u, s, vt = scipy.linalg.svd(centred, full_matrices=False, check_finite=False)
+    except np.linalg.LinAlgError:  # the fast driver fails to converge on rare matrices; the older one does not
+        u, s, vt = scipy.linalg.svd(centred, full_matrices=False, check_finite=False, lapack_driver="gesvd")
+    return u, s, vt
