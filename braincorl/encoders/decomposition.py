@@ -2,8 +2,8 @@
 
 All voxels saw the same images, so the centred features X_c (n_images, n_features) are decomposed once, X_c = U S Vᵀ,
 and each voxel's solution is arithmetic on Uᵀy. The rank is at most min(n_images - 1, n_features): with fewer images
-than features this is the kernel form (U spans the images), otherwise the primal form (V spans the features), at the cost
-of the smaller side either way.
+than features this is the kernel form (U spans the images), otherwise the primal form (V spans the features), at the
+cost of the smaller side either way.
 
 Letters: n images, p features, k rank, v voxels.
 """

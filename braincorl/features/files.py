@@ -226,7 +226,7 @@ def _read_npz(path: Path) -> Parts:
     with np.load(path, allow_pickle=False) as file:
         if "features" not in file:
             raise InputError(f"{path} holds {', '.join(sorted(file)) or 'nothing'} but no 'features'.")
-        names = file["image_ids"] if "image_ids" in file else None
+        names = file.get("image_ids")
         provenance = json.loads(str(file["provenance"])) if "provenance" in file else {}
         return file["features"], names, provenance
 
