@@ -19,7 +19,7 @@ from torch import Tensor
 from braincorl.errors import InputError, OutOfMemoryError
 from braincorl.files import Progress
 from braincorl.models import hardware
-from braincorl.models.inference import Capture, NetworkWeights, SharedContext, encode_context, forward
+from braincorl.models.inference import EAGER, Capture, Layers, NetworkWeights, SharedContext, encode_context, forward
 from braincorl.models.reference import ArrayLike, ReferenceConfig, ReferenceTransformer, check_context
 
 logger = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class InferenceEngine:
         self.device = hardware.resolve_device(device)
         self.dtype = hardware.resolve_precision(precision, self.device)
         self.voxel_batch_size = _check_batch_size(voxel_batch_size)
-        self._forward = torch.compile(forward, dynamic=True) if compile_blocks else forward
+        self._layers = Layers.compiled() if compile_blocks else EAGER
         try:
             self._weights = NetworkWeights.of(network, self.dtype, self.device)
         except (RuntimeError, MemoryError) as error:
@@ -226,7 +226,7 @@ class InferenceEngine:
     def _try(self, context: SharedContext, responses: Tensor, capture: Capture | None = None) -> Tensor | None:
         """One batch, or None if the memory did not suffice."""
         try:
-            return self._forward(self._weights, context, responses.to(self.device, non_blocking=True), capture)
+            return forward(self._weights, context, responses.to(self.device, non_blocking=True), capture, self._layers)
         except (RuntimeError, MemoryError) as error:
             if not hardware.is_out_of_memory(error):
                 raise

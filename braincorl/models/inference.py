@@ -22,6 +22,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -142,33 +143,6 @@ def encode_context(weights: NetworkWeights, features: Tensor) -> SharedContext:
     )
 
 
-def forward(
-    weights: NetworkWeights, context: SharedContext, responses: Tensor, capture: Capture | None = None
-) -> Tensor:
-    """Weights and intercepts (V, E + 1) of a batch of voxels.
-
-    Parameters
-    ----------
-    weights, context
-        From `NetworkWeights.of` and `encode_context`.
-    responses
-        (V, N), z-scored, in the type `weights.stream`.
-    capture
-        Receives the attention logits of every layer; all tokens of the last block are then computed.
-    """
-    tokens = embed(weights, context, responses)
-    last = len(weights.blocks) - 1
-    for layer in range(last):
-        _attend(tokens, tokens, weights, layer, capture)
-        _feed_forward(tokens, weights.blocks[layer], weights.dtype)
-    readout = tokens if capture else tokens[:, :1].clone()  # nothing reads the other tokens of the last block
-    _attend(readout, tokens, weights, last, capture)
-    readout = readout[:, :1].clone()
-    _feed_forward(readout, weights.blocks[last], weights.dtype)
-    result: Tensor = weights.readout(readout[:, 0])
-    return result
-
-
 def embed(weights: NetworkWeights, context: SharedContext, responses: Tensor) -> Tensor:
     """Tokens (V, S, D) before the first block: the learned tokens, then one token per context image."""
     config, norm = weights.config, weights.first_norm
@@ -199,27 +173,86 @@ def embed(weights: NetworkWeights, context: SharedContext, responses: Tensor) ->
     return tokens
 
 
-def _attend(query_tokens: Tensor, tokens: Tensor, weights: NetworkWeights, layer: int, capture: Capture | None) -> None:
+def attend(
+    query_tokens: Tensor,
+    tokens: Tensor,
+    block: BlockWeights,
+    n_heads: int,
+    log_length: float,
+    capture: Callable[[Tensor, Tensor, float], None] | None = None,
+) -> None:
     """Add attention over `tokens` (V, S, D) to `query_tokens` (V, Q, D) in place; Q is S, or 1 in the last block."""
-    (n_voxels, n_tokens, width), n_heads = tokens.shape, weights.config.n_heads
-    n_queries, block = query_tokens.shape[1], weights.blocks[layer]
-    log_length = math.log(n_tokens)
+    n_voxels, n_tokens, width = tokens.shape
+    n_queries = query_tokens.shape[1]
     scale = log_length / math.sqrt(width // n_heads)
-    normed = block.norm_1.norm(tokens, weights.dtype)
+    normed = block.norm_1.norm(tokens, block.qkv.weight.dtype)
     bias = torch.cat([block.qkv.bias[:width] / log_length, block.qkv.bias[width:]])
     qkv = functional.linear(normed, block.qkv.weight, bias).view(n_voxels, n_tokens, 3, n_heads, -1)
     query, key, value = qkv.permute(2, 0, 3, 1, 4)
     query = query[:, :, :n_queries]
     if capture is not None:
-        capture(layer, query, key, scale)
+        capture(query, key, scale)
     attended = functional.scaled_dot_product_attention(query, key, value, scale=scale)
     query_tokens += block.out.linear(attended.transpose(1, 2).reshape(n_voxels, n_queries, width))
 
 
-def _feed_forward(tokens: Tensor, block: BlockWeights, dtype: torch.dtype) -> None:
+def feed_forward(tokens: Tensor, block: BlockWeights) -> None:
     """Add the gated feed-forward layer to `tokens` in place."""
-    gate, value = block.ffn_in.linear(block.norm_2.norm(tokens, dtype)).chunk(2, dim=-1)
+    gate, value = block.ffn_in.linear(block.norm_2.norm(tokens, block.ffn_in.weight.dtype)).chunk(2, dim=-1)
     tokens += block.ffn_out.linear(functional.silu(gate).mul_(value))
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The two halves of a block, as they are or compiled."""
+
+    attend: Callable[..., None] = attend
+    feed_forward: Callable[..., None] = feed_forward
+
+    @classmethod
+    def compiled(cls) -> "Layers":
+        """Have `torch.compile` fuse the passes between the matrix products, on first use."""
+        return cls(torch.compile(attend), torch.compile(feed_forward))
+
+
+EAGER = Layers()
+
+
+def forward(
+    weights: NetworkWeights,
+    context: SharedContext,
+    responses: Tensor,
+    capture: Capture | None = None,
+    layers: Layers = EAGER,
+) -> Tensor:
+    """Weights and intercepts (V, E + 1) of a batch of voxels.
+
+    Parameters
+    ----------
+    weights, context
+        From `NetworkWeights.of` and `encode_context`.
+    responses
+        (V, N), z-scored, in the type `weights.stream`.
+    capture
+        Receives queries and keys of every layer; all tokens of the last block are then computed.
+    layers
+        The two halves of a block, as they are or compiled.
+    """
+    tokens = embed(weights, context, responses)
+    n_heads, log_length = weights.config.n_heads, math.log(tokens.shape[1])
+    *blocks, last = weights.blocks
+    for layer, block in enumerate(blocks):
+        layers.attend(tokens, tokens, block, n_heads, log_length, partial(capture, layer) if capture else None)
+        layers.feed_forward(tokens, block)
+    if capture is None:
+        readout = tokens[:, :1].clone()  # nothing reads the other tokens of the last block
+        attend(readout, tokens, last, n_heads, log_length)
+    else:
+        attend(tokens, tokens, last, n_heads, log_length, partial(capture, len(blocks)))
+        readout = tokens[:, :1].clone()
+    feed_forward(readout, last)
+    result: Tensor = weights.readout(readout[:, 0])
+    return result
 
 
 def _block_weights(block: nn.Module, dtype: torch.dtype, stream: torch.dtype, device: torch.device) -> BlockWeights:

@@ -1,4 +1,5 @@
 import resource
+import shutil
 
 import numpy as np
 import pytest
@@ -75,6 +76,13 @@ def test_progress_counts_voxels(tiny_network):
 
 def test_no_voxels_give_no_weights(exact):
     assert exact(*make_context(6, 9, n_voxels=0)).shape == (0, 7)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_layers_change_nothing(tiny_network):
+    runner = InferenceEngine(tiny_network, device="cpu", precision="float64", voxel_batch_size=4, compile_blocks=True)
+    context = make_context(6, 9, n_voxels=6)
+    np.testing.assert_allclose(runner(*context), tiny_network(*context).numpy(), rtol=1e-9, atol=1e-11)
 
 
 # -- attention ---------------------------------------------------------------------------------------------------------
