@@ -117,7 +117,8 @@ def match_trials(
         parts = list(trials)
     else:
         raise InputError(
-            f"{len(trials)} trials tables for {len(betas)} betas files: pass one table per file, in order, or one for all."
+            f"{len(trials)} trials tables for {len(betas)} betas files: pass one table per file, in order, "
+            "or one for all."
         )
     return [_with_session(part, file) for part, file in zip(parts, betas, strict=True)]
 

@@ -140,8 +140,8 @@ def check_same_grid(shape: tuple[int, ...], affine: npt.NDArray[np.float64], pat
     distance = float(np.abs(corners @ (affine - grid.affine).T).max())
     if distance > AFFINE_TOLERANCE_MM:
         raise InputError(
-            f"{path} and the mask {grid.path} have different affines: they place the same voxel up to {distance:.3g} mm "
-            "apart; use a mask in the space of the betas."
+            f"{path} and the mask {grid.path} have different affines: they place the same voxel up to "
+            f"{distance:.3g} mm apart; use a mask in the space of the betas."
         )
 
 
@@ -208,25 +208,29 @@ class ArrayBetas:
 
     def __init__(self, values: str | Path | npt.NDArray[Any]) -> None:
         self.path = Path("betas") if isinstance(values, np.ndarray) else Path(values)
-        if not isinstance(values, np.ndarray):
-            if not self.path.is_file():
-                raise InputError(f"{self.path} does not exist or is not a file.")
-            try:
-                values = np.load(self.path, mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError, EOFError) as error:
-                raise FileFormatError(f"{self.path} is not a readable .npy array ({_first_line(error)}).") from error
-        if values.ndim != 2 or 0 in values.shape or not np.issubdtype(values.dtype, np.number):
+        array = values if isinstance(values, np.ndarray) else _map_npy(self.path)
+        if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "fiu":
             raise InputError(
-                f"{self.path} has shape {values.shape} and type {values.dtype}, expected numbers (n_trials, n_voxels)."
+                f"{self.path} has shape {array.shape} and type {array.dtype}, expected numbers (n_trials, n_voxels)."
             )
-        self._values = values
-        self.n_trials, self.n_voxels = values.shape
+        self._values = array
+        self.n_trials, self.n_voxels = array.shape
 
     def chunks(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Yield (index of the first trial, responses (n, n_voxels)) in order."""
         step = max(1, CHUNK_BYTES // (8 * self.n_voxels))
         for start in range(0, self.n_trials, step):
             yield start, np.array(self._values[start : start + step], dtype=np.float32)
+
+
+def _map_npy(path: Path) -> npt.NDArray[Any]:
+    if not path.is_file():
+        raise InputError(f"{path} does not exist or is not a file.")
+    try:
+        array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise FileFormatError(f"{path} is not a readable .npy array ({_first_line(error)}).") from error
+    return array
 
 
 def _first_line(error: BaseException) -> str:
