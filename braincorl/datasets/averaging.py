@@ -1,0 +1,186 @@
+"""Trials to one response per image, in one or two passes over the data.
+
+Memory holds one row per distinct image, never the trials. With z-scoring the first pass takes each session's mean and
+standard deviation, the second averages the scaled trials. The same pass collects the sums from which the noise ceiling
+follows (`braincorl.metrics.ncsnr_from_sums`).
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from braincorl.datasets.trials import TrialsTable
+from braincorl.datasets.volumes import BetasSource
+from braincorl.errors import InputError
+from braincorl.files import Progress
+from braincorl.metrics import ncsnr_from_sums
+
+logger = logging.getLogger(__name__)
+
+VOXELS_AT_A_TIME = 4096
+
+
+@dataclass(frozen=True)
+class ImageAverages:
+    """One response per image, for every voxel of the mask.
+
+    Attributes
+    ----------
+    responses
+        Mean over each image's trials (n_images, n_mask_voxels), float32.
+    image_ids
+        (n_images,), in order of first appearance.
+    n_repeats
+        Trials of each image (n_images,).
+    included
+        Voxels that are finite in every trial and vary (n_mask_voxels,).
+    ncsnr
+        σ_s / σ_n of each voxel (n_mask_voxels,), or None if no image was repeated.
+    """
+
+    responses: npt.NDArray[np.float32]
+    image_ids: npt.NDArray[np.str_]
+    n_repeats: npt.NDArray[np.int64]
+    included: npt.NDArray[np.bool_]
+    ncsnr: npt.NDArray[np.float64] | None
+
+
+Scaling = dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
+
+
+def average_trials(
+    sources: Sequence[BetasSource],
+    tables: Sequence[TrialsTable],
+    images: npt.NDArray[np.str_],
+    *,
+    zscore: bool,
+    progress: Progress | None = None,
+) -> ImageAverages:
+    """Average the trials of each image.
+
+    Parameters
+    ----------
+    sources
+        Betas files, all with the same voxels.
+    tables
+        What each trial of each file showed.
+    images
+        Distinct images to keep (n_images,); trials of others count for z-scoring only.
+    zscore
+        Scale each voxel to mean 0 and standard deviation 1 over the trials of each session first.
+    progress
+        Called with (trials read, trials in all).
+
+    Returns
+    -------
+    ImageAverages
+
+    Raises
+    ------
+    InputError
+        If a volume holds no finite value, or z-scoring meets a session of one trial.
+    """
+    total = sum(source.n_trials for source in sources) * (2 if zscore else 1)
+    counter = _Counter(total, progress)
+    scaling = _session_scaling(sources, tables, counter) if zscore else {}
+    row_of = {image: row for row, image in enumerate(images.tolist())}
+    n_voxels = sources[0].n_voxels
+    sums = np.zeros((images.size, n_voxels), dtype=np.float32)
+    squares, counts = np.zeros(n_voxels), np.zeros(images.size, dtype=np.int64)
+    finite = np.ones(n_voxels, dtype=bool)
+    for source, table in zip(sources, tables, strict=True):
+        for start, chunk in source.chunks():
+            _check_volumes(chunk, start, table, source)
+            for trial, values in enumerate(chunk, start=start):
+                row = row_of.get(table.images[trial])
+                if row is None:
+                    continue
+                if zscore:
+                    mean, inverse_sd = scaling[table.sessions[trial]]
+                    values = (values - mean) * inverse_sd
+                sums[row] += values
+                squares += values.astype(np.float64) ** 2
+                counts[row] += 1
+            counter.add(len(chunk))
+    finite &= np.isfinite(squares)
+    ncsnr = _ncsnr(squares, sums, counts) if counts.max() > 1 and counts.size > 1 else None
+    sums /= counts[:, None]
+    varies = np.ptp(sums, axis=0) > 0 if counts.size > 1 else finite
+    return ImageAverages(sums, images, counts, finite & varies, ncsnr)
+
+
+def _session_scaling(sources: Sequence[BetasSource], tables: Sequence[TrialsTable], counter: "_Counter") -> Scaling:
+    """Mean and inverse standard deviation of every voxel over each session's trials.
+
+    Sums are taken around the session's first trial, so that a large baseline costs no digits.
+    """
+    sums: dict[str, list[npt.NDArray[np.float64]]] = {}
+    counts: dict[str, int] = {}
+    for source, table in zip(sources, tables, strict=True):
+        for start, chunk in source.chunks():
+            for trial, values in enumerate(chunk, start=start):
+                session = str(table.sessions[trial])
+                if table.images[trial] == "":
+                    continue
+                if session not in sums:
+                    origin = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
+                    sums[session] = [origin, np.zeros(source.n_voxels), np.zeros(source.n_voxels)]
+                    counts[session] = 0
+                origin, first, second = sums[session]
+                distance = values - origin
+                first += distance
+                second += distance**2
+                counts[session] += 1
+            counter.add(len(chunk))
+    scaling: Scaling = {}
+    for session, (origin, first, second) in sums.items():
+        n = counts[session]
+        if n < 2:
+            raise InputError(f"session '{session}' has one trial, which cannot be z-scored: pass zscore='none'.")
+        mean = first / n
+        variance = second / n - mean**2
+        # A voxel that is constant within a session carries no response there: NaN keeps it out of the fit.
+        constant = variance <= 1e-12 * np.maximum(second / n, np.finfo(np.float64).tiny)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            inverse = np.where(constant, np.nan, 1.0 / np.sqrt(variance))
+        scaling[session] = (origin + mean).astype(np.float32), inverse.astype(np.float32)
+    return scaling
+
+
+def _ncsnr(
+    squares: npt.NDArray[np.float64], sums: npt.NDArray[np.float32], counts: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    n_trials = int(counts.sum())
+    ncsnr = np.empty(squares.size)
+    for start in range(0, squares.size, VOXELS_AT_A_TIME):  # a float64 copy of all sums would double the memory
+        part = slice(start, start + VOXELS_AT_A_TIME)
+        image_sums = sums[:, part].astype(np.float64)
+        mean = image_sums.sum(axis=0) / n_trials
+        centred_squares = np.maximum(squares[part] - n_trials * mean**2, 0.0)
+        ncsnr[part] = ncsnr_from_sums(centred_squares, image_sums - counts[:, None] * mean, counts)
+    return ncsnr
+
+
+def _check_volumes(chunk: npt.NDArray[np.float32], start: int, table: TrialsTable, source: BetasSource) -> None:
+    shown = table.images[start : start + len(chunk)] != ""
+    empty = shown & ~np.isfinite(chunk).any(axis=1)
+    if empty.any():
+        raise InputError(
+            f"{source.path}, volume {start + int(empty.argmax())} (counting from 0) holds no finite value in the mask: "
+            "write n/a for its image in the trials table to leave it out."
+        )
+
+
+class _Counter:
+    """Trials read so far, told to whoever wants to know."""
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self._done, self._total, self._progress = 0, total, progress
+
+    def add(self, n: int) -> None:
+        self._done += n
+        if self._progress is not None:
+            self._progress(self._done, self._total)

@@ -1,0 +1,145 @@
+"""Regions of interest: named sets of voxels, from images on the mask's grid or from one label per voxel."""
+
+import csv
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from braincorl.datasets.volumes import Grid, check_same_grid, read_volume
+from braincorl.errors import InputError
+
+Rois = dict[str, npt.NDArray[np.bool_]]
+
+UNLABELLED = ("", "n/a", "none", "unlabelled")
+
+
+def read_rois(paths: Iterable[str | Path], grid: Grid | None, n_voxels: int) -> Rois:
+    """Read regions from files.
+
+    Parameters
+    ----------
+    paths
+        NIfTI images on the mask's grid, each a mask (named by its `label-` entity or its file name) or an atlas of
+        integer labels (values above 0, named by a table `index`, `name` of the same name ending in `.tsv`, if there is
+        one); or text files with one label per voxel of the mask, in its order.
+    grid
+        The mask, or None for responses without a grid.
+    n_voxels
+        Voxels of the mask.
+
+    Returns
+    -------
+    dict
+        Name -> bool (n_voxels,). Voxels may be in several regions or in none.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, on another grid, or names a region that another file named.
+    """
+    rois: Rois = {}
+    for path in map(Path, paths):
+        if path.name.endswith((".nii", ".nii.gz")):
+            found = _from_image(path, grid)
+        else:
+            found = labels_to_rois(_read_labels(path), n_voxels, str(path))
+        for name, members in found.items():
+            if name in rois:
+                raise InputError(f"{path} names region '{name}', which an earlier file named too: rename one.")
+            rois[name] = members
+    return rois
+
+
+def labels_to_rois(labels: Iterable[Any], n_voxels: int, source: str = "rois") -> Rois:
+    """Regions from one label per voxel.
+
+    Parameters
+    ----------
+    labels
+        Text per voxel (n_voxels,); "", "n/a" and "none" mean no region.
+    n_voxels
+        Voxels expected.
+    source
+        Name for messages.
+
+    Returns
+    -------
+    dict
+        Name -> bool (n_voxels,), in order of name.
+
+    Raises
+    ------
+    InputError
+        If the number of labels differs.
+    """
+    names = np.asarray([str(label).strip() for label in labels], dtype=np.str_)
+    if names.shape != (n_voxels,):
+        raise InputError(f"{source} has {names.size} labels for {n_voxels} voxels of the mask: one label per voxel.")
+    return {str(name): names == name for name in np.unique(names) if str(name).lower() not in UNLABELLED}
+
+
+def rois_to_labels(rois: Mapping[str, npt.NDArray[np.bool_]], n_voxels: int) -> npt.NDArray[np.str_]:
+    """One label per voxel: the smallest region that holds it, "" for none.
+
+    Parameters
+    ----------
+    rois
+        Name -> bool (n_voxels,).
+    n_voxels
+        Number of voxels.
+
+    Returns
+    -------
+    ndarray of shape (n_voxels,)
+    """
+    width = max((len(name) for name in rois), default=1)
+    labels = np.full(n_voxels, "", dtype=f"<U{width}")
+    for name in sorted(rois, key=lambda name: int(rois[name].sum()), reverse=True):
+        labels[rois[name]] = name
+    return labels
+
+
+def _from_image(path: Path, grid: Grid | None) -> Rois:
+    if grid is None:
+        raise InputError(f"{path} is an image, but the betas came without a mask: pass a mask, or one label per voxel.")
+    values, affine = read_volume(path)
+    check_same_grid(values.shape, affine, path, grid)
+    inside = np.nan_to_num(values)[grid.mask]
+    labels = np.unique(inside[inside > 0])
+    if labels.size == 0:
+        raise InputError(f"{path} labels no voxel of the mask: check that it belongs to this person.")
+    table = path.with_name(_stem(path) + ".tsv")
+    if labels.size == 1 and not table.is_file():
+        return {_mask_name(path): inside > 0}
+    if not np.array_equal(labels, np.round(labels)):
+        raise InputError(f"{path} holds values such as {labels[0]:g}, expected a mask or integer labels.")
+    names = _read_label_names(table) if table.is_file() else {}
+    return {names.get(int(label), f"{_mask_name(path)}-{int(label)}"): inside == label for label in labels}
+
+
+def _stem(path: Path) -> str:
+    return re.sub(r"\.nii(\.gz)?$", "", path.name)
+
+
+def _mask_name(path: Path) -> str:
+    entity = re.search(r"(?:^|_)label-([A-Za-z0-9]+)", path.name)
+    return entity.group(1) if entity else _stem(path)
+
+
+def _read_label_names(path: Path) -> dict[int, str]:
+    rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines(), delimiter="\t"))
+    try:
+        return {int(row["index"]): row["name"].strip() for row in rows}
+    except (KeyError, ValueError, AttributeError) as error:
+        raise InputError(f"{path} must have columns 'index' (whole numbers) and 'name', separated by tabs.") from error
+
+
+def _read_labels(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is neither a NIfTI image nor a text file of one label per voxel: {error}.") from error

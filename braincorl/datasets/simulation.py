@@ -1,0 +1,285 @@
+"""`simulate_people`: people who share a world and whose true encoders are known.
+
+SIMULATION: the responses are drawn, never measured. The world has an image feature space with a 1/rank spectrum and
+category clusters; regions laid out in MNI space, each with its own tuning that people share and that varies smoothly
+over voxels and from person to person; noise ceilings of a trial spread from .05 to .7 as in real visual cortex, more of
+them low; noise that neighbouring voxels share; and a few trials of several times the noise.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import norm
+
+from braincorl.datasets.averaging import average_trials
+from braincorl.datasets.rois import labels_to_rois
+from braincorl.datasets.simulated_world import (
+    CATEGORIES,
+    REGIONS,
+    Brain,
+    FeatureSpace,
+    draw_feature_space,
+    posterior_cortex,
+    smooth_fields,
+)
+from braincorl.datasets.space import VoxelSpace
+from braincorl.datasets.subject import SubjectData
+from braincorl.datasets.trials import TrialsTable
+from braincorl.datasets.volumes import ArrayBetas
+from braincorl.errors import InputError
+
+Array = npt.NDArray[np.float64]
+
+N_TUNING = 24  # directions of tuning that all people share beside the regions' categories
+SHARED_NOISE = 0.5  # share of noise variance that neighbours have in common
+NOISE_FWHM_MM = 8.0
+TUNING_FWHM_MM = 10.0
+OUTLIER_RATE, OUTLIER_FACTOR = 0.02, 4.0
+
+
+@dataclass(frozen=True)
+class SimulatedPerson:
+    """One simulated person.
+
+    Attributes
+    ----------
+    name
+        BIDS label.
+    trials
+        Single-trial responses (n_trials, n_voxels), float32, in % signal change.
+    trial_images
+        Image of each trial (n_trials,).
+    true_coef, true_intercept
+        The encoder that made the responses: (n_voxels, n_features) and (n_voxels,).
+    noise_variance
+        Variance of a trial around it (n_voxels,), outlier trials apart.
+    space
+        Where the voxels are.
+    rois
+        Region name -> bool (n_voxels,).
+    """
+
+    name: str
+    trials: npt.NDArray[np.float32]
+    trial_images: npt.NDArray[np.str_]
+    true_coef: Array
+    true_intercept: Array
+    noise_variance: Array
+    space: VoxelSpace
+    rois: dict[str, npt.NDArray[np.bool_]]
+
+    def subject(self) -> SubjectData:
+        """Responses averaged over repeats, as `load_subject` would give them."""
+        table = TrialsTable(self.trial_images, np.full(self.trial_images.size, ""))
+        images = np.asarray(list(dict.fromkeys(self.trial_images.tolist())))
+        averages = average_trials([ArrayBetas(self.trials)], [table], images, zscore=False)
+        return SubjectData(
+            averages.responses, images, self.space, averages.n_repeats, self.rois, averages.ncsnr, self.name
+        )
+
+    def true_responses(self, features: npt.NDArray[np.floating[Any]]) -> Array:
+        """Noise-free responses (n_images, n_voxels) to features (n_images, n_features)."""
+        return np.asarray(features @ self.true_coef.T + self.true_intercept)
+
+    def write(self, folder: str | Path) -> dict[str, Path]:
+        """Write betas, trials, mask and regions in the formats that `load_subject` reads.
+
+        Parameters
+        ----------
+        folder
+            Existing folder.
+
+        Returns
+        -------
+        dict
+            Paths of `betas`, `trials`, `mask` and `rois`.
+        """
+        folder = Path(folder)
+        stem = folder / f"{self.name}_task-simulated"
+        paths = {
+            "betas": Path(f"{stem}_stat-effect_statmap.nii.gz"),
+            "trials": Path(f"{stem}_trials.tsv"),
+            "mask": Path(f"{stem}_desc-cortex_mask.nii.gz"),
+            "rois": Path(f"{stem}_desc-regions_dseg.nii.gz"),
+        }
+        mask, affine = self.space.mask, self.space.affine
+        assert mask is not None  # a simulated person always has a grid
+        volume = np.zeros((*mask.shape, self.trials.shape[0]), dtype=np.float32)
+        volume[mask] = self.trials.T
+        nib.save(nib.Nifti1Image(volume, affine), paths["betas"])
+        nib.save(nib.Nifti1Image(mask.astype(np.uint8), affine), paths["mask"])
+        labels = np.zeros(mask.shape, dtype=np.uint8)
+        names = sorted(self.rois)
+        for number, name in enumerate(names, start=1):
+            labels[tuple(np.argwhere(mask)[self.rois[name]].T)] = number
+        nib.save(nib.Nifti1Image(labels, affine), paths["rois"])
+        rows = "".join(f"{number}\t{name}\n" for number, name in enumerate(names, start=1))
+        Path(f"{stem}_desc-regions_dseg.tsv").write_text("index\tname\n" + rows, encoding="utf-8")
+        trial_rows = "".join(f"{number}\t{image}\n" for number, image in enumerate(self.trial_images))
+        paths["trials"].write_text("trial\timage\n" + trial_rows, encoding="utf-8")
+        return paths
+
+
+@dataclass(frozen=True)
+class SimulatedPeople:
+    """People of one simulated world.
+
+    Attributes
+    ----------
+    features
+        Of all images (n_images, n_features), float32, unit norm.
+    image_ids
+        Names, `category-number` (n_images,).
+    shared
+        Images that every person saw (n_shared,).
+    people
+        The people.
+    """
+
+    features: npt.NDArray[np.float32]
+    image_ids: npt.NDArray[np.str_]
+    shared: npt.NDArray[np.str_]
+    people: tuple[SimulatedPerson, ...]
+
+    def features_of(self, image_ids: npt.NDArray[np.str_]) -> npt.NDArray[np.float32]:
+        """Features of the named images (n_names, n_features)."""
+        row = {name: index for index, name in enumerate(self.image_ids.tolist())}
+        return self.features[[row[str(name)] for name in image_ids]]
+
+
+def simulate_people(
+    n_people: int = 4,
+    *,
+    n_own: int = 200,
+    n_shared: int = 100,
+    n_features: int = 128,
+    shared_repeats: int = 3,
+    voxel_size_mm: int = 5,
+    random_state: int = 0,
+) -> SimulatedPeople:
+    """Simulate people who saw images of their own once, and shared images several times.
+
+    Parameters
+    ----------
+    n_people
+        Number of people.
+    n_own
+        Images that one person alone sees, one trial each.
+    n_shared
+        Images that everybody sees, `shared_repeats` trials each.
+    n_features
+        Size of the feature space.
+    shared_repeats
+        Trials of each shared image.
+    voxel_size_mm
+        Edge of a voxel in whole millimetres; 5 gives about 3,800 voxels.
+    random_state
+        Seed; the same seed gives the same people.
+
+    Returns
+    -------
+    SimulatedPeople
+
+    Raises
+    ------
+    InputError
+        If a count is below its minimum.
+    """
+    minima = {"n_people": (n_people, 1), "n_shared": (n_shared, 2), "n_features": (n_features, 2)}
+    minima |= {"n_own": (n_own, 0), "shared_repeats": (shared_repeats, 1)}
+    for name, (value, minimum) in minima.items():
+        if value < minimum:
+            raise InputError(f"{name} must be at least {minimum}, but is {value}.")
+    rng = np.random.default_rng(random_state)
+    feature_space = draw_feature_space(n_features, rng)
+    features, category = feature_space.draw(n_shared + n_people * n_own, rng)
+    image_ids = np.asarray([f"{CATEGORIES[c]}-{number:05d}" for number, c in enumerate(category)])
+    brain = posterior_cortex(voxel_size_mm)
+    shared_tuning = _draw_tuning(feature_space, rng)
+    people = []
+    for number in range(n_people):
+        own = slice(n_shared + number * n_own, n_shared + (number + 1) * n_own)
+        rows = np.r_[np.arange(n_shared).repeat(shared_repeats), np.arange(own.start, own.stop)]
+        rng.shuffle(rows)
+        people.append(_draw_person(f"sub-{number + 1:02d}", brain, features, image_ids, rows, shared_tuning, rng))
+    return SimulatedPeople(features.astype(np.float32), image_ids, image_ids[:n_shared], tuple(people))
+
+
+@dataclass(frozen=True)
+class _Tuning:
+    """Tuning that people share, as weights over features: region means (n_regions, p) and directions (N_TUNING, p)."""
+
+    regions: Array
+    directions: Array
+
+
+def _draw_tuning(space: FeatureSpace, rng: np.random.Generator) -> _Tuning:
+    """Weights that give unit response variance, concentrated on the leading components of the images."""
+    decay = 1.0 / np.sqrt(1.0 + np.arange(space.spectrum.size))
+
+    def to_weights(whitened: Array) -> Array:
+        unit = whitened / np.linalg.norm(whitened, axis=-1, keepdims=True)
+        return np.asarray((unit / np.sqrt(space.spectrum)) @ space.directions)
+
+    means = []
+    for region in REGIONS:
+        direction = rng.standard_normal(space.spectrum.size) * decay
+        if region.category is not None:
+            own = CATEGORIES.index(region.category)
+            direction = space.centres[own] - np.delete(space.centres, own, axis=0).mean(axis=0)
+        means.append(to_weights(direction))
+    return _Tuning(np.stack(means), to_weights(rng.standard_normal((N_TUNING, space.spectrum.size)) * decay))
+
+
+def _draw_person(
+    name: str,
+    brain: Brain,
+    features: Array,
+    image_ids: npt.NDArray[np.str_],
+    rows: npt.NDArray[np.intp],
+    tuning: _Tuning,
+    rng: np.random.Generator,
+) -> SimulatedPerson:
+    n_voxels = brain.region.size
+    coef = _draw_weights(brain, tuning, rng)
+    signal = features @ coef.T
+    coef /= signal.std(axis=0)[:, None]  # unit signal variance over all the world's images
+    amplitude = 0.5 * np.exp(0.4 * rng.standard_normal(n_voxels))  # % signal change
+    coef *= amplitude[:, None]
+    intercept = 0.5 + 0.5 * rng.standard_normal(n_voxels) - features.mean(axis=0) @ coef.T
+    # Ceilings vary smoothly over the brain. None is 0: against the noise-free truth, such voxels would drown the rest.
+    ceiling = 0.05 + 0.65 * norm.cdf(smooth_fields(brain, 1, 12.0, rng)[0]) ** 1.3
+    noise_variance = amplitude**2 * (1.0 / ceiling - 1.0)
+    shared = np.sqrt(SHARED_NOISE) * smooth_fields(brain, rows.size, NOISE_FWHM_MM, rng)
+    noise = shared + np.sqrt(1.0 - SHARED_NOISE) * rng.standard_normal((rows.size, n_voxels))
+    noise *= np.where(rng.random(rows.size) < OUTLIER_RATE, OUTLIER_FACTOR, 1.0)[:, None]
+    trials = features[rows] @ coef.T + intercept + noise * np.sqrt(noise_variance)
+    labels = ["" if index < 0 else REGIONS[index].name for index in brain.region]
+    return SimulatedPerson(
+        name=name,
+        trials=trials.astype(np.float32),
+        trial_images=image_ids[rows],
+        true_coef=coef,
+        true_intercept=intercept,
+        noise_variance=noise_variance,
+        space=VoxelSpace(np.ones(n_voxels, dtype=bool), brain.mask, brain.affine),
+        rois=labels_to_rois(labels, n_voxels),
+    )
+
+
+def _draw_weights(brain: Brain, tuning: _Tuning, rng: np.random.Generator) -> Array:
+    """Voxel weights (v, p): the region's tuning, shared directions mixed smoothly in space, and some of their own."""
+    n_voxels, n_features = brain.region.size, tuning.directions.shape[1]
+    mixing = smooth_fields(brain, N_TUNING, TUNING_FWHM_MM, rng) / np.sqrt(N_TUNING)
+    weights = 0.9 * mixing.T @ tuning.directions
+    strength = 0.8 + 0.3 * rng.standard_normal(len(REGIONS))  # a person's own strength of each region's preference
+    labelled = brain.region >= 0
+    weights[labelled] += strength[brain.region[labelled], None] * tuning.regions[brain.region[labelled]]
+    own = rng.standard_normal((n_voxels, N_TUNING)) / np.sqrt(N_TUNING)
+    weights += 0.4 * own @ tuning.directions
+    typical = np.linalg.norm(tuning.directions, axis=1).mean() / np.sqrt(n_features)
+    return np.asarray(weights + 0.1 * typical * rng.standard_normal((n_voxels, n_features)))

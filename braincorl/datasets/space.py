@@ -1,0 +1,96 @@
+"""`VoxelSpace`: where a person's voxels are, so that data never travel without it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from braincorl.errors import InputError
+from braincorl.validation import FloatArray
+
+
+@dataclass(frozen=True)
+class VoxelSpace:
+    """A mask, and which of its voxels carry data.
+
+    The mask's voxels are in C order of the grid, as `image[mask]` and nilearn's `apply_mask` give them. Voxels that
+    were constant or not finite are in the mask but not included: arrays over voxels skip them, maps show NaN there.
+
+    Attributes
+    ----------
+    included
+        Which voxels of the mask carry data (n_mask_voxels,), bool.
+    mask
+        3-D bool grid, or None for responses that came as an array without a grid.
+    affine
+        Voxel indices to millimetres (4, 4), or None without a grid.
+
+    Raises
+    ------
+    InputError
+        If nothing is included, or the mask and `included` do not fit together.
+    """
+
+    included: npt.NDArray[np.bool_]
+    mask: npt.NDArray[np.bool_] | None = None
+    affine: npt.NDArray[np.float64] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.included.any():
+            raise InputError(f"none of {self.included.size} voxels varies and is finite: check the mask and the betas.")
+        if (self.mask is None) != (self.affine is None):
+            raise InputError("mask and affine belong together: pass both, or neither.")
+        if self.mask is not None and int(self.mask.sum()) != self.included.size:
+            raise InputError(
+                f"the mask has {int(self.mask.sum())} voxels but included has {self.included.size}: they must match."
+            )
+
+    @property
+    def n_voxels(self) -> int:
+        """Number of voxels that carry data."""
+        return int(self.included.sum())
+
+    @property
+    def n_excluded(self) -> int:
+        """Number of voxels of the mask that are constant or not finite."""
+        return int(self.included.size - self.included.sum())
+
+    def expand(self, values: npt.NDArray[Any]) -> FloatArray:
+        """Put values of the included voxels back among all voxels of the mask.
+
+        Parameters
+        ----------
+        values
+            (..., n_voxels).
+
+        Returns
+        -------
+        ndarray of shape (..., n_mask_voxels)
+            Floating; NaN at the voxels that are not included.
+
+        Raises
+        ------
+        InputError
+            If the last axis is not the included voxels.
+        """
+        values = np.asarray(values)
+        if values.shape[-1:] != (self.n_voxels,):
+            raise InputError(f"values has shape {values.shape}, but this space has {self.n_voxels} voxels with data.")
+        dtype = values.dtype if np.issubdtype(values.dtype, np.floating) else np.float32
+        full = np.full((*values.shape[:-1], self.included.size), np.nan, dtype=dtype)
+        full[..., self.included] = values
+        return full
+
+    def coordinates(self) -> npt.NDArray[np.float64]:
+        """Millimetre coordinates of the included voxels (n_voxels, 3).
+
+        Raises
+        ------
+        InputError
+            If there is no grid.
+        """
+        if self.mask is None or self.affine is None:
+            raise InputError("these voxels came without a mask, so they have no coordinates: pass a mask.")
+        indices = np.argwhere(self.mask)[self.included]
+        return np.asarray(indices @ self.affine[:3, :3].T + self.affine[:3, 3])

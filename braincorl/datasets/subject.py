@@ -1,0 +1,108 @@
+"""`SubjectData`: one person's responses, with the images that made them and the voxels they belong to."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from braincorl.datasets.space import VoxelSpace
+from braincorl.errors import InputError
+from braincorl.metrics import noise_ceiling
+
+
+@dataclass(frozen=True)
+class SubjectData:
+    """Responses of one person to distinct images, averaged over repeats.
+
+    Attributes
+    ----------
+    responses
+        (n_images, n_voxels), float; the voxels that the space includes.
+    image_ids
+        Distinct image names (n_images,).
+    space
+        Where the voxels are.
+    n_repeats
+        Trials behind each response (n_images,).
+    rois
+        Region name -> bool (n_voxels,).
+    ncsnr
+        Signal over noise standard deviation of a single trial (n_voxels,), or None where nothing tells.
+    name
+        BIDS label of the person, as in `sub-01`.
+
+    Raises
+    ------
+    InputError
+        If the parts do not fit together.
+    """
+
+    responses: npt.NDArray[np.floating[Any]]
+    image_ids: npt.NDArray[np.str_]
+    space: VoxelSpace
+    n_repeats: npt.NDArray[np.int64]
+    rois: Mapping[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
+    ncsnr: npt.NDArray[np.float64] | None = None
+    name: str = "sub-new"
+
+    def __post_init__(self) -> None:
+        expected = (self.image_ids.size, self.space.n_voxels)
+        if self.responses.shape != expected:
+            raise InputError(f"responses has shape {self.responses.shape}, expected (n_images, n_voxels) = {expected}.")
+        if self.n_repeats.shape != self.image_ids.shape:
+            raise InputError(f"n_repeats has shape {self.n_repeats.shape}, expected {self.image_ids.shape}.")
+        if np.unique(self.image_ids).size != self.image_ids.size:
+            raise InputError("image_ids must be distinct: average the repeats of an image first.")
+        per_voxel = {f"rois['{name}']": members for name, members in self.rois.items()}
+        if self.ncsnr is not None:
+            per_voxel["ncsnr"] = self.ncsnr  # type: ignore[assignment]
+        for label, values in per_voxel.items():
+            if values.shape != (self.space.n_voxels,):
+                raise InputError(f"{label} has shape {values.shape}, expected (n_voxels,) = ({self.space.n_voxels},).")
+
+    @property
+    def n_images(self) -> int:
+        """Number of distinct images."""
+        return int(self.image_ids.size)
+
+    @property
+    def n_voxels(self) -> int:
+        """Number of voxels with data."""
+        return self.space.n_voxels
+
+    def select_images(self, image_ids: Sequence[str] | npt.NDArray[np.str_]) -> "SubjectData":
+        """Keep the named images, in the given order.
+
+        Parameters
+        ----------
+        image_ids
+            Names that this person saw.
+
+        Returns
+        -------
+        SubjectData
+
+        Raises
+        ------
+        InputError
+            If a name is not among the images.
+        """
+        position = {name: row for row, name in enumerate(self.image_ids.tolist())}
+        missing = [str(name) for name in image_ids if str(name) not in position]
+        if missing:
+            raise InputError(f"{self.name} has no responses to {len(missing)} of the images, such as '{missing[0]}'.")
+        rows = np.array([position[str(name)] for name in image_ids], dtype=np.intp)
+        return replace(
+            self, responses=self.responses[rows], image_ids=self.image_ids[rows], n_repeats=self.n_repeats[rows]
+        )
+
+    def noise_ceiling(self) -> npt.NDArray[np.float64] | None:
+        """Noise ceiling of R² for these images' mean responses (n_voxels,); None where nothing tells."""
+        return None if self.ncsnr is None else noise_ceiling(self.ncsnr, self.n_repeats)
+
+    def __repr__(self) -> str:
+        repeats = f"{self.n_repeats.min()}-{self.n_repeats.max()} trials each"
+        regions = f", {len(self.rois)} ROIs" if self.rois else ""
+        return f"SubjectData({self.name}: {self.n_images} images, {repeats}, {self.n_voxels} voxels{regions})"
