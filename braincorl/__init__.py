@@ -10,11 +10,21 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "BayesianRidgeEncoder": "braincorl.encoders",
+    "InContextEncoder": "braincorl.encoders",
     "RidgeEncoder": "braincorl.encoders",
+    "convert_reference_checkpoint": "braincorl.checkpoint",
+    "load_checkpoint": "braincorl.checkpoint",
     "load_encoder": "braincorl.encoders",
 }
 
-__all__ = ["BayesianRidgeEncoder", "RidgeEncoder", "load_encoder"]
+__all__ = [
+    "BayesianRidgeEncoder",
+    "InContextEncoder",
+    "RidgeEncoder",
+    "convert_reference_checkpoint",
+    "load_checkpoint",
+    "load_encoder",
+]
 
 
 def __getattr__(name: str) -> Any:

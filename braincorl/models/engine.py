@@ -9,7 +9,7 @@ of the batches.
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +26,8 @@ logger = logging.getLogger(__name__)
 
 # Rows (voxels x tokens) of one batch. On processors more rows no longer fit the caches, and fewer starve the matrix
 # units (measured on two AMX cores); on GPUs it takes more of them to fill the chip.
-ROWS_PER_BATCH = {"cpu": 2560, "cuda": 131072}
+ROWS_PER_BATCH = {"cpu": 3328, "cuda": 131072}
 MEMORY_SHARE = 0.5  # of what is free, so that others and fragments find room
-BatchSize = int | Literal["auto"]
 
 
 class InferenceEngine:
@@ -64,7 +63,7 @@ class InferenceEngine:
         *,
         device: str = "auto",
         precision: str = "auto",
-        voxel_batch_size: BatchSize = "auto",
+        voxel_batch_size: int | str = "auto",
         compile_blocks: bool = False,
     ) -> None:
         self.config = network.config
@@ -119,7 +118,7 @@ class InferenceEngine:
         if self.device.type == "cuda":
             host_responses = host_responses.pin_memory()  # so that copies run beside the computation
         with torch.inference_mode():
-            context = self._encode(host_features)
+            context = self._encode(host_features, n_voxels)
             batch, start = self._batch_size(n_voxels, len(host_features)), 0
             while start < n_voxels:
                 chunk = host_responses[start : start + batch]
@@ -180,15 +179,14 @@ class InferenceEngine:
         position = {layer: index for index, layer in enumerate(chosen_layers)}
 
         with torch.inference_mode():
-            context = self._encode(host_features)
+            context = self._encode(host_features, len(host_responses))
             for voxel, response in enumerate(host_responses):
 
                 def capture(layer: int, query: Tensor, key: Tensor, scale: float, voxel: int = voxel) -> None:
                     if layer in position:
-                        logits = (
-                            query[0, chosen_heads][:, queries].to(maps.dtype) @ key[0, chosen_heads].to(maps.dtype).mT
-                        )
-                        maps[voxel, position[layer]] = torch.softmax(scale * logits, dim=-1).cpu()
+                        rows = query[0, chosen_heads][:, queries].to(maps.dtype)
+                        columns = key[0, chosen_heads].to(maps.dtype)
+                        maps[voxel, position[layer]] = torch.softmax(scale * rows @ columns.mT, dim=-1).cpu()
 
                 if self._try(context, response[None], capture) is None:
                     self._halve(1, len(host_responses), len(host_features))
@@ -207,19 +205,23 @@ class InferenceEngine:
         """Room for results on the host; page-locked where a GPU writes into it."""
         return torch.empty(shape, dtype=self._weights.stream, pin_memory=self.device.type == "cuda")
 
-    def _encode(self, features: Tensor) -> SharedContext:
-        return encode_context(self._weights, features.to(self.device))
+    def _encode(self, features: Tensor, n_voxels: int) -> SharedContext:
+        try:
+            return encode_context(self._weights, features.to(self.device))
+        except (RuntimeError, MemoryError) as error:
+            if not hardware.is_out_of_memory(error):
+                raise
+            raise self._out_of_memory(n_voxels, len(features)) from error
 
     def _batch_size(self, n_voxels: int, n_context: int) -> int:
         n_tokens = self.config.n_learned_tokens + n_context
-        if self.voxel_batch_size != "auto":
-            return min(self.voxel_batch_size, n_voxels)
         voxel = bytes_per_voxel(self.config, n_tokens, self.dtype, self.device)
         free = hardware.available_memory(self.device)
-        if voxel > free:  # a processor that runs out of memory is not told: the process is killed
+        if voxel > free:  # a process that asks for more than the host has is killed, not told
             raise self._out_of_memory(n_voxels, n_context)
         rows = ROWS_PER_BATCH.get(self.device.type, ROWS_PER_BATCH["cpu"])
-        batch = max(1, min(rows // n_tokens, int(MEMORY_SHARE * free / voxel), n_voxels))
+        wanted = rows // n_tokens if self.voxel_batch_size is None else self.voxel_batch_size
+        batch = max(1, min(wanted, int(MEMORY_SHARE * free / voxel), n_voxels))
         logger.info("%d voxels at a time on %s in %s", batch, self.device, self.precision)
         return batch
 
@@ -275,10 +277,13 @@ def bytes_per_voxel(config: ReferenceConfig, n_tokens: int, dtype: torch.dtype, 
     return n_tokens * (max(embedding, attention, feed_forward) + maps)
 
 
-def _check_batch_size(size: BatchSize) -> BatchSize:
-    if size != "auto" and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+def _check_batch_size(size: int | str) -> int | None:
+    """Size as an integer, None for "auto"."""
+    if isinstance(size, str) and size == "auto":
+        return None
+    if isinstance(size, bool | str) or not isinstance(size, int | np.integer) or size < 1:
         raise InputError(f'voxel_batch_size must be a positive integer or "auto", but is {size!r}.')
-    return size
+    return int(size)
 
 
 def _indices(name: str, chosen: Sequence[int] | None, length: int) -> list[int]:
