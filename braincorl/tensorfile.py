@@ -42,7 +42,7 @@ def write_tensors(path: str | Path, kind: str, arrays: Arrays, header: Mapping[s
         If the file cannot be written, or does not read back as written.
     """
     text = json.dumps(header, sort_keys=True, ensure_ascii=False)
-    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     digest = content_hash(contiguous, kind, text)
     with atomic_file(path) as temporary:
         try:
@@ -124,7 +124,7 @@ def content_hash(arrays: Arrays, kind: str, text: str) -> str:
     digest = hashlib.sha256()
     digest.update(f"{kind}\n{text}\n".encode())
     for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
+        array = np.asarray(arrays[name], order="C")
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        digest.update(array.data if array.size else b"")
+        digest.update(array.reshape(-1).view(np.uint8) if array.size else b"")
     return digest.hexdigest()
