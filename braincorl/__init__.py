@@ -15,6 +15,8 @@ _HOMES = {
     "convert_reference_checkpoint": "braincorl.checkpoint",
     "load_checkpoint": "braincorl.checkpoint",
     "load_encoder": "braincorl.encoders",
+    "load_subject": "braincorl.datasets",
+    "simulate_people": "braincorl.datasets",
 }
 
 __all__ = [
@@ -24,6 +26,8 @@ __all__ = [
     "convert_reference_checkpoint",
     "load_checkpoint",
     "load_encoder",
+    "load_subject",
+    "simulate_people",
 ]
 
 

@@ -1,85 +1,56 @@
-import functools
-import importlib.util
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from braincorl.models import ReferenceConfig, ReferenceTransformer
+from braincorl.datasets import simulate_people
 
-ROOT = Path(__file__).parents[1]
-SHARED = Path(os.environ.get("BRAINCORL_SHARED", ROOT.parent / "shared"))
-
-TINY = ReferenceConfig(n_features=6, width=20, n_layers=3, n_heads=10, ffn_width=8, n_learned_tokens=4)
+ROOT = Path(__file__).resolve().parent.parent
 
 
-def wave_state(network):
-    """Weights that anyone can recompute: sines of a running index, scaled like trained weights."""
-    state = {}
-    for offset, (name, tensor) in enumerate(network.state_dict().items()):
-        values = torch.sin(1.7 * torch.arange(tensor.numel(), dtype=torch.float64) + offset).reshape(tensor.shape)
-        if tensor.ndim > 1:
-            values = values * (2 / tensor.shape[-1]) ** 0.5
-        else:
-            values = 1 + 0.1 * values if name.endswith("weight") else 0.1 * values
-        state[name] = values
-    return state
+@pytest.fixture(scope="session")
+def world():
+    """Two simulated people, small enough to be made in a second."""
+    return simulate_people(2, n_own=60, n_shared=30, n_features=24, voxel_size_mm=8, random_state=3)
 
 
-def make_network(config, dtype=torch.float64):
-    network = ReferenceTransformer(config)
-    network.to(torch.float64).load_state_dict(wave_state(network))
-    return network.to(dtype).eval().requires_grad_(False)
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
 
 
-def make_context(n_features, n_context, n_voxels, seed=0):
-    random = np.random.default_rng(seed)
-    features = random.standard_normal((n_context, n_features))
-    features /= np.linalg.norm(features, axis=1, keepdims=True)
-    return features, random.standard_normal((n_voxels, n_context))
+@pytest.fixture(scope="session")
+def real_data():
+    """Folder of the real measurements, which stay outside the repository."""
+    folder = Path(os.environ.get("BRAINCORL_SHARED", ROOT.parent / "shared")) / "data"
+    if not folder.is_dir():
+        pytest.skip(f"the real data are not at {folder} (set BRAINCORL_SHARED to their folder)")
+    return folder
 
 
 @pytest.fixture(scope="session")
 def tiny_network():
-    """A published-style network of 20 channels, in float64."""
+    """A network of the published architecture with 20 channels, in float64."""
+    from published import TINY, make_network
+
     return make_network(TINY)
 
 
 @pytest.fixture
 def tiny_context():
     """Features (9, 6) and responses (5 voxels, 9)."""
+    from published import TINY, make_context
+
     return make_context(TINY.n_features, n_context=9, n_voxels=5)
-
-
-class Published:
-    """The published network's golden outputs, and the functions that fill its weights."""
-
-    def __init__(self, folder):
-        spec = importlib.util.spec_from_file_location("fill", folder / "fill.py")
-        self.fill = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(self.fill)
-        self.folder = folder
-        with np.load(folder / "golden.npz") as golden:
-            self.golden = dict(golden)
-
-    @functools.lru_cache(maxsize=1)  # noqa: B019 (one session-wide object)
-    def state(self, size):
-        with torch.device("meta"):
-            network = ReferenceTransformer(getattr(ReferenceConfig, size)())
-        return {n: torch.from_numpy(self.fill.fill_tensor(n, tuple(t.shape))) for n, t in network.state_dict().items()}
-
-    def network(self, size, dtype=torch.float64):
-        with torch.device("meta"):
-            network = ReferenceTransformer(getattr(ReferenceConfig, size)())
-        network.load_state_dict({n: t.to(dtype) for n, t in self.state(size).items()}, assign=True)
-        return network.requires_grad_(False)
 
 
 @pytest.fixture(scope="session")
 def published():
-    folder = SHARED / "reference"
+    """Golden outputs of the published network, which stay outside the repository."""
+    folder = Path(os.environ.get("BRAINCORL_SHARED", ROOT.parent / "shared")) / "reference"
     if not (folder / "golden.npz").is_file():
-        pytest.skip(f"the golden outputs of the published network are not in {folder}")
+        pytest.skip(f"the golden outputs of the published network are not at {folder} (set BRAINCORL_SHARED)")
+    from published import Published
+
     return Published(folder)

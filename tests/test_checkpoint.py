@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, make_context, make_network
+from published import TINY, make_context, make_network
 from safetensors.torch import load_file, save_file
 
 from braincorl.checkpoint import convert_reference_checkpoint, load_checkpoint, read_checkpoint

@@ -3,7 +3,7 @@ import logging
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, make_context, make_network
+from published import TINY, make_context, make_network
 from sklearn.base import clone
 
 from braincorl.encoders import load_encoder

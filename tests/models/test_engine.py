@@ -4,7 +4,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, make_context, make_network
+from published import TINY, make_context, make_network
 from torch.nn import functional
 
 from braincorl.errors import InputError, OutOfMemoryError
