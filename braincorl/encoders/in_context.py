@@ -66,6 +66,7 @@ class InContextEncoder(LinearEncoder):
     """
 
     uses_pool = True
+    reports_progress = True
     _array_names = ("coef_", "intercept_", "noise_variance_", "feature_length_")
 
     feature_length_: float
