@@ -214,13 +214,21 @@ def show_accuracy(options: argparse.Namespace) -> None:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
             plain = published_way(network, torch.from_numpy(features), torch.from_numpy(responses))
         weights["autocast"] = plain.float().numpy().astype(float)
+        single = InferenceEngine(network, device=options.device, precision="bfloat16", voxel_batch_size=1)
+        weights["bfloat16, voxel by voxel"] = single(features, responses).astype(float)
         predictions = {p: w[:, :-1] @ queries.T + w[:, -1:] for p, w in weights.items()}
         signal = predictions["float32"]
         noise = np.random.default_rng(1).standard_normal(signal.shape)
         noise -= signal * np.sum(noise * signal, axis=1, keepdims=True) / np.sum(signal**2, axis=1, keepdims=True)
         noise -= noise.mean(axis=1, keepdims=True)
         noise *= np.sqrt(0.7 / 0.3 * signal.var(axis=1, keepdims=True) / noise.var(axis=1, keepdims=True))
-        for name, reference in (("float32", "float64"), ("bfloat16", "float32"), ("autocast", "float32")):
+        pairs = (
+            ("float32", "float64"),
+            ("bfloat16", "float32"),
+            ("autocast", "float32"),
+            ("bfloat16, voxel by voxel", "bfloat16"),
+        )
+        for name, reference in pairs:
             residual = signal + noise - predictions[name]
             explained = 1 - residual.var(axis=1) / (signal + noise).var(axis=1)
             print(
