@@ -13,8 +13,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         subparsers,
         "convert",
         "Convert the authors' checkpoint of the published network, in either of its two shapes, to a checked "
-        "safetensors file. The network reads features (n_images, n_features) of length 1 and z-scored responses, and writes "
-        "weights and an intercept for every voxel.",
+        "safetensors file. The network reads features (n_images, n_features) of length 1 and z-scored responses, "
+        "and writes weights and an intercept for every voxel.",
     )
     parser.add_argument("reference", type=Path, metavar="REFERENCE.pth", help="state dict or Lightning checkpoint")
     parser.add_argument(
