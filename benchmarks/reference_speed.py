@@ -1,7 +1,8 @@
 """Speed, memory and precision of the published network, as published and in braincorl's engine.
 
     python benchmarks/reference_speed.py accuracy                  # float32 against float64, bfloat16 against float32
-    python benchmarks/reference_speed.py speed                     # 30, 100, 500 images, four ways; memory by voxels
+    python benchmarks/reference_speed.py speed                     # 30, 100, 500 images, four ways
+    python benchmarks/reference_speed.py memory                    # peak memory by number of voxels
     python benchmarks/reference_speed.py long                      # 1,000 images, 1,000 voxels
     python benchmarks/reference_speed.py speed --device cuda       # 20,000 voxels, host to host
 
@@ -172,13 +173,11 @@ def show_speed(options: argparse.Namespace) -> None:
                 f"| {row['memory'] / 2**20:.0f} | {reference / per_voxel:.1f} |",
                 flush=True,
             )
-    if not cuda:
-        show_memory(options)
 
 
 def show_memory(options: argparse.Namespace) -> None:
     """Peak memory of the engine for few and many voxels."""
-    print("\n| 30 images, engine in bfloat16: voxels | peak MiB | of which results |\n|---|---|---|")
+    print("| 30 images, engine in bfloat16: voxels | peak MiB | of which results |\n|---|---|---|")
     for n_voxels in (96, 384, 1536):
         row = measure_apart(way="bfloat16", size=options.size, n_context=30, n_voxels=n_voxels, device="cpu", repeats=1)
         results = n_voxels * (getattr(ReferenceConfig, options.size)().n_features + 1) * 4
@@ -246,7 +245,7 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 def main() -> None:
     """Measure what is asked for and print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("speed", "accuracy", "long", "row"))
+    parser.add_argument("part", choices=("speed", "memory", "accuracy", "long", "row"))
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--size", choices=("vis", "clip", "dino", "siglip"), default="clip")
     parser.add_argument("--n-context", type=int, nargs="+", help="numbers of context images")
@@ -259,7 +258,8 @@ def main() -> None:
         print(json.dumps(measure(**json.loads(options.row))))
         return
     print(f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, PyTorch {torch.__version__}, {options.device}\n")
-    {"speed": show_speed, "accuracy": show_accuracy, "long": show_long}[options.part](options)
+    shows = {"speed": show_speed, "memory": show_memory, "accuracy": show_accuracy, "long": show_long}
+    shows[options.part](options)
 
 
 if __name__ == "__main__":
