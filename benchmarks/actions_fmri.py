@@ -1,7 +1,7 @@
 """Real voxels, six people: encoders from clips of session 1, scored on the clips of session 2.
 
-The 15 features of a clip are principal components of the *other five* people's responses to it, so these figures say how
-encoders compare, not how well images predict brains. The data: Tarhan & Konkle (2020), BrainMoversDistance, MIT.
+The 15 features of a clip are principal components of the *other five* people's responses to it, so these figures say
+how encoders compare, not how well images predict brains. The data: Tarhan & Konkle (2020), BrainMoversDistance, MIT.
 
     uv run python benchmarks/actions_fmri.py
 """

@@ -43,9 +43,8 @@ def read(folder):
     )
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(
-        f"{subject}: {seconds:.0f} s, peak memory {peak:.2f} GiB, of which responses {subject.responses.nbytes / 2**30:.2f}"
-    )
+    kept = subject.responses.nbytes / 2**30
+    print(f"{subject}: {seconds:.0f} s, peak memory {peak:.2f} GiB, of which responses {kept:.2f}")
 
 
 def main():
