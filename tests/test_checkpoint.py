@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import os
 import pickle
@@ -10,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from braincorl.checkpoint import convert_reference_checkpoint, load_checkpoint, read_checkpoint
 from braincorl.errors import FileFormatError, InputError, OutputError
+from braincorl.models import ReferenceConfig
 
 
 @pytest.fixture(scope="module")
@@ -73,16 +75,22 @@ def test_the_header_says_what_and_whence(tmp_path, state):
     assert read_checkpoint(tmp_path / "x.safetensors")[1] == header
 
 
-@pytest.mark.parametrize("size", ["vis", "dino"])
-def test_published_sizes_are_recognised(published, tmp_path, size):
-    network = published.network(size, torch.float32)
-    header = convert_reference_checkpoint(saved(tmp_path, network.state_dict()), tmp_path / "x.safetensors")
-    assert header["backbone"] == {"vis": "CLIP ViT-B/16", "dino": "DINO"}[size]
-    loaded = load_checkpoint(tmp_path / "x.safetensors")
-    assert loaded.config == network.config
-    features, responses, _ = published.fill.golden_inputs(network.config.n_features, 30)
-    golden = published.golden[f"{size}_n30_weights"]
-    assert np.linalg.norm(loaded(features, responses).numpy() - golden) <= 1e-4 * np.linalg.norm(golden)
+@pytest.mark.parametrize(("size", "backbone"), [("clip", "CLIP ViT-B/16"), ("dino", "DINO"), ("siglip", "SigLIP")])
+def test_published_sizes_are_recognised(tmp_path, size, backbone):
+    config = dataclasses.replace(getattr(ReferenceConfig, size)(), n_layers=1)
+    source = saved(tmp_path, make_network(config, torch.float32).state_dict())
+    header = convert_reference_checkpoint(source, tmp_path / "x.safetensors")
+    assert header["backbone"] == backbone
+    assert load_checkpoint(tmp_path / "x.safetensors").config == config
+
+
+def test_a_converted_file_gives_the_golden_outputs(published, tmp_path):
+    source = saved(tmp_path, published.network("vis").state_dict())
+    convert_reference_checkpoint(source, tmp_path / "x.safetensors")
+    features, responses, _ = published.fill.golden_inputs(512, 30)
+    golden = published.golden["vis_n30_weights"]
+    weights = load_checkpoint(tmp_path / "x.safetensors")(features, responses).numpy()
+    assert np.linalg.norm(weights - golden) <= 1e-9 * np.linalg.norm(golden)
 
 
 # -- files that must not be taken --------------------------------------------------------------------------------------
