@@ -230,8 +230,9 @@ def show_accuracy(options: argparse.Namespace) -> None:
         predictions = {p: w[:, :-1] @ queries.T + w[:, -1:] for p, w in weights.items()}
         signal = predictions["float32"]
         noise = np.random.default_rng(1).standard_normal(signal.shape)
-        noise -= signal * np.sum(noise * signal, axis=1, keepdims=True) / np.sum(signal**2, axis=1, keepdims=True)
+        centred = signal - signal.mean(axis=1, keepdims=True)
         noise -= noise.mean(axis=1, keepdims=True)
+        noise -= centred * np.sum(noise * centred, axis=1, keepdims=True) / np.sum(centred**2, axis=1, keepdims=True)
         noise *= np.sqrt(0.7 / 0.3 * signal.var(axis=1, keepdims=True) / noise.var(axis=1, keepdims=True))
         pairs = (
             ("float32", "float64"),
