@@ -44,8 +44,8 @@ class InContextEncoder(LinearEncoder):
         "auto" (a GPU if there is one), "cpu", "cuda", …
     precision : str
         "auto" (bfloat16 where the device multiplies it natively, else float32), "float32", "bfloat16" or "float64".
-        With random weights, bfloat16 changed weights and predictions by 3 to 9 % in norm, an explained variance of
-        .300 by less than .004, and 1 to 4 % of them moved with the batch size; float32 differs by 1e-5 from float64.
+        With random network weights, bfloat16 changed weights and predictions by 3 to 9 % in norm and an explained
+        variance of .300 by less than .004, and another batch size changed them by 1 to 4 %; float32 is within 1e-5.
     voxel_batch_size : "auto" or int
         Voxels at a time; bounds memory. "auto" follows the free memory.
 
