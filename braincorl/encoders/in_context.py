@@ -169,7 +169,7 @@ class InContextEncoder(LinearEncoder):
 
     def _restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         super()._restore(arrays)
-        self.feature_length_ = float(np.ravel(self.feature_length_)[0])
+        self.feature_length_ = float(self.feature_length_)
 
     def _load_network(self, n_features: int) -> tuple[InferenceEngine, Mapping[str, Any]]:
         if self.checkpoint is None:
