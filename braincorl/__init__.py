@@ -12,9 +12,11 @@ _HOMES = {
     "BayesianRidgeEncoder": "braincorl.encoders",
     "RidgeEncoder": "braincorl.encoders",
     "load_encoder": "braincorl.encoders",
+    "load_subject": "braincorl.datasets",
+    "simulate_people": "braincorl.datasets",
 }
 
-__all__ = ["BayesianRidgeEncoder", "RidgeEncoder", "load_encoder"]
+__all__ = ["BayesianRidgeEncoder", "RidgeEncoder", "load_encoder", "load_subject", "simulate_people"]
 
 
 def __getattr__(name: str) -> Any:

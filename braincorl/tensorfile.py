@@ -1,8 +1,9 @@
 """Arrays and a JSON header in one safetensors file, with a checksum over both.
 
 Every binary result (encoder, prior, checkpoint) is such a file. The format runs no code when it is read, and opens in
-any language. The metadata block holds three strings: `format` (kind and version, as in `braincorl-encoder/1`),
-`header` (JSON) and `sha256` (over the header and every array's name, type, shape and bytes).
+any language. The metadata block holds one JSON object under `braincorl`, with three strings: `format` (kind and version,
+as in `braincorl-encoder/1`), `header` (JSON) and `sha256` (over the header and every array's name, type, shape and
+bytes). The same content always gives the same bytes.
 """
 
 import hashlib
@@ -42,11 +43,13 @@ def write_tensors(path: str | Path, kind: str, arrays: Arrays, header: Mapping[s
         If the file cannot be written, or does not read back as written.
     """
     text = json.dumps(header, sort_keys=True, ensure_ascii=False)
-    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     digest = content_hash(contiguous, kind, text)
+    # One entry, because safetensors writes several in random order.
+    metadata = {"braincorl": json.dumps({"format": kind, "header": text, "sha256": digest})}
     with atomic_file(path) as temporary:
         try:
-            save_file(contiguous, temporary, metadata={"format": kind, "header": text, "sha256": digest})
+            save_file(contiguous, temporary, metadata=metadata)
             read_tensors(temporary, kind)
         except SafetensorError as error:
             raise OSError(str(error)) from error
@@ -100,6 +103,11 @@ def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, npt.NDArray[Any
 def read_metadata(path: str | Path) -> dict[str, str]:
     """Read the metadata strings of any safetensors file, without its arrays.
 
+    Returns
+    -------
+    dict
+        As stored; for a file of `write_tensors` its `format`, `header` and `sha256`.
+
     Raises
     ------
     InputError
@@ -112,11 +120,13 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         raise InputError(f"{path} does not exist or is not a file.")
     try:
         with safe_open(path, framework="numpy") as file:
-            return dict(file.metadata() or {})
+            metadata: dict[str, str] = dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise FileFormatError(
             f"{path} is not a readable safetensors file ({error}): it is truncated, damaged or of another kind."
         ) from error
+    own = metadata.get("braincorl")
+    return metadata if own is None else json.loads(own)
 
 
 def content_hash(arrays: Arrays, kind: str, text: str) -> str:
@@ -124,7 +134,7 @@ def content_hash(arrays: Arrays, kind: str, text: str) -> str:
     digest = hashlib.sha256()
     digest.update(f"{kind}\n{text}\n".encode())
     for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
+        array = np.asarray(arrays[name], order="C")
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        digest.update(array.data if array.size else b"")
+        digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

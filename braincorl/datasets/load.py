@@ -35,7 +35,7 @@ ZScore = Literal["none", "session"]
 def load_subject(
     betas: Paths,
     trials: Paths,
-    mask: str | Path | None = None,
+    mask: str | Path | Grid | None = None,
     *,
     rois: Paths = (),
     zscore: ZScore = "none",
@@ -56,7 +56,7 @@ def load_subject(
         Tab-separated tables, one row per volume: one per betas file, in order, or one for all. Column `image`;
         optional `session` (else the `ses-` in a betas file's name).
     mask
-        3-D NIfTI image on the grid of the betas; by default every voxel that varies.
+        3-D NIfTI image on the grid of the betas, or a `Grid`; by default every voxel that varies.
     rois
         Region images on the same grid (masks or atlases), or text files with one label per mask voxel.
     zscore
@@ -97,7 +97,10 @@ def load_subject(
             "or 'ses-' to the names of the betas files."
         )
     if zscore == "none" and sessions.size > 1:
-        logger.info("the betas come from %d sessions and are not z-scored: consider zscore='session'", sessions.size)
+        logger.info(
+            "the betas come from %d sessions and are not z-scored: consider scaling each session (zscore session)",
+            sessions.size,
+        )
     kept = _images_to_keep(tables, images)
     regions = read_rois(_paths(rois, "rois", empty=True), grid, sources[0].n_voxels)
     ncsnr_map = None if ncsnr is None else _read_ncsnr(Path(ncsnr), grid)
@@ -122,7 +125,7 @@ def load_subject(
     )
 
 
-def open_betas(paths: Sequence[Path], mask: str | Path | None) -> tuple[list[BetasSource], Grid | None]:
+def open_betas(paths: Sequence[Path], mask: str | Path | Grid | None) -> tuple[list[BetasSource], Grid | None]:
     """Open betas files and check that they share one set of voxels.
 
     Parameters
@@ -130,7 +133,7 @@ def open_betas(paths: Sequence[Path], mask: str | Path | None) -> tuple[list[Bet
     paths
         All NIfTI or all `.npy`.
     mask
-        3-D NIfTI image, or None.
+        3-D NIfTI image, a `Grid`, or None.
 
     Returns
     -------
@@ -154,7 +157,7 @@ def open_betas(paths: Sequence[Path], mask: str | Path | None) -> tuple[list[Bet
             counts = ", ".join(f"{source.path.name}: {source.n_voxels}" for source in sources)
             raise InputError(f"the betas files have different numbers of voxels ({counts}); axis 1 must be the same.")
         return sources, None
-    grid = None if mask is None else read_mask(mask)
+    grid = read_mask(mask) if isinstance(mask, str | Path) else mask
     images: list[NiftiBetas] = []
     for path in paths:
         images.append(NiftiBetas(path, grid))

@@ -165,7 +165,9 @@ class LinearEncoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def _check_fit(self, X: npt.ArrayLike, y: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
         """Features (n, p) and responses (n, v) as one floating type; remembers whether y was 1-D."""
         if y is None:
-            raise InputError("y is None, but this encoder requires y to be passed: responses (n_images, n_voxels).")
+            raise InputError(
+                "an encoder requires y to be passed, but the target y is None: pass responses (n_images, n_voxels)."
+            )
         features = self._check_features(X, reset=True)
         raw = np.asarray(y)
         if raw.ndim == 2 and raw.shape[1] == 1 and raw.shape[0] == 1 < features.shape[0]:
@@ -199,7 +201,9 @@ class LinearEncoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                     self, X, reset=reset, dtype=[np.float64, np.float32], ensure_min_samples=2 if reset else 1
                 )
         except ValueError as error:
-            raise InputError(str(error).splitlines()[0]) from error
+            first, *rest = str(error).splitlines()
+            # scikit-learn's advice on NaN is a paragraph about imputation; its other advice is worth keeping.
+            raise InputError(first if "NaN" in first else " ".join([first, *rest])) from error
         checked: FloatArray = features
         return checked
 

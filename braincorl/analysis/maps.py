@@ -1,0 +1,211 @@
+"""Values of voxels back into the brain: NIfTI images and files.
+
+Maps are float32 with the mask's affine, never the mask's header: an integer header would round the values away.
+"""
+
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+from nibabel.openers import Opener
+
+from braincorl.datasets.space import VoxelSpace
+from braincorl.datasets.volumes import open_image
+from braincorl.errors import InputError, OutputError
+from braincorl.files import atomic_file, write_json
+
+Outside = Literal["nan", "zero"]
+
+
+def unmask(values: npt.ArrayLike, space: VoxelSpace, outside: Outside = "nan") -> Any:
+    """Put voxel values back into a volume.
+
+    Parameters
+    ----------
+    values
+        (n_voxels,) for a 3-D image, or (n_volumes, n_voxels) for a 4-D one.
+    space
+        Where the voxels are.
+    outside
+        What voxels outside the mask get. Voxels inside it without data get NaN either way.
+
+    Returns
+    -------
+    nibabel.Nifti1Image
+        float32, (X, Y, Z) or (X, Y, Z, n_volumes), with the mask's affine.
+
+    Raises
+    ------
+    InputError
+        If the space has no grid, or `values` does not match it.
+    """
+    values = np.asarray(values)
+    if values.ndim not in (1, 2):
+        raise InputError(f"values has {values.ndim} axes, expected (n_voxels,) or (n_volumes, n_voxels).")
+    volumes = _fill(np.atleast_2d(values), space, outside)
+    image = nib.Nifti1Image(volumes[..., 0] if values.ndim == 1 else volumes, space.affine)
+    image.header.set_xyzt_units("mm")
+    return image
+
+
+def save_map(
+    values: npt.ArrayLike,
+    space: VoxelSpace,
+    path: str | Path,
+    sidecar: Mapping[str, Any] | None = None,
+    outside: Outside = "nan",
+) -> Path:
+    """Write voxel values as a NIfTI map, with a JSON sidecar, and read it back.
+
+    Without a grid the values go to a `.npy` file of the same name, over all voxels in their order.
+
+    Parameters
+    ----------
+    values
+        (n_voxels,) or (n_volumes, n_voxels).
+    space
+        Where the voxels are.
+    path
+        Destination, ending in `.nii.gz` or `.nii`.
+    sidecar
+        Content of the JSON file beside it, such as Description and Units.
+    outside
+        What voxels outside the mask get.
+
+    Returns
+    -------
+    Path
+        The file written.
+
+    Raises
+    ------
+    InputError
+        If `values` does not match the space.
+    OutputError
+        If a file cannot be written or does not read back the same.
+    """
+    array = np.atleast_2d(np.asarray(values, dtype=np.float32))
+    return save_series([array], array.shape[0], space, path, sidecar, outside, squeeze=np.ndim(values) == 1)
+
+
+def save_series(
+    chunks: Iterable[npt.NDArray[Any]],
+    n_volumes: int,
+    space: VoxelSpace,
+    path: str | Path,
+    sidecar: Mapping[str, Any] | None = None,
+    outside: Outside = "nan",
+    *,
+    squeeze: bool = False,
+) -> Path:
+    """Write volumes one chunk after the other, so that a long series need not fit into memory.
+
+    Parameters
+    ----------
+    chunks
+        Arrays (n, n_voxels) that add up to `n_volumes`.
+    n_volumes
+        Volumes in all.
+    space
+        Where the voxels are.
+    path
+        Destination, ending in `.nii.gz` or `.nii`.
+    sidecar
+        Content of the JSON file beside it.
+    outside
+        What voxels outside the mask get.
+    squeeze
+        Write one volume as a 3-D image.
+
+    Returns
+    -------
+    Path
+        The file written; `.npy` instead of NIfTI if the space has no grid.
+
+    Raises
+    ------
+    OutputError
+        If a file cannot be written or does not read back the same.
+    """
+    path = Path(path)
+    stem = path.name.removesuffix(".gz").removesuffix(".nii")
+    if space.mask is None:
+        path = path.with_name(stem + ".npy")
+        _write_npy(path, chunks, (n_volumes, space.included.size), space, squeeze)
+    else:
+        _write_nifti(path, chunks, n_volumes, space, outside, squeeze)
+    if sidecar is not None:
+        write_json(path.with_name(stem + ".json"), dict(sidecar))
+    return path
+
+
+def _fill(volumes: npt.NDArray[Any], space: VoxelSpace, outside: Outside) -> npt.NDArray[np.float32]:
+    """Volumes (n, n_voxels) as (X, Y, Z, n), in the order of the file."""
+    if space.mask is None:
+        raise InputError("these voxels came without a mask, so there is no volume to put them in: pass a mask.")
+    if outside not in ("nan", "zero"):
+        raise InputError(f"outside must be 'nan' or 'zero', but is {outside!r}.")
+    background = np.float32(np.nan if outside == "nan" else 0.0)
+    filled = np.full((*space.mask.shape, len(volumes)), background, dtype=np.float32, order="F")
+    filled[space.mask] = space.expand(volumes.astype(np.float32, copy=False)).T
+    return filled
+
+
+def _write_nifti(
+    path: Path,
+    chunks: Iterable[npt.NDArray[Any]],
+    n_volumes: int,
+    space: VoxelSpace,
+    outside: Outside,
+    squeeze: bool,
+) -> None:
+    assert space.mask is not None  # the caller looked
+    header = nib.Nifti1Header()
+    header.set_data_dtype("<f4")
+    header.set_data_shape(space.mask.shape if squeeze else (*space.mask.shape, n_volumes))
+    header.set_sform(space.affine, code="aligned")
+    header.set_qform(space.affine, code="aligned", strip_shears=True)
+    header.set_xyzt_units("mm")
+    header["magic"] = b"n+1"
+    header["vox_offset"] = 352
+    written, checksum = 0, 0
+    with atomic_file(path) as temporary:
+        with Opener(str(temporary), "wb") as file:
+            file.write(header.binaryblock + b"\0\0\0\0")
+            for chunk in chunks:
+                data = _fill(np.atleast_2d(chunk), space, outside).tobytes(order="F")
+                file.write(data)
+                checksum = zlib.crc32(data, checksum)
+                written += len(np.atleast_2d(chunk))
+        if written != n_volumes or _checksum(temporary) != checksum:
+            raise OutputError(f"{path} did not read back as it was written, so it was discarded: try again.")
+
+
+def _checksum(path: Path) -> int:
+    """CRC-32 of an image's voxels as they read back, a volume at a time."""
+    image = open_image(path)
+    checksum = 0
+    for index in [(..., volume) for volume in range(image.shape[3])] if image.ndim == 4 else [(...,)]:
+        data = np.asarray(image.dataobj[index], dtype="<f4")
+        checksum = zlib.crc32(data.tobytes(order="F"), checksum)
+    return checksum
+
+
+def _write_npy(
+    path: Path, chunks: Iterable[npt.NDArray[Any]], shape: tuple[int, int], space: VoxelSpace, squeeze: bool
+) -> None:
+    with atomic_file(path) as temporary:
+        out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape[1:] if squeeze else shape)
+        start = 0
+        for chunk in chunks:
+            full = space.expand(np.atleast_2d(chunk).astype(np.float32, copy=False))
+            if squeeze:
+                out[:] = full[0]
+            else:
+                out[start : start + len(full)] = full
+            start += len(full)
+        out.flush()

@@ -1,0 +1,131 @@
+"""Scores of an encoder on images that it has not seen, per voxel and per region."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from braincorl import metrics
+from braincorl.datasets.space import VoxelSpace
+from braincorl.datasets.subject import SubjectData
+from braincorl.encoders.base import LinearEncoder
+from braincorl.errors import InputError
+
+VOXELS_AT_A_TIME = 4096
+
+Scores = dict[str, npt.NDArray[np.float64]]
+
+
+def score_encoder(
+    encoder: LinearEncoder,
+    space: VoxelSpace,
+    features: npt.NDArray[np.floating[Any]],
+    subject: SubjectData,
+    min_ceiling: float = 0.1,
+) -> Scores:
+    """Score an encoder against one person's responses.
+
+    Parameters
+    ----------
+    encoder
+        Fitted.
+    space
+        The encoder's voxels.
+    features
+        Of the subject's images, in the same order (n_images, n_features).
+    subject
+        Responses to images that the encoder was not fitted on.
+    min_ceiling
+        Noise-normalised scores are given where the ceiling is at least this.
+
+    Returns
+    -------
+    dict
+        Name -> (n_voxels,) over the encoder's voxels, NaN where the subject has no data: `ev`, `r2`, `r`; and where
+        noise is known `noiseceiling` (of R²), `evnormalized` (EV / NC), `rnormalized` (r / √NC).
+
+    Raises
+    ------
+    InputError
+        If the spaces have different masks or the shapes do not match.
+    """
+    ours, theirs = common_voxels(space, subject.space)
+    if features.shape[0] != subject.n_images:
+        raise InputError(f"features has {features.shape[0]} rows for {subject.n_images} images: pass one per image.")
+    scores = {name: np.full(space.n_voxels, np.nan) for name in ("ev", "r2", "r")}
+    for start in range(0, ours.size, VOXELS_AT_A_TIME):
+        mine, other = ours[start : start + VOXELS_AT_A_TIME], theirs[start : start + VOXELS_AT_A_TIME]
+        predicted = features @ encoder.coef_[mine].T + encoder.intercept_[mine]
+        measured = subject.responses[:, other]
+        scores["ev"][mine] = metrics.explained_variance(measured, predicted)
+        scores["r2"][mine] = metrics.r2_score(measured, predicted)
+        scores["r"][mine] = metrics.pearson_r(measured, predicted)
+    ceiling = subject.noise_ceiling()
+    if ceiling is not None:
+        scores["noiseceiling"] = np.full(space.n_voxels, np.nan)
+        scores["noiseceiling"][ours] = ceiling[theirs]
+        root = np.sqrt(scores["noiseceiling"])
+        scores["evnormalized"] = metrics.normalize_by_ceiling(scores["ev"], scores["noiseceiling"], min_ceiling)[0]
+        scores["rnormalized"] = metrics.normalize_by_ceiling(scores["r"], root, min_ceiling**0.5)[0]
+    return scores
+
+
+def common_voxels(space: VoxelSpace, other: VoxelSpace) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Find the voxels that carry data in both spaces, as indices into each.
+
+    Raises
+    ------
+    InputError
+        If the masks differ.
+    """
+    same = space.included.size == other.included.size
+    if same and space.mask is not None and other.mask is not None:
+        same = np.array_equal(space.mask, other.mask)
+    if not same:
+        raise InputError(
+            f"the encoder has {space.included.size} mask voxels and the responses {other.included.size}, or they lie "
+            "elsewhere: read the responses with the mask of the fit."
+        )
+    both = space.included & other.included
+    return (np.cumsum(space.included) - 1)[both], (np.cumsum(other.included) - 1)[both]
+
+
+def summarize_rois(
+    values: Mapping[str, npt.NDArray[np.floating[Any]]], rois: Mapping[str, npt.NDArray[np.bool_]]
+) -> pd.DataFrame:
+    """Means of voxel values over each region.
+
+    Parameters
+    ----------
+    values
+        Name -> (n_voxels,); NaN voxels are left out of that value's mean.
+    rois
+        Name -> bool (n_voxels,).
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for all voxels and one per region: `roi`, `n_voxels`, and per value `NAME_mean`, `NAME_median`,
+        `NAME_n` (voxels that it rests on).
+
+    Raises
+    ------
+    InputError
+        If shapes do not match.
+    """
+    sizes = {array.shape for array in (*values.values(), *rois.values())}
+    if len(sizes) > 1:
+        raise InputError(f"values and rois must all be (n_voxels,), but have shapes {sorted(map(str, sizes))}.")
+    n_voxels = next(iter(sizes))[0] if sizes else 0
+    rows = []
+    for name, members in {"all": np.ones(n_voxels, dtype=bool), **rois}.items():
+        row: dict[str, Any] = {"roi": name, "n_voxels": int(members.sum())}
+        for value, array in values.items():
+            inside = array[members & np.isfinite(array)]
+            row[f"{value}_mean"] = float(inside.mean()) if inside.size else float("nan")
+            row[f"{value}_median"] = float(np.median(inside)) if inside.size else float("nan")
+            row[f"{value}_n"] = inside.size
+        rows.append(row)
+    return pd.DataFrame(rows)

@@ -1,0 +1,137 @@
+"""What several verbs share: options, progress, and the choice of encoder."""
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tqdm import tqdm
+
+from braincorl.datasets import Grid, SubjectData, VoxelSpace, load_subject
+from braincorl.encoders import BayesianRidgeEncoder, LinearEncoder, RidgeEncoder
+from braincorl.features import FeatureTable, load_features
+from braincorl.files import Progress
+
+logger = logging.getLogger(__name__)
+
+ENCODERS: dict[str, Callable[[], LinearEncoder]] = {
+    "ridge": RidgeEncoder,
+    "bayesian-ridge": BayesianRidgeEncoder,
+}
+
+
+def add_verb(
+    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, help_: str
+) -> argparse.ArgumentParser:
+    """Add a verb's parser with the options that every verb has."""
+    parser = subparsers.add_parser(
+        name, help=help_, description=help_, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quiet", action="store_true", help="show errors only")
+    return parser
+
+
+def add_features_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--features` and `--image-ids`."""
+    parser.add_argument(
+        "--features",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="features (n_images, n_features) with image_ids: .npz, .h5, .safetensors, or .npy with --image-ids",
+    )
+    parser.add_argument("--image-ids", type=Path, metavar="TXT", help="image names of an .npy file, one per line")
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where a person's responses are."""
+    add_features_options(parser)
+    parser.add_argument(
+        "--betas",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="NII",
+        help="4-D NIfTI images (X, Y, Z, trials), in any unit; or .npy (n_trials, n_voxels) without a mask",
+    )
+    parser.add_argument(
+        "--trials",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="TSV",
+        help="one row per volume, columns 'image' and (optional) 'session': a table per betas file, or one for all",
+    )
+    parser.add_argument(
+        "--ncsnr", type=Path, metavar="NII", help="3-D map of noise ceiling SNR; by default estimated from repeats"
+    )
+
+
+def add_output_options(parser: argparse.ArgumentParser, *, required: bool = True, default: str = "") -> None:
+    """Add `--output-dir`, `--overwrite` and `--outside`."""
+    parser.add_argument(
+        "--output-dir",
+        type=Path,
+        required=required,
+        metavar="DIR",
+        help="folder to write; must not exist yet" + (f" (default: {default})" if default else ""),
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier result of braincorl")
+    parser.add_argument(
+        "--outside", choices=("nan", "zero"), default="nan", help="value of maps outside the mask (default: nan)"
+    )
+
+
+def read_features(options: argparse.Namespace) -> FeatureTable:
+    """Read the features that the options name."""
+    return load_features(options.features, options.image_ids)
+
+
+def read_responses(
+    options: argparse.Namespace, table: FeatureTable, mask: Path | Grid | None, zscore: str, rois: list[Path]
+) -> SubjectData:
+    """Read the responses that the options name, to images that have features."""
+    with progress_bar("reading trials") as progress:
+        return load_subject(
+            options.betas,
+            options.trials,
+            mask,
+            rois=rois,
+            zscore=zscore,  # type: ignore[arg-type]
+            images=table.image_ids.tolist(),
+            ncsnr=options.ncsnr,
+            progress=progress,
+        )
+
+
+def grid_of(space: VoxelSpace, path: Path) -> Grid | None:
+    """Grid of a fit's voxels, for reading other responses with the same mask."""
+    return None if space.mask is None or space.affine is None else Grid(space.mask, space.affine, path)
+
+
+@contextmanager
+def progress_bar(label: str, unit: str = "") -> Iterator[Progress]:
+    """Show progress with the time left: a bar on a terminal, a log line every ten seconds elsewhere."""
+    if sys.stderr.isatty() and logger.isEnabledFor(logging.INFO):
+        with tqdm(desc=label, unit=unit, leave=False) as bar:
+
+            def show(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            yield show
+        return
+    start = last = time.monotonic()
+
+    def log(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= 10 and done < total:
+            left = (now - start) / done * (total - done)
+            logger.info("%s: %d of %d, about %.0f s left", label, done, total, left)
+            last = now
+
+    yield log

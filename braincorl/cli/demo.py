@@ -1,0 +1,169 @@
+"""`braincorl demo`: the whole road on simulated people, offline, in under a minute."""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from braincorl import __version__
+from braincorl.analysis.figures import new_figure, plot_glass_brain, plot_scaling, save_figure
+from braincorl.analysis.fit_directory import encoder_maps, write_description, write_fit, write_maps
+from braincorl.analysis.report import write_report
+from braincorl.analysis.scores import Scores, score_encoder, summarize_rois
+from braincorl.cli.common import ENCODERS, add_output_options, add_verb, progress_bar
+from braincorl.cli.fit import fit_encoder
+from braincorl.datasets import SubjectData, simulate_people
+from braincorl.datasets.simulation import SimulatedPeople, SimulatedPerson
+from braincorl.encoders import LinearEncoder
+from braincorl.features import FeatureTable, save_features
+from braincorl.files import check_destination, staged_directory
+from braincorl.metrics import explained_variance
+
+N_CONTEXT = (10, 20, 50, 100)
+NOTE = (
+    "SIMULATION: these responses were drawn from known encoders, no brain was measured. "
+    "Explained variance (EV) is against the noise-free truth, on 100 images that no encoder was fitted on."
+)
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Describe the verb."""
+    parser = add_verb(
+        subparsers,
+        "demo",
+        "Simulate a person with a known truth, fit every encoder from few images, write maps and a report.",
+    )
+    parser.add_argument(
+        "--n-draws", type=int, default=5, metavar="N", help="random contexts per number of images (default: 5)"
+    )
+    parser.add_argument("--random-state", type=int, default=0, metavar="S", help="seed of the simulation (default: 0)")
+    add_output_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Simulate, compare, map, report."""
+    start = time.perf_counter()
+    check_destination(options.output_dir, overwrite=options.overwrite)
+    world = simulate_people(1, random_state=options.random_state)
+    person = world.people[0]
+    table = FeatureTable(world.features, world.image_ids, {"backbone": "simulation", "normalized": True})
+    pool = world.features[~np.isin(world.image_ids, world.shared)]  # the images that are scored scale nothing
+    scores = compare_encoders(world, person, pool, options.n_draws)
+    summary = summarize_draws(scores)
+    with staged_directory(options.output_dir, overwrite=options.overwrite) as folder:
+        write_description(folder, "Demonstration on simulated people")
+        inputs = folder / "simulated"
+        inputs.mkdir()
+        save_features(inputs / "features.npz", table)
+        person.write(inputs)
+        encoder, maps = _write_example_fit(folder / "fit", world, person, table, pool)
+        scores.to_csv(folder / "scores.tsv", sep="\t", index=False)
+        _draw(folder / "figure.png", scores, maps, person)
+        write_report(
+            folder / "report.html",
+            "braincorl on a simulated person",
+            NOTE,
+            summary,
+            [folder / "figure.png"],
+            _explain(encoder, options.output_dir, person.name),
+        )
+    print(NOTE)
+    print(summary.to_string(index=False))
+    print(
+        f"mean over {person.space.n_voxels} voxels; ± spread over {options.n_draws} draws of context images\n"
+        f"maps, inputs, figure and report.html in {options.output_dir} ({time.perf_counter() - start:.0f} s)"
+    )
+
+
+def compare_encoders(
+    world: SimulatedPeople, person: SimulatedPerson, pool: npt.NDArray[np.float32], n_draws: int
+) -> pd.DataFrame:
+    """Mean EV against the truth of every encoder, at every number of images, for several draws of them.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns `encoder`, `n_context`, `draw`, `score`.
+    """
+    subject = person.subject()
+    own = subject.image_ids[~np.isin(subject.image_ids, world.shared)]
+    queries = world.features_of(world.shared)
+    truth = person.true_responses(queries)
+    rows = []
+    with progress_bar("comparing encoders", "fit") as progress:
+        for draw in range(n_draws):
+            order = np.random.default_rng(draw).permutation(own)
+            for n_context in N_CONTEXT:
+                context = subject.select_images(order[:n_context])
+                for name, make in ENCODERS.items():
+                    encoder, _ = fit_encoder(make(), world.features_of(context.image_ids), context.responses, pool)
+                    ev = float(np.nanmean(explained_variance(truth, encoder.predict(queries))))
+                    rows.append({"encoder": name, "n_context": n_context, "draw": draw, "score": ev})
+                    progress(len(rows), n_draws * len(N_CONTEXT) * len(ENCODERS))
+    return pd.DataFrame(rows)
+
+
+def summarize_draws(scores: pd.DataFrame) -> pd.DataFrame:
+    """Table of mean ± standard deviation over draws: one row per encoder, one column per number of images."""
+    spread = scores.groupby(["encoder", "n_context"], sort=False)["score"].agg(["mean", "std"]).fillna(0.0)
+    cells = {index: f"{row['mean']:.3f} ± {row['std']:.3f}" for index, row in spread.iterrows()}
+    names = list(dict.fromkeys(scores["encoder"]))
+    counts = sorted(scores["n_context"].unique())
+    return pd.DataFrame(
+        [{"EV, by context images": name, **{str(n): cells[(name, n)] for n in counts}} for name in names]
+    )
+
+
+def _write_example_fit(
+    folder: Path,
+    world: SimulatedPeople,
+    person: SimulatedPerson,
+    table: FeatureTable,
+    pool: npt.NDArray[np.float32],
+) -> tuple[LinearEncoder, Scores]:
+    """Do what `braincorl fit --n-context 100` does, on the written inputs' content."""
+    subject: SubjectData = person.subject()
+    own = subject.image_ids[~np.isin(subject.image_ids, world.shared)][: max(N_CONTEXT)]
+    context = subject.select_images(own)
+    encoder, _ = fit_encoder(ENCODERS["bayesian-ridge"](), world.features_of(own), context.responses, pool)
+    held_out = subject.select_images(world.shared)
+    scores = score_encoder(encoder, subject.space, world.features_of(world.shared), held_out)
+    config = {
+        "subject": person.name,
+        "prefix": f"{person.name}_task-simulated",
+        "encoder": "bayesian-ridge",
+        "zscore": "none",
+        "simulation": True,
+        "features_provenance": dict(table.provenance),
+        "n_context": int(own.size),
+    }
+    folder.mkdir()
+    write_fit(folder, encoder, subject.space, subject.rois, config, own, {"features": dict(table.provenance)})
+    write_maps(folder, str(config["prefix"]), encoder_maps(encoder) | scores, subject.space)
+    summarize_rois(scores, subject.rois).to_csv(folder / "scores.tsv", sep="\t", index=False, na_rep="n/a")
+    return encoder, scores
+
+
+def _draw(path: Path, scores: pd.DataFrame, maps: Scores, person: SimulatedPerson) -> None:
+    figure = new_figure(10, 7.5)
+    top, bottom = figure.subplots(2, 1, height_ratios=[1.3, 1])
+    plot_scaling(top, scores, "EV against the truth")
+    top.set_title("A simulated person: accuracy from few images", loc="left")
+    plot_glass_brain(bottom, maps["ev"], person.space, f"EV of measured responses, {max(N_CONTEXT)} context images")
+    save_figure(figure, path)
+
+
+def _explain(encoder: LinearEncoder, output_dir: Path, name: str) -> list[str]:
+    stem = f"{output_dir}/simulated/{name}_task-simulated"
+    return [
+        f"{encoder.coef_.shape[0]} voxels, {encoder.coef_.shape[1]} features, braincorl {__version__}.",
+        "fit/ holds the encoder from 100 images with its maps (NIfTI) and scores per region; simulated/ holds the "
+        "inputs, in the formats that your own data would have. A fit on the command line, scored on images left out:",
+        f"braincorl fit --features {output_dir}/simulated/features.npz --betas {stem}_stat-effect_statmap.nii.gz "
+        f"--trials {stem}_trials.tsv --mask {stem}_desc-cortex_mask.nii.gz "
+        f"--rois {stem}_desc-regions_dseg.nii.gz --n-context 100 --output-dir my-fit",
+    ]

@@ -1,0 +1,192 @@
+"""`braincorl fit`: one person's betas and features to a voxelwise encoder, maps, and scores of left-out images."""
+
+import argparse
+import logging
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from braincorl.analysis.fit_directory import encoder_maps, write_fit, write_maps
+from braincorl.analysis.scores import Scores, score_encoder, summarize_rois
+from braincorl.cli.common import (
+    ENCODERS,
+    add_data_options,
+    add_output_options,
+    add_verb,
+    read_features,
+    read_responses,
+)
+from braincorl.cli.score import describe
+from braincorl.datasets import SubjectData
+from braincorl.encoders import LinearEncoder
+from braincorl.errors import InputError
+from braincorl.features import FeatureTable
+from braincorl.features.files import read_names
+from braincorl.files import check_destination, staged_directory
+
+logger = logging.getLogger(__name__)
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Describe the verb."""
+    parser = add_verb(
+        subparsers, "fit", "Fit a voxelwise encoder to one person's responses, from the images that have features."
+    )
+    add_data_options(parser)
+    parser.add_argument(
+        "--mask", type=Path, metavar="NII", help="3-D NIfTI on the grid of the betas; voxels not 0 are fitted"
+    )
+    parser.add_argument(
+        "--rois",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="region masks or atlases on the same grid, or text files with one label per mask voxel",
+    )
+    parser.add_argument(
+        "--zscore",
+        choices=("none", "session"),
+        default="none",
+        help="session: scale each voxel to mean 0, sd 1 over the trials of each session (default: none)",
+    )
+    parser.add_argument("--encoder", choices=tuple(ENCODERS), default="bayesian-ridge", help="default: bayesian-ridge")
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument(
+        "--context", type=Path, metavar="TXT", help="images to fit on, one name per line; others are scored"
+    )
+    chosen.add_argument("--n-context", type=int, metavar="N", help="fit on N images drawn at random; others are scored")
+    parser.add_argument("--random-state", type=int, default=0, metavar="S", help="seed of that draw (default: 0)")
+    add_output_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Fit, score what was left out, and write everything at once."""
+    check_destination(options.output_dir, overwrite=options.overwrite)
+    table = read_features(options)
+    subject = read_responses(options, table, options.mask, options.zscore, options.rois)
+    context = choose_context(options, subject.image_ids)
+    left_out = subject.image_ids[~np.isin(subject.image_ids, context)]
+    features = table.features[table.rows(context)]
+    pool = table.features[~np.isin(table.image_ids, left_out)]
+    responses = subject.select_images(context).responses
+    encoder, seconds = fit_encoder(ENCODERS[options.encoder](), features, responses, pool)
+    maps: dict[str, npt.NDArray[Any]] = dict(encoder_maps(encoder))
+    scores: Scores = {}
+    if left_out.size >= 2:
+        held_out = subject.select_images(left_out)
+        scores = score_encoder(encoder, subject.space, table.features[table.rows(left_out)], held_out)
+    elif (ceiling := subject.noise_ceiling()) is not None:
+        maps["noiseceiling"] = ceiling
+    with staged_directory(options.output_dir, overwrite=options.overwrite) as folder:
+        config = _config(options, table, subject, context, left_out)
+        write_fit(folder, encoder, subject.space, subject.rois, config, context, {"features": dict(table.provenance)})
+        write_maps(folder, config["prefix"], maps | scores, subject.space, options.outside)
+        if scores:
+            summarize_rois(scores, subject.rois).to_csv(folder / "scores.tsv", sep="\t", index=False, na_rep="n/a")
+    print(
+        f"{subject.name}: {options.encoder} encoder of {subject.n_voxels} voxels from {context.size} images "
+        f"and {table.n_features} features in {seconds:.1f} s -> {options.output_dir}"
+    )
+    if scores:
+        print(f"{subject.name}: {describe(scores, left_out.size)}")
+
+
+def fit_encoder(
+    encoder: LinearEncoder,
+    features: npt.NDArray[np.floating[Any]],
+    responses: npt.NDArray[np.floating[Any]],
+    pool: npt.NDArray[np.floating[Any]],
+) -> tuple[LinearEncoder, float]:
+    """Fit an encoder, giving it the pool of features if it wants one.
+
+    Parameters
+    ----------
+    encoder
+        Not fitted yet.
+    features
+        Of the context (n_images, n_features).
+    responses
+        (n_images, n_voxels).
+    pool
+        Features of any images but those to be scored (n_pool, n_features).
+
+    Returns
+    -------
+    encoder : LinearEncoder
+    seconds : float
+    """
+    start = time.perf_counter()
+    responses = responses.astype(features.dtype, copy=False)
+    if encoder.uses_pool:
+        encoder.fit(features, responses, X_pool=pool)
+    else:
+        encoder.fit(features, responses)
+    return encoder, time.perf_counter() - start
+
+
+def choose_context(options: argparse.Namespace, image_ids: npt.NDArray[np.str_]) -> npt.NDArray[np.str_]:
+    """Images to fit on: those of a list, a random draw, or all."""
+    if options.context is not None:
+        wanted = list(dict.fromkeys(read_names(options.context)))
+        missing = sorted(set(wanted) - set(image_ids.tolist()))
+        if missing:
+            raise InputError(
+                f"--context names {len(missing)} images without both responses and features, such as '{missing[0]}': "
+                "remove them from the list."
+            )
+        return _at_least_two(np.asarray(wanted))
+    if options.n_context is None:
+        return _at_least_two(image_ids)
+    if not 2 <= options.n_context <= image_ids.size:
+        raise InputError(
+            f"--n-context must be between 2 and {image_ids.size}, the images at hand, but is {options.n_context}."
+        )
+    # Drawn from the sorted names, so that the order of trials does not decide who is drawn.
+    names = np.sort(image_ids)
+    return names[np.sort(np.random.default_rng(options.random_state).permutation(names.size)[: options.n_context])]
+
+
+def bids_prefix(betas: Path, name: str) -> str:
+    """BIDS entities for maps: those of the betas file that are not about one session or run."""
+    entities = dict(re.findall(r"(task|acq|space|res)-([A-Za-z0-9]+)", betas.name))
+    order = ("task", "acq", "space", "res")
+    return "_".join([name, *(f"{key}-{entities[key]}" for key in order if key in entities)])
+
+
+def _at_least_two(context: npt.NDArray[np.str_]) -> npt.NDArray[np.str_]:
+    if context.size < 2:
+        raise InputError(f"there is {context.size} image to fit on, but an encoder needs at least 2: add images.")
+    return context
+
+
+def _config(
+    options: argparse.Namespace,
+    table: FeatureTable,
+    subject: SubjectData,
+    context: npt.NDArray[np.str_],
+    left_out: npt.NDArray[np.str_],
+) -> dict[str, Any]:
+    return {
+        "subject": subject.name,
+        "prefix": bids_prefix(options.betas[0], subject.name),
+        "encoder": options.encoder,
+        "zscore": options.zscore,
+        "features": str(options.features),
+        "features_provenance": dict(table.provenance),
+        "n_features": table.n_features,
+        "betas": [str(path) for path in options.betas],
+        "trials": [str(path) for path in options.trials],
+        "mask": None if options.mask is None else str(options.mask),
+        "rois": [str(path) for path in options.rois],
+        "random_state": options.random_state if options.n_context is not None else None,
+        "n_context": int(context.size),
+        "n_left_out": int(left_out.size),
+        "n_voxels": subject.n_voxels,
+        "n_excluded_voxels": subject.space.n_excluded,
+    }

@@ -1,0 +1,84 @@
+"""`braincorl VERB`: finds the verb, and turns mistakes into one line and exit status 2."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Never
+
+from braincorl import __version__
+from braincorl.errors import BraincorlError
+
+# In the order of a first use. A verb's module is imported only for its own command or for help.
+VERBS = ("demo", "fit", "predict", "score")
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> Never:
+        """Print one line and exit with status 2."""
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def build_parser(verbs: Sequence[str] = VERBS) -> argparse.ArgumentParser:
+    """Parser of the whole command line, or of some of its verbs."""
+    parser = OneLineParser(
+        prog="braincorl",
+        description="Voxelwise encoders of visual cortex for a new person, from few images.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"braincorl {__version__}")
+    subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=OneLineParser)
+    for verb in verbs:
+        import_module(f"braincorl.cli.{verb}").add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    Parameters
+    ----------
+    argv
+        Arguments after the program's name; by default those of the process.
+
+    Returns
+    -------
+    int
+        Exit status: 0 done, 2 a mistake of the user's, 130 interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    verb = next((argument for argument in arguments if not argument.startswith("-")), None)
+    parser = build_parser((verb,) if verb in VERBS else VERBS)
+    options = parser.parse_args(arguments)
+    _show_log(quiet=options.quiet)
+    try:
+        options.run(options)
+        sys.stdout.flush()
+    except BraincorlError as error:
+        return _fail(f"braincorl {options.verb}: {' '.join(str(error).split())}", 2)
+    except MemoryError:
+        return _fail(f"braincorl {options.verb}: out of memory: use a smaller mask or fewer images.", 2)
+    except BrokenPipeError:  # whoever read our output has gone, as in `braincorl ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return _fail(f"braincorl {options.verb}: interrupted; no result was changed.", 130)
+    return 0
+
+
+def _fail(line: str, status: int) -> int:
+    print(line, file=sys.stderr)
+    return status
+
+
+def _show_log(*, quiet: bool) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("braincorl: %(message)s"))
+    logger = logging.getLogger("braincorl")
+    logger.handlers = [handler]
+    logger.propagate = False
+    logger.setLevel(logging.ERROR if quiet else logging.INFO)

@@ -1,0 +1,93 @@
+"""`braincorl score`: a fitted person against responses to images that the fit has not seen."""
+
+import argparse
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from braincorl.analysis.fit_directory import FitDirectory, read_fit, write_description, write_maps
+from braincorl.analysis.scores import Scores, score_encoder, summarize_rois
+from braincorl.cli.common import add_data_options, add_output_options, add_verb, grid_of, read_features, read_responses
+from braincorl.errors import InputError
+from braincorl.features import FeatureTable, check_same_space
+from braincorl.files import check_destination, staged_directory
+
+logger = logging.getLogger(__name__)
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Describe the verb."""
+    parser = add_verb(
+        subparsers,
+        "score",
+        "Score a fit on images that it has not seen: explained variance, R², r, noise ceiling, per voxel and region.",
+    )
+    parser.add_argument("fit_dir", type=Path, metavar="FIT_DIR", help="folder that braincorl fit wrote")
+    add_data_options(parser)
+    parser.add_argument(
+        "--zscore", choices=("none", "session"), help="scaling of the responses (default: as in the fit)"
+    )
+    parser.add_argument(
+        "--min-ceiling",
+        type=float,
+        default=0.1,
+        metavar="NC",
+        help="give noise-normalised scores where the noise ceiling of R² is at least this (default: 0.1)",
+    )
+    add_output_options(parser, required=False, default="FIT_DIR/scores")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Score and write maps and a table."""
+    output_dir = options.output_dir or options.fit_dir / "scores"
+    fit = read_fit(options.fit_dir)
+    check_destination(output_dir, overwrite=options.overwrite)
+    table = read_features(options)
+    check_features_fit(fit, table)
+    zscore = options.zscore or fit.config["zscore"]
+    subject = read_responses(options, table, grid_of(fit.space, fit.path), zscore, [])
+    unseen = subject.image_ids[~np.isin(subject.image_ids, fit.context)]
+    if unseen.size < subject.n_images:
+        logger.warning("%d images that the fit has seen are left out of the score", subject.n_images - unseen.size)
+    if unseen.size < 2:
+        raise InputError(
+            f"{unseen.size} of {subject.n_images} images are new to the fit, but a score needs at least 2: "
+            "score on other images, or fit on fewer with --n-context."
+        )
+    held_out = subject.select_images(unseen)
+    scores = score_encoder(fit.encoder, fit.space, table.features[table.rows(unseen)], held_out, options.min_ceiling)
+    with staged_directory(output_dir, overwrite=options.overwrite) as folder:
+        write_description(folder, "Scores of a voxelwise encoder")
+        write_maps(folder, fit.config["prefix"], scores, fit.space, options.outside)
+        summarize_rois(scores, fit.rois).to_csv(folder / "scores.tsv", sep="\t", index=False, na_rep="n/a")
+    print(f"{fit.config['subject']}: {describe(scores, unseen.size)} -> {output_dir}")
+
+
+def check_features_fit(fit: FitDirectory, table: FeatureTable) -> None:
+    """Refuse features of another space than the fit's.
+
+    Raises
+    ------
+    InputError
+        If their number or their provenance differs.
+    """
+    check_same_space(table.provenance, fit.config["features_provenance"], f"the fit in {fit.path}")
+    if table.n_features != fit.encoder.coef_.shape[1]:
+        raise InputError(
+            f"the features have {table.n_features} columns but the fit in {fit.path} was made with "
+            f"{fit.encoder.coef_.shape[1]}: embed the images with the same backbone."
+        )
+
+
+def describe(scores: Scores, n_images: int) -> str:
+    """One line on all voxels."""
+    parts = [f"mean {label} {np.nanmean(scores[name]):.3f}" for name, label in (("ev", "EV"), ("r2", "R²"), ("r", "r"))]
+    if "noiseceiling" in scores:
+        parts.append(f"noise ceiling {np.nanmean(scores['noiseceiling']):.3f}")
+        reliable = np.isfinite(scores["evnormalized"])
+        if reliable.any():
+            normalized = np.nanmean(scores["evnormalized"])
+            parts.append(f"EV / ceiling {normalized:.3f} in {int(reliable.sum())} reliable voxels")
+    return f"{n_images} held-out images: " + ", ".join(parts)

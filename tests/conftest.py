@@ -1,0 +1,29 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from braincorl.datasets import simulate_people
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def world():
+    """Two simulated people, small enough to be made in a second."""
+    return simulate_people(2, n_own=60, n_shared=30, n_features=24, voxel_size_mm=8, random_state=3)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """Folder of the real measurements, which stay outside the repository."""
+    folder = Path(os.environ.get("BRAINCORL_SHARED", ROOT.parent / "shared")) / "data"
+    if not folder.is_dir():
+        pytest.skip(f"the real data are not at {folder} (set BRAINCORL_SHARED to their folder)")
+    return folder
