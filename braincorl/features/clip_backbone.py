@@ -55,7 +55,7 @@ def clip_backbone(architecture: str, tag: str | None, options: BackboneOptions) 
         raise InputError(f"open_clip has no model '{architecture}': {_near(architecture, open_clip.list_models())}.")
     if tag is not None and open_clip.get_pretrained_cfg(architecture, tag) in (None, {}):
         tags = open_clip.list_pretrained_tags_by_model(architecture)
-        raise InputError(f"{architecture} has no weights tagged '{tag}': its tags are {', '.join(tags) or 'none'}.")
+        raise InputError(f"{architecture} has no weights tagged '{tag}': its tags are {_some(tags)}.")
     settings = _tag_settings(architecture, tag)
     model, stated = _create(architecture, tag, options, settings)
     layer, pooling = options.layer, options.pooling
@@ -88,7 +88,7 @@ def _tag_settings(architecture: str, tag: str | None) -> dict[str, Any]:
     if any(other != settings[0] for other in settings[1:]):
         raise InputError(
             f"the tags of {architecture} differ in preprocessing or activation: say whose weights these are, as in "
-            f"'open_clip:{architecture}/{tags[0]}' (tags: {', '.join(tags)})."
+            f"'open_clip:{architecture}/{tags[0]}' (tags: {_some(tags)})."
         )
     return settings[0] if settings else {}
 
@@ -114,7 +114,7 @@ def _create(
     elif tag is not None:
         path = find_published(_published(architecture, tag), options.offline)
     else:
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"
+        tags = _some(open_clip.list_pretrained_tags_by_model(architecture))
         raise InputError(f"weights of {architecture} are not stated: add a tag ({tags}) or pass a local file.")
     with _quiet_root_logger(), reading_weights(path, architecture):
         model = open_clip.create_model(architecture, pretrained=str(path), weights_only=True, **creation)
@@ -148,7 +148,8 @@ def _text_encoder(model: Any, architecture: str, placement: Placement) -> Callab
         import torch
 
         try:
-            tokenizer = open_clip.get_tokenizer(architecture)
+            with _quiet_root_logger():
+                tokenizer = open_clip.get_tokenizer(architecture)
         except (ImportError, OSError, RuntimeError, ValueError, AssertionError) as error:
             detail = " ".join(str(error).split())[:160] or type(error).__name__
             raise InputError(
@@ -166,11 +167,21 @@ def _text_encoder(model: Any, architecture: str, placement: Placement) -> Callab
 def _quiet_root_logger() -> Iterator[None]:
     """Keep open_clip's remarks from configuring, and writing to, the root logger."""
     root, handler = logging.getLogger(), logging.NullHandler()
+
+    def of_others(record: logging.LogRecord) -> bool:
+        return "open_clip" not in record.pathname
+
     root.addHandler(handler)
+    root.addFilter(of_others)
     try:
         yield
     finally:
         root.removeHandler(handler)
+        root.removeFilter(of_others)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "") or "none"
 
 
 def _near(name: str, known: list[str]) -> str:

@@ -200,12 +200,13 @@ def _write_npz(
     path: Path, blocks: Blocks, shape: tuple[int, int], names: list[str], provenance: str, dtype: np.dtype[Any]
 ) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        with archive.open("features.npy", "w", force_zip64=True) as member:
+        # Without a time, so that equal features make equal files.
+        with archive.open(zipfile.ZipInfo("features.npy"), "w", force_zip64=True) as member:
             header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(member, header)
             _write_rows(member, blocks, dtype)
         for name, value in (("image_ids", np.asarray(names)), ("provenance", np.asarray(provenance))):
-            with archive.open(f"{name}.npy", "w") as member:
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w") as member:
                 np.lib.format.write_array(member, value, allow_pickle=False)
 
 

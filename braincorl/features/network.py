@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 
 from braincorl.errors import InputError
@@ -123,7 +124,7 @@ def make_backbone(
 
     example = preprocessing.prepare(Image.new("RGB", (64, 64), "gray"))
     with _largest_activation(module) as largest:
-        n_features = forward(example[None]).shape[1]
+        n_features = forward(np.stack([example])).shape[1]
     return Backbone(
         prepare=preprocessing.prepare,
         forward=forward,

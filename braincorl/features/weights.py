@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import socket
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -139,7 +140,9 @@ def reading_weights(path: Path, name: str) -> Iterator[None]:
     from safetensors import SafetensorError
 
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's remarks on a file that is refused below anyway
+            yield
     except (FileFormatError, InputError):
         raise
     except UnpicklingError as error:
