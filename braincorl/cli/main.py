@@ -12,7 +12,7 @@ from braincorl import __version__
 from braincorl.errors import BraincorlError
 
 # In the order of a first use. A verb's module is imported only for its own command or for help.
-VERBS = ("demo", "fit", "predict", "score")
+VERBS = ("demo", "embed", "fit", "predict", "score")
 
 
 class OneLineParser(argparse.ArgumentParser):

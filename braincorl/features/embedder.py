@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from braincorl.errors import InputError
-from braincorl.features.backbone import Backbone, BackboneOptions
+from braincorl.features.backbone import BackboneOptions
 from braincorl.features.batches import (
     Prepared,
     choose_batch_size,
@@ -26,10 +26,11 @@ from braincorl.features.containers import check_ending, write_matrix
 from braincorl.features.files import load_features
 from braincorl.features.gabor import GaborConfig
 from braincorl.features.journal import Journal
+from braincorl.features.own_backbone import module_backbone
 from braincorl.features.pictures import check_background
 from braincorl.features.prompts import embed_prompts, resolve_templates
 from braincorl.features.registry import make_named_backbone
-from braincorl.features.sources import DEFAULT_DATASET, ImageSource, image_source
+from braincorl.features.sources import DEFAULT_DATASET, ImageSource, image_source, names_hash
 from braincorl.features.table import FeatureTable
 from braincorl.files import Progress
 from braincorl.validation import FloatArray
@@ -137,7 +138,7 @@ class ImageEmbedder:
                 )
             self._backbone = make_named_backbone(backbone, options)
         else:
-            self._backbone = _own_backbone(backbone, options, transform, name, preprocessing)
+            self._backbone = module_backbone(backbone, transform, options, name=name, preprocessing=preprocessing)
         self._unit_norm = self._backbone.unit_norm if normalize == "auto" else bool(normalize)
         self._batch_size = choose_batch_size(batch_size, self._backbone)
         self._workers = n_readers(workers)
@@ -263,9 +264,12 @@ class ImageEmbedder:
                 loop.progress(done, n_images)
 
     def _embed_to_file(self, source: ImageSource, loop: _Loop, output: Path, restart: bool) -> FeatureTable:
-        job = {**self.provenance, "images": source.state(), "n_images": len(source.image_ids)}
-        job["skip_unreadable"] = loop.skip_unreadable
-        with Journal(output, job, self.n_features, restart=restart) as journal:
+        job = {**self.provenance, "image_ids": names_hash(source), "n_images": len(source.image_ids)}
+        with Journal(output, job, self.n_features, source.state, restart=restart) as journal:
+            if not loop.skip_unreadable and any(np.isnan(block[:, 0]).any() for block in journal.blocks()):
+                raise InputError(
+                    f"{journal.path} is an unfinished run that leaves out images: do so again, or restart."
+                )
             for block in self._blocks(source, loop, start=journal.n_done):
                 journal.append(block)
             kept = _readable(journal.blocks())
@@ -274,22 +278,6 @@ class ImageEmbedder:
             write_matrix(output, blocks, shape, list(compress(source.image_ids, kept)), self.provenance)
             journal.remove()
         return load_features(output)
-
-
-def _own_backbone(
-    module: torch.nn.Module,
-    options: BackboneOptions,
-    transform: Callable[[PILImage.Image], torch.Tensor] | None,
-    name: str | None,
-    preprocessing: str | None,
-) -> Backbone:
-    import torch
-
-    from braincorl.features.own_backbone import module_backbone
-
-    if not isinstance(module, torch.nn.Module):
-        raise InputError(f"backbone is a {type(module).__name__}, but must be a name or a torch.nn.Module.")
-    return module_backbone(module, transform, options, name=name, preprocessing=preprocessing)
 
 
 def _readable(blocks: Iterable[FloatArray]) -> np.ndarray:

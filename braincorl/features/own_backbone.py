@@ -53,6 +53,10 @@ def module_backbone(
     InputError
         If the transform is missing or the output of an unknown kind.
     """
+    import torch
+
+    if not isinstance(module, torch.nn.Module):
+        raise InputError(f"backbone is a {type(module).__name__}, but must be a name or a torch.nn.Module.")
     if transform is None:
         raise InputError("a network of your own needs its transform: a function from a PIL picture to a tensor.")
     if options.weights is not None or options.gabor is not None:

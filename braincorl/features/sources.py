@@ -1,7 +1,7 @@
 """Where images come from: files, folders, arrays, and HDF5 bricks, behind one small interface.
 
-A source knows the images' names, reads one image by its row, and can say whether it is still the same source (its
-`state`), which is how an interrupted embedding notices that its input changed.
+A source knows the images' names, reads one image by its row, and can say whether a run of rows is still what it was
+(its `state`), which is how an interrupted embedding notices that its input changed.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class ImageSource(Protocol):
     def read(self, row: int, background: str) -> PILImage.Image:
         """Image of a row, RGB."""
 
-    def state(self) -> str:
-        """Fingerprint that changes when the images do."""
+    def state(self, start: int, stop: int) -> bytes:
+        """Fingerprint (32 bytes) of rows from `start` to before `stop`, which changes when they do."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +60,16 @@ class FileSource:
         """Image of a row, RGB."""
         return open_picture(self.paths[row], background)
 
-    def state(self) -> str:
-        """SHA-256 over every file's name, size and time of change."""
+    def state(self, start: int, stop: int) -> bytes:
+        """SHA-256 over the files' sizes and times of change; a file that cannot be read counts as of size -1."""
         digest = hashlib.sha256()
-        for name, path in zip(self.image_ids, self.paths, strict=True):
+        for path in self.paths[start:stop]:
             try:
                 stat = path.stat()
-            except OSError as error:
-                raise InputError(f"{path} cannot be read ({error.strerror}): check the name.") from error
-            digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-        return digest.hexdigest()
+                digest.update(f"{stat.st_size} {stat.st_mtime_ns}\n".encode())
+            except OSError:
+                digest.update(b"-1\n")
+        return digest.digest()
 
 
 @dataclass(frozen=True)
@@ -83,13 +83,12 @@ class ArraySource:
         """Image of a row, RGB."""
         return array_to_picture(self.pixels[row], background, self.image_ids[row])
 
-    def state(self) -> str:
-        """SHA-256 over names and pixels."""
-        digest = hashlib.sha256("\n".join(self.image_ids).encode())
-        digest.update(f"{self.pixels.shape}".encode())
-        for image in self.pixels:
+    def state(self, start: int, stop: int) -> bytes:
+        """SHA-256 over shape and pixels."""
+        digest = hashlib.sha256(f"{self.pixels.shape[1:]}".encode())
+        for image in self.pixels[start:stop]:
             digest.update(np.ascontiguousarray(image).data)
-        return digest.hexdigest()
+        return digest.digest()
 
 
 @dataclass(frozen=True)
@@ -126,13 +125,17 @@ class BrickSource:
             ) from error
         return array_to_picture(pixels, background, f"{self.path}, row {self.rows[row]}")
 
-    def state(self) -> str:
+    def state(self, start: int, stop: int) -> bytes:
         """SHA-256 over the file's size and time of change, the dataset and the rows."""
         stat = self.path.stat()
         digest = hashlib.sha256(f"{self.dataset}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
-        digest.update(np.asarray(self.rows, dtype="<i8").tobytes())
-        digest.update("\n".join(self.image_ids).encode())
-        return digest.hexdigest()
+        digest.update(np.asarray(self.rows[start:stop], dtype="<i8").tobytes())
+        return digest.digest()
+
+
+def names_hash(source: ImageSource) -> str:
+    """SHA-256 over the images' names, in order."""
+    return hashlib.sha256("\n".join(source.image_ids).encode()).hexdigest()
 
 
 def image_source(
@@ -183,6 +186,10 @@ def _file_source(paths: Sequence[Path], image_ids: Sequence[str] | None) -> File
         named.extend(_in_folder(path) if path.is_dir() else [(path.name, path)])
     if not named:
         raise InputError("images is empty: pass image files, folders, an HDF5 file or an array.")
+    if missing := [path for _, path in named if not path.exists()]:
+        raise InputError(
+            f"{len(missing)} of {len(named)} images cannot be read, such as {missing[0]}: check the names."
+        )
     names = _names(image_ids, [name for name, _ in named], [str(path) for _, path in named])
     return FileSource([path for _, path in named], names)
 

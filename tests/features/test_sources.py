@@ -56,22 +56,31 @@ def test_the_operating_systems_hidden_files_are_no_images(picture_folder):
     assert len(image_source(picture_folder).image_ids) == 11
 
 
-def test_the_state_changes_with_the_images_and_only_then(picture_folder, brick, pixels):
-    first = image_source(picture_folder).state()
-    assert image_source(picture_folder).state() == first
+def test_the_state_of_rows_changes_with_their_images_and_only_then(picture_folder, brick, pixels):
+    source = image_source(picture_folder)
+    first, rest = source.state(0, 1), source.state(1, 11)
+    assert image_source(picture_folder).state(0, 1) == first
     Image.fromarray(255 - pixels[0]).save(picture_folder / "img0.png")
-    assert image_source(picture_folder).state() != first
-    assert image_source(brick).state() != image_source(brick, rows=[1, 2]).state()
+    assert source.state(0, 1) != first
+    assert source.state(1, 11) == rest
+    (picture_folder / "img1.png").unlink()
+    assert source.state(1, 11) != rest
+    assert image_source(brick).state(0, 2) == image_source(brick, rows=[0, 1]).state(0, 2)
+    assert image_source(brick).state(0, 2) != image_source(brick, rows=[1, 0]).state(0, 2)
     changed = pixels.copy()
     changed[3, 1, 1, 1] ^= 1
-    assert image_source(pixels).state() == image_source(pixels.copy()).state() != image_source(changed).state()
+    for start, stop, same in ((0, 3, True), (3, 4, False), (4, 11, True)):
+        assert (image_source(pixels).state(start, stop) == image_source(changed).state(start, stop)) == same
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda folder, brick: image_source([]), "images is empty"),
-        (lambda folder, brick: image_source(folder / "none"), "cannot be read"),
+        (
+            lambda folder, brick: image_source([folder / "none", folder]),
+            "1 of 12 images cannot be read, such as .*none",
+        ),
         (lambda folder, brick: image_source([folder / "img0.png"] * 2), "two images are named 'img0.png'"),
         (lambda folder, brick: image_source([folder, brick]), "by itself"),
         (lambda folder, brick: image_source(folder, rows=[1]), "rows choose"),
@@ -87,8 +96,7 @@ def test_the_state_changes_with_the_images_and_only_then(picture_folder, brick, 
 )
 def test_input_that_cannot_be_meant_is_refused(make, message, picture_folder, brick):
     with pytest.raises(InputError, match=message):
-        source = make(picture_folder, brick)
-        source.read(0, "white")
+        make(picture_folder, brick).read(0, "white")
 
 
 def test_an_empty_folder_and_a_broken_brick_are_named(tmp_path):
