@@ -87,9 +87,9 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._file.close()
         if self.n_done == 0:
             self.remove()  # nothing is lost, and a mistake leaves nothing behind
-        self._file.close()
 
     def append(self, rows: Rows) -> None:
         """Add rows (n, n_features), and hand them to the system at once.
