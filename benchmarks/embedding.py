@@ -121,11 +121,13 @@ def speed(options: argparse.Namespace) -> None:
             difference = np.abs(features[name] - reference).max()
             cosine = (features[name] * reference).sum(axis=1).min()
             print(f"{name:32} {rate:8.1f} {rate / best:7.2f} {cpu:14.1f} {difference:20.1e} {cosine:17.6f}")
-        one = ImageEmbedder(options.backbone, weights="random:1", precision="float32", normalize=True, batch_size=1)
-        few = ImageEmbedder(options.backbone, weights="random:1", precision="float32", normalize=True, batch_size=7)
-        some = paths[:24]
-        difference = np.abs(one.embed(some).features - few.embed(some).features).max()
-        print(f"float32, batches of 1 against batches of 7: largest difference {difference:.1e}")
+        for precision in make:
+            one, seven = (
+                ImageEmbedder(options.backbone, weights="random:1", precision=precision, normalize=True, batch_size=size)
+                for size in (1, 7)
+            )
+            difference = np.abs(one.embed(paths[:24]).features - seven.embed(paths[:24]).features).max()
+            print(f"{precision}, batches of 1 against batches of 7: largest difference {difference:.1e}")
 
 
 def peak_mib() -> float:

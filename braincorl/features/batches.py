@@ -1,7 +1,7 @@
 """Reading ahead, and batches that fit: the loop between pictures and features.
 
 Pictures are decoded by threads (Pillow lets go of the interpreter's lock) while the network runs. Every row of a
-batch is independent of the others, so the size of a batch changes nothing but speed and memory.
+batch is independent of the others, so in float32 the size of a batch changes nothing but speed and memory.
 """
 
 from __future__ import annotations

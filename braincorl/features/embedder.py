@@ -77,7 +77,8 @@ class ImageEmbedder:
     device, precision
         "auto" or a device of torch's; "auto" (bf16 where the hardware multiplies it), "float32" or "bf16".
     batch_size
-        "auto" (by free memory) or a number of images. Changes nothing but speed.
+        "auto" (by free memory) or a number of images. In float32 it changes nothing but speed; in bf16 the last of its
+        eight bits may round differently.
     workers
         Threads that decode pictures, "auto" or a number.
     background
