@@ -123,7 +123,9 @@ def speed(options: argparse.Namespace) -> None:
             print(f"{name:32} {rate:8.1f} {rate / best:7.2f} {cpu:14.1f} {difference:20.1e} {cosine:17.6f}")
         for precision in make:
             one, seven = (
-                ImageEmbedder(options.backbone, weights="random:1", precision=precision, normalize=True, batch_size=size)
+                ImageEmbedder(
+                    options.backbone, weights="random:1", precision=precision, normalize=True, batch_size=size
+                )
                 for size in (1, 7)
             )
             difference = np.abs(one.embed(paths[:24]).features - seven.embed(paths[:24]).features).max()

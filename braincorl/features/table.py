@@ -160,12 +160,11 @@ def rows_of(table: npt.NDArray[np.str_], image_ids: Iterable[str]) -> npt.NDArra
 
 
 def take_rows(features: npt.NDArray[Any], rows: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
-    """Copy rows; of a mapped file, block by block in the order of the file, letting go of its pages."""
+    """Copy rows; a mapped file is gone through once, block by block, letting go of its pages."""
     taken = np.empty((len(rows), features.shape[1]), dtype=features.dtype)
     order = np.argsort(rows, kind="stable")
-    per_block = max(1, BLOCK_BYTES // max(1, features[:1].nbytes))
-    for start in range(0, len(rows), per_block):
-        places = order[start : start + per_block]
+    block_of = rows[order] // max(1, BLOCK_BYTES // max(1, features[:1].nbytes))
+    for places in np.split(order, np.flatnonzero(np.diff(block_of)) + 1):
         taken[places] = features[rows[places]]
         release_pages(features)
     return taken
