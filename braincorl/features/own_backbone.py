@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
+
+from threadpoolctl import ThreadpoolController
 
 from braincorl.errors import InputError
 from braincorl.features.backbone import Backbone, BackboneOptions, pool_tokens
@@ -13,6 +15,7 @@ from braincorl.features.gabor import GaborConfig, gabor_features, make_bank, to_
 from braincorl.features.network import choose_placement, describe_readout, layer_readout, make_backbone
 from braincorl.features.preprocessing import from_transform
 from braincorl.features.weights import library_versions, weights_hash
+from braincorl.validation import FloatArray
 
 if TYPE_CHECKING:
     import torch
@@ -110,7 +113,7 @@ def gabor_backbone(config: GaborConfig) -> Backbone:
     }
     return Backbone(
         prepare=partial(to_luminance, size=config.image_size),
-        forward=partial(gabor_features, config=config, banks=banks),
+        forward=partial(_in_one_thread, partial(gabor_features, config=config, banks=banks)),
         n_features=config.n_features,
         provenance=provenance,
         unit_norm=False,
@@ -118,6 +121,17 @@ def gabor_backbone(config: GaborConfig) -> Backbone:
         free_bytes=lambda: int(psutil.virtual_memory().available),
         max_batch=64,
     )
+
+
+def _in_one_thread(forward: Callable[[FloatArray], FloatArray], pictures: FloatArray) -> FloatArray:
+    """Run NumPy's products in one thread: they are too small for several, which would only wait for each other."""
+    with _thread_control().limit(limits=1, user_api="blas"):
+        return forward(pictures)
+
+
+@cache
+def _thread_control() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def _function_name(transform: Callable[..., object]) -> str:
