@@ -10,13 +10,23 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "BayesianRidgeEncoder": "braincorl.encoders",
+    "GroupPrior": "braincorl.priors",
+    "GroupPriorEncoder": "braincorl.encoders",
     "RidgeEncoder": "braincorl.encoders",
     "load_encoder": "braincorl.encoders",
     "load_subject": "braincorl.datasets",
     "simulate_people": "braincorl.datasets",
 }
 
-__all__ = ["BayesianRidgeEncoder", "RidgeEncoder", "load_encoder", "load_subject", "simulate_people"]
+__all__ = [
+    "BayesianRidgeEncoder",
+    "GroupPrior",
+    "GroupPriorEncoder",
+    "RidgeEncoder",
+    "load_encoder",
+    "load_subject",
+    "simulate_people",
+]
 
 
 def __getattr__(name: str) -> Any:

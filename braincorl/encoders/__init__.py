@@ -4,10 +4,11 @@ from pathlib import Path
 
 from braincorl.encoders.base import LinearEncoder, saved_class
 from braincorl.encoders.bayesian_ridge import BayesianRidgeEncoder
+from braincorl.encoders.group_prior import GroupPriorEncoder
 from braincorl.encoders.ridge import RidgeEncoder
 from braincorl.errors import FileFormatError
 
-__all__ = ["BayesianRidgeEncoder", "LinearEncoder", "RidgeEncoder", "load_encoder"]
+__all__ = ["BayesianRidgeEncoder", "GroupPriorEncoder", "LinearEncoder", "RidgeEncoder", "load_encoder"]
 
 
 def load_encoder(path: str | Path) -> LinearEncoder:
@@ -30,7 +31,7 @@ def load_encoder(path: str | Path) -> LinearEncoder:
         If it is damaged, altered, or no encoder of this version.
     """
     name = saved_class(path)
-    classes = {cls.__name__: cls for cls in (BayesianRidgeEncoder, RidgeEncoder)}
+    classes = {cls.__name__: cls for cls in (BayesianRidgeEncoder, GroupPriorEncoder, RidgeEncoder)}
     if name not in classes:
         raise FileFormatError(f"{path} holds a {name}, which this version of braincorl does not know: update it.")
     return classes[name].load(path)
