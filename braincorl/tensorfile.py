@@ -1,9 +1,9 @@
 """Arrays and a JSON header in one safetensors file, with a checksum over both.
 
 Every binary result (encoder, prior, checkpoint) is such a file. The format runs no code when it is read, and opens in
-any language. The metadata block holds one JSON object under `braincorl`, with three strings: `format` (kind and version,
-as in `braincorl-encoder/1`), `header` (JSON) and `sha256` (over the header and every array's name, type, shape and
-bytes). The same content always gives the same bytes.
+any language. The metadata block holds one JSON object under `braincorl`, with three strings: `format` (kind and
+version, as in `braincorl-encoder/1`), `header` (JSON) and `sha256` (over the header and every array's name, type,
+shape and bytes). The same content always gives the same bytes.
 """
 
 import hashlib

@@ -13,12 +13,16 @@ from braincorl.files import atomic_file, check_destination, staged_directory, wr
 OWN = {"GeneratedBy": [{"Name": "braincorl"}]}
 
 
+def die_after_writing(path):
+    path.write_text("half")
+    raise RuntimeError("died")
+
+
 def test_a_failed_write_leaves_the_old_file_and_no_trace(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(RuntimeError), atomic_file(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+    with pytest.raises(RuntimeError, match="died"), atomic_file(path) as temporary:
+        die_after_writing(temporary)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -43,9 +47,8 @@ def test_a_failed_replacement_keeps_the_earlier_result(tmp_path):
     out = tmp_path / "out"
     with staged_directory(out) as folder:
         write_json(folder / "dataset_description.json", OWN)
-    with pytest.raises(RuntimeError), staged_directory(out, overwrite=True) as folder:
-        (folder / "half").write_text("")
-        raise RuntimeError
+    with pytest.raises(RuntimeError, match="died"), staged_directory(out, overwrite=True) as folder:
+        die_after_writing(folder / "half")
     assert [path.name for path in out.iterdir()] == ["dataset_description.json"]
     assert list(tmp_path.iterdir()) == [out]
 

@@ -53,7 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     verb = next((argument for argument in arguments if not argument.startswith("-")), None)
     parser = build_parser((verb,) if verb in VERBS else VERBS)
-    options = parser.parse_args(arguments)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:  # argparse would name the program here, not the verb whose --help would help
+        verb = options.verb
+        return _fail(f"braincorl {verb}: unrecognized arguments: {' '.join(unknown)} (see braincorl {verb} --help)", 2)
     _show_log(quiet=options.quiet)
     try:
         options.run(options)

@@ -6,7 +6,7 @@ follows (`braincorl.metrics.ncsnr_from_sums`).
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,56 +85,62 @@ def average_trials(
     """
     total = sum(source.n_trials for source in sources) * (2 if zscore else 1)
     counter = _Counter(total, progress)
-    scaling = _session_scaling(sources, tables, counter) if zscore else {}
+    scaling = _session_scaling(_shown_trials(sources, tables, counter)) if zscore else {}
     row_of = {image: row for row, image in enumerate(images.tolist())}
-    n_voxels = sources[0].n_voxels
-    sums = np.zeros((images.size, n_voxels), dtype=np.float32)
-    squares, counts = np.zeros(n_voxels), np.zeros(images.size, dtype=np.int64)
-    finite = np.ones(n_voxels, dtype=bool)
-    for source, table in zip(sources, tables, strict=True):
-        for start, chunk in source.chunks():
-            _check_volumes(chunk, start, table, source)
-            for trial, values in enumerate(chunk, start=start):
-                row = row_of.get(table.images[trial])
-                if row is None:
-                    continue
-                if zscore:
-                    mean, inverse_sd = scaling[table.sessions[trial]]
-                    values = (values - mean) * inverse_sd
-                sums[row] += values
-                squares += values.astype(np.float64) ** 2
-                counts[row] += 1
-            counter.add(len(chunk))
-    finite &= np.isfinite(squares)
+    sums = np.zeros((images.size, sources[0].n_voxels), dtype=np.float32)
+    squares, counts = np.zeros(sums.shape[1]), np.zeros(images.size, dtype=np.int64)
+    for image, session, values in _shown_trials(sources, tables, counter):
+        row = row_of.get(image)
+        if row is None:
+            continue
+        if zscore:
+            mean, inverse_sd = scaling[session]
+            values = (values - mean) * inverse_sd
+        sums[row] += values
+        squares += values.astype(np.float64) ** 2
+        counts[row] += 1
     ncsnr = _ncsnr(squares, sums, counts) if counts.max() > 1 and counts.size > 1 else None
     sums /= counts[:, None]
-    varies = np.ptp(sums, axis=0) > 0 if counts.size > 1 else finite
-    return ImageAverages(sums, images, counts, finite & varies, ncsnr)
+    varies = np.ptp(sums, axis=0) > 0 if counts.size > 1 else True
+    return ImageAverages(sums, images, counts, np.isfinite(squares) & varies, ncsnr)
 
 
-def _session_scaling(sources: Sequence[BetasSource], tables: Sequence[TrialsTable], counter: "_Counter") -> Scaling:
+def _shown_trials(
+    sources: Sequence[BetasSource], tables: Sequence[TrialsTable], counter: "_Counter"
+) -> Iterator[tuple[str, str, npt.NDArray[np.float32]]]:
+    """Yield image, session and responses (n_voxels,) of every trial that showed an image; infinities become NaN."""
+    for source, table in zip(sources, tables, strict=True):
+        for start, chunk in source.chunks():
+            finite = np.isfinite(chunk)
+            chunk[~finite] = np.nan
+            for trial, values in enumerate(chunk, start=start):
+                if table.images[trial] == "":
+                    continue
+                if not finite[trial - start].any():
+                    raise InputError(
+                        f"{source.path}, volume {trial} (counting from 0) holds no finite value in the mask: "
+                        "write n/a for its image in the trials table to leave it out."
+                    )
+                yield str(table.images[trial]), str(table.sessions[trial]), values
+            counter.add(len(chunk))
+
+
+def _session_scaling(trials: Iterator[tuple[str, str, npt.NDArray[np.float32]]]) -> Scaling:
     """Mean and inverse standard deviation of every voxel over each session's trials.
 
     Sums are taken around the session's first trial, so that a large baseline costs no digits.
     """
     sums: dict[str, list[npt.NDArray[np.float64]]] = {}
     counts: dict[str, int] = {}
-    for source, table in zip(sources, tables, strict=True):
-        for start, chunk in source.chunks():
-            for trial, values in enumerate(chunk, start=start):
-                session = str(table.sessions[trial])
-                if table.images[trial] == "":
-                    continue
-                if session not in sums:
-                    origin = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
-                    sums[session] = [origin, np.zeros(source.n_voxels), np.zeros(source.n_voxels)]
-                    counts[session] = 0
-                origin, first, second = sums[session]
-                distance = values - origin
-                first += distance
-                second += distance**2
-                counts[session] += 1
-            counter.add(len(chunk))
+    for _, session, values in trials:
+        if session not in sums:
+            sums[session] = [values.astype(np.float64), np.zeros(values.size), np.zeros(values.size)]
+            counts[session] = 0
+        origin, first, second = sums[session]
+        distance = values - origin
+        first += distance
+        second += distance**2
+        counts[session] += 1
     scaling: Scaling = {}
     for session, (origin, first, second) in sums.items():
         n = counts[session]
@@ -162,16 +168,6 @@ def _ncsnr(
         centred_squares = np.maximum(squares[part] - n_trials * mean**2, 0.0)
         ncsnr[part] = ncsnr_from_sums(centred_squares, image_sums - counts[:, None] * mean, counts)
     return ncsnr
-
-
-def _check_volumes(chunk: npt.NDArray[np.float32], start: int, table: TrialsTable, source: BetasSource) -> None:
-    shown = table.images[start : start + len(chunk)] != ""
-    empty = shown & ~np.isfinite(chunk).any(axis=1)
-    if empty.any():
-        raise InputError(
-            f"{source.path}, volume {start + int(empty.argmax())} (counting from 0) holds no finite value in the mask: "
-            "write n/a for its image in the trials table to leave it out."
-        )
 
 
 class _Counter:

@@ -223,7 +223,8 @@ Parts = tuple[npt.NDArray[Any], npt.NDArray[Any] | None, dict[str, Any]]
 
 
 def _read_npz(path: Path) -> Parts:
-    with np.load(path, allow_pickle=False) as file:
+    # Opened here, because NumPy would leave a damaged archive open.
+    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
         if "features" not in file:
             raise InputError(f"{path} holds {', '.join(sorted(file)) or 'nothing'} but no 'features'.")
         names = file.get("image_ids")

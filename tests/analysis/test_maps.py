@@ -1,0 +1,126 @@
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+from nilearn.image import load_img
+from nilearn.masking import apply_mask, unmask
+
+from braincorl import analysis
+from braincorl.analysis import save_map, score_encoder, summarize_rois
+from braincorl.analysis.fit_directory import read_space, write_space
+from braincorl.analysis.maps import save_series
+from braincorl.datasets import VoxelSpace
+from braincorl.encoders import RidgeEncoder
+from braincorl.errors import InputError, OutputError
+from braincorl.metrics import explained_variance, pearson_r, r2_score
+
+AFFINE = np.array([[-2.0, 0.1, 0, 60], [0, 2.0, 0, -90], [0, 0, 2.5, -40], [0, 0, 0, 1]])
+
+
+@pytest.fixture
+def space(rng):
+    mask = rng.random((6, 7, 5)) < 0.5
+    included = np.ones(mask.sum(), dtype=bool)
+    included[4] = False
+    return VoxelSpace(included, mask, AFFINE)
+
+
+def test_maps_equal_nilearns_own_unmasking(space, rng, tmp_path):
+    values = rng.standard_normal(space.n_voxels).astype("f4") / 3
+    path = save_map(values, space, tmp_path / "a.nii.gz", {"Units": "1"}, outside="zero")
+    image = load_img(path)
+    mask_image = nib.Nifti1Image(space.mask.astype(np.uint8), AFFINE)
+    expected = unmask(space.expand(values), mask_image)
+    np.testing.assert_array_equal(image.get_fdata(), expected.get_fdata())
+    np.testing.assert_allclose(image.affine, AFFINE, rtol=1e-6)
+    assert image.get_data_dtype() == np.float32
+    np.testing.assert_array_equal(apply_mask(image, mask_image, ensure_finite=False), space.expand(values))
+    assert json.loads((tmp_path / "a.json").read_text()) == {"Units": "1"}
+
+
+def test_outside_is_a_choice_and_missing_voxels_are_nan_either_way(space):
+    values = np.ones(space.n_voxels)
+    missing = np.argwhere(space.mask)[4]
+    for outside, expected in (("nan", np.nan), ("zero", 0.0)):
+        volume = analysis.unmask(values, space, outside).get_fdata()
+        np.testing.assert_array_equal(np.unique(volume[~space.mask]), [expected])
+        assert np.isnan(volume[tuple(missing)])
+
+
+def test_a_series_written_in_chunks_is_the_whole_series(space, rng, tmp_path):
+    values = rng.standard_normal((7, space.n_voxels)).astype("f4")
+    save_series((values[s : s + 3] for s in (0, 3, 6)), 7, space, tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(
+        nib.load(tmp_path / "a.nii.gz").get_fdata(dtype=np.float32)[space.mask].T, space.expand(values)
+    )
+    np.testing.assert_array_equal(
+        analysis.unmask(values, space).get_fdata(), nib.load(tmp_path / "a.nii.gz").get_fdata()
+    )
+
+
+def test_a_series_of_the_wrong_length_is_not_written(space, tmp_path):
+    with pytest.raises(OutputError, match="did not read back"):
+        save_series([np.ones((2, space.n_voxels))], 3, space, tmp_path / "a.nii.gz")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_grid_values_go_to_npy(rng, tmp_path):
+    space = VoxelSpace(np.array([True, False, True]))
+    path = save_map(np.array([1.0, 2.0]), space, tmp_path / "a.nii.gz", {})
+    np.testing.assert_array_equal(np.load(path), np.array([1.0, np.nan, 2.0], "f4"))
+    series = save_series([np.ones((2, 2)), np.zeros((1, 2))], 3, space, tmp_path / "b.nii.gz")
+    np.testing.assert_array_equal(np.load(series)[:, 2], [1, 1, 0])
+    with pytest.raises(InputError, match="without a mask"):
+        analysis.unmask(np.ones(2), space)
+
+
+def test_a_space_and_its_regions_come_back(space, tmp_path, rng):
+    rois = {"V1": rng.random(space.n_voxels) < 0.5, "FFA": rng.random(space.n_voxels) < 0.1}
+    write_space(tmp_path / "s.safetensors", space, rois)
+    read, read_rois = read_space(tmp_path / "s.safetensors")
+    np.testing.assert_array_equal(read.mask, space.mask)
+    np.testing.assert_array_equal(read.affine, space.affine)
+    np.testing.assert_array_equal(read.included, space.included)
+    assert list(read_rois) == ["V1", "FFA"]
+    np.testing.assert_array_equal(read_rois["FFA"], rois["FFA"])
+
+
+def test_scores_equal_the_metrics_and_follow_each_persons_voxels(world):
+    person = world.people[0]
+    subject = person.subject()
+    own = subject.image_ids[~np.isin(subject.image_ids, world.shared)]
+    context, test = subject.select_images(own), subject.select_images(world.shared)
+    encoder = RidgeEncoder().fit(world.features_of(own), context.responses)
+    queries = world.features_of(world.shared)
+    scores = score_encoder(encoder, subject.space, queries, test)
+    predicted = encoder.predict(queries)
+    np.testing.assert_allclose(scores["ev"], explained_variance(test.responses, predicted), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(scores["r2"], r2_score(test.responses, predicted), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(scores["r"], pearson_r(test.responses, predicted), rtol=1e-3, atol=1e-4)
+    reliable = scores["noiseceiling"] >= 0.1
+    np.testing.assert_array_equal(np.isfinite(scores["evnormalized"]), reliable)
+    np.testing.assert_allclose(
+        scores["rnormalized"][reliable], scores["r"][reliable] / np.sqrt(scores["noiseceiling"][reliable])
+    )
+    # The same responses with voxels missing on both sides line up by place, not by index.
+    fewer = np.ones(subject.n_voxels, dtype=bool)
+    fewer[[2, 5]] = False
+    space = VoxelSpace(fewer, subject.space.mask, subject.space.affine)
+    part = RidgeEncoder().fit(world.features_of(own), context.responses[:, fewer])
+    aligned = score_encoder(part, space, queries, test)
+    np.testing.assert_allclose(aligned["ev"], scores["ev"][fewer], rtol=1e-3, atol=1e-4)
+    with pytest.raises(InputError, match="with the mask of the fit"):
+        score_encoder(part, VoxelSpace(np.ones(5, dtype=bool)), queries, test)
+
+
+def test_region_means_leave_missing_voxels_out():
+    values = {"ev": np.array([0.1, np.nan, 0.3, 0.5])}
+    rois = {"A": np.array([True, True, False, False]), "empty": np.zeros(4, dtype=bool)}
+    table = summarize_rois(values, rois).set_index("roi")
+    assert table.loc["all", "ev_mean"] == pytest.approx(0.3)
+    assert table.loc["A", "ev_mean"] == pytest.approx(0.1)
+    assert table.loc["A", ["n_voxels", "ev_n"]].tolist() == [2, 1]
+    assert np.isnan(table.loc["empty", "ev_mean"])
+    with pytest.raises(InputError, match="shapes"):
+        summarize_rois(values, {"A": np.ones(3, dtype=bool)})
