@@ -15,6 +15,7 @@ from braincorl.priors.components import Components
 from braincorl.priors.context import Context, context_from_arrays, reduce_context
 from braincorl.priors.person import update_levels, with_shared_scale
 from braincorl.priors.predictive import predictive_std, solve_mixture
+from braincorl.priors.robust import image_weights
 from braincorl.validation import FloatArray, check_finite
 
 
@@ -43,6 +44,8 @@ class GroupPriorEncoder(LinearEncoder):
         Posterior mean of r, the share of response variance that the features explain.
     responsibility_ : ndarray of shape (n_voxels, n_components)
         Probability that the voxel is of each kind; the last is "none of them".
+    image_weight_ : ndarray of shape (n_images,)
+        Relative precision of each image; below 1 where the responses of all voxels were off.
     context_ : Context
         Sufficient statistics of the context, which `predict(return_std=True)` and `GroupPrior.fit` read.
 
@@ -63,7 +66,7 @@ class GroupPriorEncoder(LinearEncoder):
     """
 
     uses_pool = True
-    _array_names = ("coef_", "intercept_", "noise_variance_", "signal_fraction_", "responsibility_")
+    _array_names = ("coef_", "intercept_", "noise_variance_", "signal_fraction_", "responsibility_", "image_weight_")
 
     def __init__(self, prior: Any, voxel_batch_size: int | str = "auto") -> None:
         self.prior = prior
@@ -109,8 +112,10 @@ class GroupPriorEncoder(LinearEncoder):
                 "embed the images with the prior's backbone, or learn a prior in this feature space."
             )
         self.log_weight_ = prior.log_weight(rois, responses.shape[1])
-        self.context_ = with_shared_scale(reduce_context(features, responses))
-        self.components_ = update_levels(self.context_, prior.for_pool(X_pool), self.log_weight_)
+        components = prior.for_pool(X_pool)
+        self.image_weight_ = image_weights(features, responses, components)
+        self.context_ = with_shared_scale(reduce_context(features, responses, self.image_weight_))
+        self.components_ = update_levels(self.context_, components, self.log_weight_)
         self.feature_mean_ = prior.feature_mean if X_pool is None else np.asarray(X_pool, np.float64).mean(axis=0)
         self.prior_ = prior
         posterior = solve_mixture(

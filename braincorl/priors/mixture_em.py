@@ -25,6 +25,7 @@ from braincorl.priors.components import LEVELS, Components, flat_levels, low_ran
 from braincorl.priors.context import Context
 from braincorl.priors.posterior import (
     Frame,
+    LevelEvidence,
     level_evidence,
     make_frames,
     mixture_evidence,
@@ -34,7 +35,7 @@ from braincorl.priors.regions import smoothed_weights
 from braincorl.validation import FloatArray
 
 # Responsibilities below this are left out of the moments: it bounds the work, at no visible change of the result.
-_NEGLIGIBLE = 1e-3
+_NEGLIGIBLE = 3e-3
 # Pseudo-voxels with which the levels of r are smoothed.
 _LEVEL_PSEUDO_COUNT = 10.0
 
@@ -235,9 +236,9 @@ def _add_person(moments: Moments, person: Person, mixture: Mixture) -> None:
     components, context = mixture.components, person.context
     frames = make_frames(context, components)
     log_weight = np.log(mixture.region_weight[person.region]).T
-    share, marginal = mixture_evidence(
-        evidence_stack(frames, context), log_weight, level_probability(components, context)
-    )
+    evidences = [level_evidence(frame, context, frame.vectors.T @ context.projected) for frame in frames]
+    stack = np.stack([evidence.log_evidence for evidence in evidences])
+    share, marginal = mixture_evidence(stack, log_weight, level_probability(components, context))
     moments.log_likelihood += person.voxel_weight * float(marginal.sum())
     if not context.noise_free:
         moments.level += person.voxel_weight * share.sum(axis=2)
@@ -245,11 +246,17 @@ def _add_person(moments: Moments, person: Person, mixture: Mixture) -> None:
     for index in range(moments.region.shape[0]):
         moments.region[index] += by_component[:, (person.region == index) | (moments.region.shape[0] == 1)].sum(axis=1)
     for c, frame in enumerate(frames[:-1]):  # the broad component learns nothing
-        _add_weight_moments(moments, c, components, frame, person, share[c])
+        _add_weight_moments(moments, c, components, frame, person, share[c], evidences[c])
 
 
 def _add_weight_moments(
-    moments: Moments, c: int, components: Components, frame: Frame, person: Person, share: FloatArray
+    moments: Moments,
+    c: int,
+    components: Components,
+    frame: Frame,
+    person: Person,
+    share: FloatArray,
+    evidence: LevelEvidence,
 ) -> None:
     """Add Σ E[u] and Σ E[uuᵀ] of one component and person.
 
@@ -257,24 +264,16 @@ def _add_weight_moments(
     posterior covariance Σ - (UᵀRΣ)ᵀ diag(r/d) UᵀRΣ is the same for all voxels of a level.
     """
     context, mean = person.context, components.mean[c]
+    level, voxel = np.nonzero(share > _NEGLIGIBLE)
+    level, voxel = level[LEVELS[level] > 0], voxel[LEVELS[level] > 0]
+    q, r = share[level, voxel], LEVELS[level]
+    power = max(context.freedom + context.prior_freedom, 1)
+    t = scale_mode(evidence.alpha[level, voxel], evidence.beta[level, voxel], power)
+    gain = (np.sqrt(LEVELS)[:, None] / frame.marginal).T  # (k, g)
     turned = frame.vectors.T @ context.projected
-    alpha_beta = level_evidence(frame, context, turned)
-    rank = turned.shape[0]
-    total, shift, outer, shrunk = 0.0, np.zeros(rank), np.zeros((rank, rank)), np.zeros(rank)
-    for g in np.flatnonzero(LEVELS > 0):
-        chosen = share[g] > _NEGLIGIBLE
-        q = share[g, chosen]
-        if not q.size:
-            continue
-        t = scale_mode(
-            alpha_beta.alpha[g, chosen], alpha_beta.beta[g, chosen], max(context.freedom + context.prior_freedom, 1)
-        )
-        r, d = LEVELS[g], frame.marginal[g][:, None]
-        a = np.sqrt(r) / d * (turned[:, chosen] * t - np.sqrt(r) * frame.turned_mean[:, None])
-        total += float(q.sum())
-        shift += a @ q
-        outer += (a * q) @ a.T
-        shrunk += q.sum() * r / frame.marginal[g]
+    a = gain[:, level] * (turned[:, voxel] * t - np.sqrt(r) * frame.turned_mean[:, None])
+    total, shift, outer = float(q.sum()), a @ q, (a * q) @ a.T
+    shrunk = (gain**2 * frame.marginal.T) @ np.bincount(level, q, LEVELS.size)  # Σ q r / d
     weight = person.voxel_weight
     moved = frame.back.T @ shift
     cross = np.outer(mean, moved)

@@ -26,6 +26,10 @@ DoubleArray = npt.NDArray[np.float64]
 
 # Voxels of a person that EM reads. Thousands hold a few tens of independent ones; more cost time and teach nothing.
 MOST_VOXELS = 3000
+# The same while settings are compared.
+MOST_VOXELS_TO_CHOOSE = 600
+# Fewer images than this say nothing about a setting.
+_FEWEST_IN_HALF = 6
 
 
 def read_person(person: Any, position: int, X_pool: FloatArray | None) -> Context:
@@ -80,8 +84,41 @@ def read_person(person: Any, position: int, X_pool: FloatArray | None) -> Contex
     return reduce_context(X, y)
 
 
-def training_person(context: Context, region: npt.NDArray[np.intp]) -> tuple[Person, float]:
-    """Drop constant voxels, weigh the rest by their effective number, keep at most `MOST_VOXELS`.
+def image_halves(people: Sequence[Any]) -> list[list[Context]]:
+    """Every person with one half of all images, and with the other.
+
+    An image is recognised by its features, so that it falls into the same half for all who saw it.
+
+    Parameters
+    ----------
+    people
+        As checked by `read_person`.
+
+    Returns
+    -------
+    list of two lists of Context
+        Empty if a person is an encoder or would have fewer than `_FEWEST_IN_HALF` images in a half.
+    """
+    if not all(isinstance(person, Sequence) for person in people):
+        return []
+    pairs = [tuple(np.asarray(part, dtype=np.float64) for part in person) for person in people]
+    keys = [[_digest(row) for row in X] for X, _ in pairs]
+    distinct = sorted({key for rows in keys for key in rows})
+    first = set(distinct[::2])
+    halves: list[list[Context]] = [[], []]
+    for (X, y), rows in zip(pairs, keys, strict=True):
+        inside = np.array([key in first for key in rows])
+        if not _FEWEST_IN_HALF <= inside.sum() <= len(rows) - _FEWEST_IN_HALF:
+            return []
+        halves[0].append(reduce_context(X[inside], y[inside]))
+        halves[1].append(reduce_context(X[~inside], y[~inside]))
+    return halves
+
+
+def training_person(
+    context: Context, region: npt.NDArray[np.intp], most_voxels: int = MOST_VOXELS
+) -> tuple[Person, float]:
+    """Drop constant voxels, weigh the rest by their effective number, and thin them out if there are very many.
 
     Which voxels are kept depends on what they measured and not on their order.
 
@@ -91,18 +128,20 @@ def training_person(context: Context, region: npt.NDArray[np.intp]) -> tuple[Per
         Of the person.
     region
         Region index of each voxel (v,), -1 where unknown.
+    most_voxels
+        How many to keep.
 
     Returns
     -------
     person : Person
     n_effective : float
+        Effective number of all varying voxels.
     """
     chosen = np.flatnonzero(context.scale > 0)
     n_effective = effective_voxels(context.voxels(chosen))
-    if chosen.size > MOST_VOXELS:
-        # Rounded, since a sum over images may differ in its last digits with the place of a voxel in memory.
-        keys = [hashlib.blake2b(np.round(z, 6).tobytes(), digest_size=8).digest() for z in context.projected.T[chosen]]
-        chosen = chosen[sorted(range(chosen.size), key=keys.__getitem__)[:MOST_VOXELS]]
+    if chosen.size > most_voxels:
+        keys = [_digest(z) for z in context.projected.T[chosen]]
+        chosen = chosen[sorted(range(chosen.size), key=keys.__getitem__)[:most_voxels]]
     part = with_shared_scale(context.voxels(chosen))
     return Person(part, min(n_effective / chosen.size, 1.0), region[chosen]), n_effective
 
@@ -115,6 +154,11 @@ def pool_moments(contexts: Sequence[Context], X_pool: FloatArray | None) -> tupl
     mean = np.asarray(np.average([context.feature_mean for context in contexts], axis=0, weights=weights))
     total = sum(context.rows.T @ context.rows for context in contexts)
     return mean, np.asarray(total / weights.sum())
+
+
+def _digest(values: FloatArray) -> bytes:
+    # Rounded, since sums may differ in their last digits with the place of a voxel in memory.
+    return hashlib.blake2b(np.round(values, 6).tobytes(), digest_size=8).digest()
 
 
 def _from_evidence_posterior(encoder: Any) -> Context:
