@@ -11,8 +11,13 @@ from typing import Never
 from braincorl import __version__
 from braincorl.errors import BraincorlError
 
-# In the order of a first use. A verb's module is imported only for its own command or for help.
-VERBS = ("demo", "fit", "predict", "score")
+# In the order of a first use. A verb's module is imported only for its own command: scientific libraries take seconds.
+VERBS = {
+    "demo": "simulate a person, compare the encoders, write maps and a report",
+    "fit": "fit a voxelwise encoder to one person's responses",
+    "predict": "predict a fitted person's responses to images",
+    "score": "score a fit on images that it has not seen",
+}
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -23,8 +28,8 @@ class OneLineParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
-def build_parser(verbs: Sequence[str] = VERBS) -> argparse.ArgumentParser:
-    """Parser of the whole command line, or of some of its verbs."""
+def build_parser(verb: str | None) -> argparse.ArgumentParser:
+    """Parser of the whole command line, with the options of one verb (of none, for the list of verbs)."""
     parser = OneLineParser(
         prog="braincorl",
         description="Voxelwise encoders of visual cortex for a new person, from few images.",
@@ -32,8 +37,11 @@ def build_parser(verbs: Sequence[str] = VERBS) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"braincorl {__version__}")
     subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=OneLineParser)
-    for verb in verbs:
-        import_module(f"braincorl.cli.{verb}").add_parser(subparsers)
+    for name, summary in VERBS.items():
+        if name == verb:
+            import_module(f"braincorl.cli.{name}").add_parser(subparsers)
+        else:
+            subparsers.add_parser(name, help=summary)
     return parser
 
 
@@ -52,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     verb = next((argument for argument in arguments if not argument.startswith("-")), None)
-    parser = build_parser((verb,) if verb in VERBS else VERBS)
+    parser = build_parser(verb)
     options, unknown = parser.parse_known_args(arguments)
     if unknown:  # argparse would name the program here, not the verb whose --help would help
         verb = options.verb

@@ -13,7 +13,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from braincorl.datasets.averaging import average_trials
 from braincorl.datasets.rois import labels_to_rois
@@ -252,7 +252,7 @@ def _draw_person(
     coef *= amplitude[:, None]
     intercept = 0.5 + 0.5 * rng.standard_normal(n_voxels) - features.mean(axis=0) @ coef.T
     # Ceilings vary smoothly over the brain. None is 0: against the noise-free truth, such voxels would drown the rest.
-    ceiling = 0.05 + 0.65 * norm.cdf(smooth_fields(brain, 1, 12.0, rng)[0]) ** 1.3
+    ceiling = 0.05 + 0.65 * ndtr(smooth_fields(brain, 1, 12.0, rng)[0]) ** 1.3
     noise_variance = amplitude**2 * (1.0 / ceiling - 1.0)
     shared = np.sqrt(SHARED_NOISE) * smooth_fields(brain, rows.size, NOISE_FWHM_MM, rng)
     noise = shared + np.sqrt(1.0 - SHARED_NOISE) * rng.standard_normal((rows.size, n_voxels))
