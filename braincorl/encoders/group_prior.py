@@ -29,6 +29,8 @@ class GroupPriorEncoder(LinearEncoder):
     ----------
     prior : GroupPrior, path or name
         A learned prior, its file, or the name of a shipped one.
+    robust : bool
+        Let images count for less in which the responses of all voxels are off.
     voxel_batch_size : "auto" or int
         Voxels at a time; bounds memory and changes no result.
 
@@ -65,11 +67,12 @@ class GroupPriorEncoder(LinearEncoder):
     (30, 8)
     """
 
-    uses_pool = True
+    uses_pool = False  # it can take one, but the prior has its own
     _array_names = ("coef_", "intercept_", "noise_variance_", "signal_fraction_", "responsibility_", "image_weight_")
 
-    def __init__(self, prior: Any, voxel_batch_size: int | str = "auto") -> None:
+    def __init__(self, prior: Any, robust: bool = True, voxel_batch_size: int | str = "auto") -> None:
         self.prior = prior
+        self.robust = robust
         self.voxel_batch_size = voxel_batch_size
 
     def fit(
@@ -113,7 +116,8 @@ class GroupPriorEncoder(LinearEncoder):
             )
         self.log_weight_ = prior.log_weight(rois, responses.shape[1])
         components = prior.for_pool(X_pool)
-        self.image_weight_ = image_weights(features, responses, components)
+        alike = np.ones(features.shape[0])
+        self.image_weight_ = image_weights(features, responses, components) if self.robust else alike
         self.context_ = with_shared_scale(reduce_context(features, responses, self.image_weight_))
         self.components_ = update_levels(self.context_, components, self.log_weight_)
         self.feature_mean_ = prior.feature_mean if X_pool is None else np.asarray(X_pool, np.float64).mean(axis=0)

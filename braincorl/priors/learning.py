@@ -35,6 +35,8 @@ _FOLDS = 3
 _SHRINKAGES = (300.0, 100.0, 30.0, 10.0, 3.0)
 _MOST_COMPONENTS = 16
 _MOST_REGION_COMPONENTS = 24
+# Of more regions than that, each is a mixture of a few kinds.
+_MANY_REGIONS_COMPONENTS = 8
 # With a single person, whose voxels are more alike than those of two people.
 _ALONE = (30.0, 4)
 
@@ -213,7 +215,7 @@ def choose(
     scores : dict
         Mean held-out log evidence per voxel of every setting that was tried.
     """
-    first_count = n_regions if 1 < n_regions <= _MOST_REGION_COMPONENTS else 1
+    first_count = n_regions if n_regions <= _MOST_REGION_COMPONENTS else _MANY_REGIONS_COMPONENTS
     if len(halves[0]) == 1 or (shrinkage is not None and n_components is not None):
         alone = _ALONE[1] if first_count == 1 else first_count
         return Choice(shrinkage or _ALONE[0], n_components or alone), {}

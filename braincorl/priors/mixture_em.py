@@ -111,7 +111,7 @@ def run_em(
     shrinkage: float,
     rank: int,
     n_iterations: int,
-    tolerance: float = 1e-4,
+    tolerance: float = 0.02,
 ) -> Mixture:
     """Alternate expectation and maximisation until the likelihood stands still.
 
@@ -234,18 +234,22 @@ def _no_moments(mixture: Mixture) -> Moments:
 
 def _add_person(moments: Moments, person: Person, mixture: Mixture) -> None:
     components, context = mixture.components, person.context
-    frames = make_frames(context, components)
-    log_weight = np.log(mixture.region_weight[person.region]).T
+    # The broad component learns nothing and takes no voxel: with many images it would take every voxel that is not
+    # exactly Gaussian, and leave nothing to learn from. It has its say where the prior is used.
+    frames = make_frames(context, components)[:-1]
+    log_weight = np.log(mixture.region_weight[person.region, :-1]).T
     evidences = [level_evidence(frame, context, frame.vectors.T @ context.projected) for frame in frames]
     stack = np.stack([evidence.log_evidence for evidence in evidences])
-    share, marginal = mixture_evidence(stack, log_weight, level_probability(components, context))
+    share, marginal = mixture_evidence(stack, log_weight, level_probability(components, context)[:-1])
     moments.log_likelihood += person.voxel_weight * float(marginal.sum())
     if not context.noise_free:
-        moments.level += person.voxel_weight * share.sum(axis=2)
+        moments.level[:-1] += person.voxel_weight * share.sum(axis=2)
     by_component = person.voxel_weight * share.sum(axis=1)
-    for index in range(moments.region.shape[0]):
-        moments.region[index] += by_component[:, (person.region == index) | (moments.region.shape[0] == 1)].sum(axis=1)
-    for c, frame in enumerate(frames[:-1]):  # the broad component learns nothing
+    n_regions = moments.region.shape[0]
+    for index in range(n_regions):
+        inside = (person.region == index) | (n_regions == 1)
+        moments.region[index, :-1] += by_component[:, inside].sum(axis=1)
+    for c, frame in enumerate(frames):
         _add_weight_moments(moments, c, components, frame, person, share[c], evidences[c])
 
 

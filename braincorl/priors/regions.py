@@ -1,6 +1,6 @@
 """Regions of the brain as labels of voxels, and how often each kind of voxel occurs in each."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +11,8 @@ Rois = npt.ArrayLike
 
 # Pseudo-voxels of the overall weights that every region's weights are smoothed with.
 _WEIGHT_PSEUDO_COUNT = 2.0
-# Least share of the broad component: how often a voxel may be unlike everything learned.
-_BROAD_WEIGHT = 0.02
+# Prior probability that a voxel is unlike everything learned.
+BROAD_WEIGHT = 0.05
 
 
 def index_labels(labels: Rois, regions: Sequence[str], n_voxels: int, name: str) -> npt.NDArray[np.intp]:
@@ -28,6 +28,27 @@ def index_labels(labels: Rois, regions: Sequence[str], n_voxels: int, name: str)
         raise InputError(f"{name} has shape {array.shape}, but must hold one label for each of the {n_voxels} voxels.")
     position = {label: i for i, label in enumerate(regions)}
     return np.array([position.get(str(label), -1) for label in array.tolist()], dtype=np.intp)
+
+
+def label_voxels(rois: Mapping[str, npt.NDArray[np.bool_]], n_voxels: int) -> npt.NDArray[np.str_]:
+    """Turn region masks into one label per voxel.
+
+    Parameters
+    ----------
+    rois
+        Region name -> bool (n_voxels,). Where regions overlap, the smallest wins: it says most.
+    n_voxels
+        Number of voxels.
+
+    Returns
+    -------
+    ndarray of shape (n_voxels,)
+        "" where no region is.
+    """
+    labels = np.full(n_voxels, "", dtype=object)
+    for name in sorted(rois, key=lambda name: (-int(rois[name].sum()), name)):
+        labels[rois[name]] = name
+    return labels.astype(np.str_)
 
 
 def index_regions(
@@ -75,18 +96,16 @@ def smoothed_weights(region_counts: npt.NDArray[np.float64]) -> npt.NDArray[np.f
     Parameters
     ----------
     region_counts
-        Effective voxels of each region in each component (n_regions, c), the broad component last.
+        Effective voxels of each region in each component (n_regions, c); the broad one is last and does not count.
 
     Returns
     -------
     ndarray of shape (n_regions + 1, c)
-        Rows sum to 1; the last row is for voxels of unknown region. The broad component keeps at least 2 %.
+        Rows sum to 1; the last row is for voxels of unknown region. The broad component has `BROAD_WEIGHT`.
     """
-    overall = region_counts.sum(axis=0) + _WEIGHT_PSEUDO_COUNT / region_counts.shape[1]
+    counts = region_counts[:, :-1]
+    overall = counts.sum(axis=0) + _WEIGHT_PSEUDO_COUNT / max(counts.shape[1], 1)
     overall /= overall.sum()
-    weights = np.vstack([region_counts + _WEIGHT_PSEUDO_COUNT * overall, overall])
-    weights /= weights.sum(axis=1, keepdims=True)
-    broad = np.maximum(weights[:, -1:], _BROAD_WEIGHT)
-    narrow = weights[:, :-1]
-    narrow = narrow * (1.0 - broad) / np.maximum(narrow.sum(axis=1, keepdims=True), 1e-300)
-    return np.hstack([narrow, broad]) if narrow.shape[1] else np.ones_like(weights)
+    weights = np.vstack([counts + _WEIGHT_PSEUDO_COUNT * overall, overall])
+    weights *= (1.0 - BROAD_WEIGHT) / weights.sum(axis=1, keepdims=True)
+    return np.hstack([weights, np.full((weights.shape[0], 1), BROAD_WEIGHT)])
