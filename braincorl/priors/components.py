@@ -154,3 +154,24 @@ def low_rank_plus_isotropic(covariance: FloatArray, rank: int) -> tuple[npt.NDAr
     floor = float(rest.mean()) if rest.size else float(values[-1])
     factor = vectors[:, :rank] * np.sqrt(np.maximum(values[:rank] - floor, 0.0))
     return factor, floor
+
+
+def response_moment(rows: FloatArray, components: Components) -> npt.NDArray[np.float64]:
+    """Second moment of the mixture's responses over images, Σ_c π_c X (Σ_c + μ_c μ_cᵀ) Xᵀ.
+
+    Parameters
+    ----------
+    rows
+        Centred features X (n, p).
+    components
+        The mixture.
+
+    Returns
+    -------
+    ndarray of shape (n, n)
+    """
+    moment = np.zeros((rows.shape[0], rows.shape[0]))
+    for c, weight in enumerate(components.weight):
+        mean = rows @ components.mean[c]
+        moment += weight * (components.covariance_times(rows, c) @ rows.T + np.outer(mean, mean))
+    return moment

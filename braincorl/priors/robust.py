@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 
-from braincorl.priors.components import LEVELS, Components
+from braincorl.priors.components import LEVELS, Components, response_moment
 from braincorl.validation import FloatArray
 
 # How far above the median an image may lie. Noise that voxels share scatters good images by factors of two or three.
@@ -89,8 +89,4 @@ def _signal_covariance(X: FloatArray, components: Components) -> npt.NDArray[np.
     """One Gaussian for the whole mixture: its second moment over images, at the prior's mean r."""
     centred = X.astype(np.float64) - X.mean(axis=0, dtype=np.float64)
     r = float(components.weight @ components.level_probability @ LEVELS)
-    moment = np.zeros((X.shape[0], X.shape[0]))
-    for c, weight in enumerate(components.weight):
-        mean = centred @ components.mean[c]
-        moment += weight * (components.covariance_times(centred, c) @ centred.T + np.outer(mean, mean))
-    return r / (1.0 - r) * moment
+    return r / (1.0 - r) * response_moment(centred, components)

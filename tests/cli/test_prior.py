@@ -74,3 +74,16 @@ def test_the_shipped_prior_gives_a_fit_from_few_images():
     variance = np.einsum("vp,pq,vq->v", encoder.coef_, prior.pool_covariance, encoder.coef_)
     assert (variance > 0).all()
     assert (encoder.responsibility_[0] != encoder.responsibility_[1]).any()
+
+
+def test_select_writes_a_context_for_fit(fits, inputs, braincorl, tmp_path):
+    assert braincorl("prior", *fits, "--components", 1, "--output", tmp_path / "p.safetensors").status == 0
+    listed = tmp_path / "list.txt"
+    options = ("--features", inputs.features, "--prior", tmp_path / "p.safetensors", "--output", listed)
+    done = braincorl("select", *options, "--n", 7)
+    assert done.status == 0, done.err
+    names = listed.read_text().split()
+    assert len(set(names)) == 7
+    assert set(names) <= set(load_features(inputs.features).image_ids.tolist())
+    assert braincorl("select", *options, "--n", 7).status == 2
+    assert braincorl("select", *options, "--n", 10**6, "--overwrite").status == 2
