@@ -1,4 +1,4 @@
-"""Images chosen under a prior against random and k-means picks: python benchmarks/group_prior_select.py
+"""Images chosen under a prior against random and k-means picks (python benchmarks/group_prior_select.py).
 
 Real weights of two people (bold5000_resnet18), each the teacher of the other; SIMULATED noise, independent over voxels,
 ceilings .05 to .7; noise-free EV on the images that were not candidates.
@@ -23,7 +23,7 @@ class _Weights:
 
 
 def kmeans_picks(X, n, seed):
-    """The candidate nearest to each of n centres."""
+    """Take the candidate nearest to each of n centres."""
     centres, _ = kmeans2(X, n, minit="++", seed=seed)
     taken = []
     for centre in centres:
