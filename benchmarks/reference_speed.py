@@ -8,7 +8,8 @@
 
 Weights are random (Gaussian, variance 1 / fan-in), which changes neither speed nor memory. Every row is a process of
 its own, so that peak memory is its own: the largest resident set, with the interpreter, PyTorch and the weights. The
-rate of a square matrix product in the same precision is measured in the same process, before and after.
+rate of a square matrix product in the same precision is measured in the same process, before and after. On a machine
+that is busy otherwise, `--busy` takes one thread and its processor time, which other processes hardly touch.
 """
 
 import argparse
@@ -96,19 +97,24 @@ def matrix_rate(dtype: torch.dtype, device: str) -> float:
 
 
 def best_time(function: Callable[[], Any], n_times: int, device: str) -> float:
-    """Shortest of some runs, after one to warm up."""
+    """Shortest of some runs, after one to warm up; processor time if there is one thread."""
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     times = []
     for _ in range(n_times + 1):
-        start = time.perf_counter()
+        start = clock()
         function()
         if device == "cuda":
             torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
     return min(times[1:])
 
 
-def measure(way: str, size: str, n_context: int, n_voxels: int, device: str, repeats: int) -> dict[str, float]:
+def measure(
+    way: str, size: str, n_context: int, n_voxels: int, device: str, repeats: int, busy: bool = False
+) -> dict[str, float]:
     """One row: seconds per voxel, rates, peak memory."""
+    if busy:
+        torch.set_num_threads(1)
     config = getattr(ReferenceConfig, size)()
     network = make_network(config)
     features, responses = make_context(config.n_features, n_context, n_voxels)
@@ -163,7 +169,13 @@ def show_speed(options: argparse.Namespace) -> None:
             batch = max(1, ROWS // (n_context + 4))
             n_voxels = 20000 if cuda else batch * (1 if way in ("published", "autocast") else 4)
             row = measure_apart(
-                way=way, size=options.size, n_context=n_context, n_voxels=n_voxels, device=options.device, repeats=3
+                way=way,
+                size=options.size,
+                n_context=n_context,
+                n_voxels=n_voxels,
+                device=options.device,
+                repeats=3,
+                busy=options.busy,
             )
             per_voxel = row["seconds"] / row["n_voxels"]
             reference = reference or per_voxel
@@ -218,8 +230,9 @@ def show_accuracy(options: argparse.Namespace) -> None:
         predictions = {p: w[:, :-1] @ queries.T + w[:, -1:] for p, w in weights.items()}
         signal = predictions["float32"]
         noise = np.random.default_rng(1).standard_normal(signal.shape)
-        noise -= signal * np.sum(noise * signal, axis=1, keepdims=True) / np.sum(signal**2, axis=1, keepdims=True)
+        centred = signal - signal.mean(axis=1, keepdims=True)
         noise -= noise.mean(axis=1, keepdims=True)
+        noise -= centred * np.sum(noise * centred, axis=1, keepdims=True) / np.sum(centred**2, axis=1, keepdims=True)
         noise *= np.sqrt(0.7 / 0.3 * signal.var(axis=1, keepdims=True) / noise.var(axis=1, keepdims=True))
         pairs = (
             ("float32", "float64"),
@@ -250,6 +263,7 @@ def main() -> None:
     parser.add_argument("--size", choices=("vis", "clip", "dino", "siglip"), default="clip")
     parser.add_argument("--n-context", type=int, nargs="+", help="numbers of context images")
     parser.add_argument("--n-voxels", type=int, default=1000, help="voxels of the long context")
+    parser.add_argument("--busy", action="store_true", help="one thread, processor time: for a machine in use")
     parser.add_argument("--row", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
