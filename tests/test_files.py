@@ -4,13 +4,17 @@ import stat
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from braincorl.errors import OutputError
-from braincorl.files import atomic_file, check_destination, staged_directory, write_json
+from braincorl.files import atomic_file, check_destination, staged_directory
 
-OWN = {"GeneratedBy": [{"Name": "braincorl"}]}
+
+def make_result(folder, kind="result"):
+    with staged_directory(folder, kind=kind) as staging:
+        (staging / "numbers.txt").write_text("1")
 
 
 def die_after_writing(path):
@@ -45,11 +49,10 @@ def test_a_staged_folder_appears_whole(tmp_path):
 
 def test_a_failed_replacement_keeps_the_earlier_result(tmp_path):
     out = tmp_path / "out"
-    with staged_directory(out) as folder:
-        write_json(folder / "dataset_description.json", OWN)
+    make_result(out)
     with pytest.raises(RuntimeError, match="died"), staged_directory(out, overwrite=True) as folder:
         die_after_writing(folder / "half")
-    assert [path.name for path in out.iterdir()] == ["dataset_description.json"]
+    assert sorted(path.name for path in out.iterdir()) == [".braincorl.json", "numbers.txt"]
     assert list(tmp_path.iterdir()) == [out]
 
 
@@ -58,13 +61,66 @@ def test_only_own_results_are_ever_replaced(tmp_path):
     with pytest.raises(OutputError, match="did not write"):
         check_destination(tmp_path, overwrite=True)
     own = tmp_path / "own"
-    own.mkdir()
-    write_json(own / "dataset_description.json", OWN)
+    make_result(own)
     with pytest.raises(OutputError, match="--overwrite"):
         check_destination(own)
     with staged_directory(own, overwrite=True) as folder:
         (folder / "new").write_text("")
-    assert [path.name for path in own.iterdir()] == ["new"]
+    assert sorted(path.name for path in own.iterdir()) == [".braincorl.json", "new"]
+
+
+def test_a_result_with_a_file_of_the_users_is_kept(tmp_path):
+    out = tmp_path / "out"
+    make_result(out)
+    make_result(out / "scores")
+    check_destination(out, overwrite=True)  # scores inside a fit are results too
+    for place in (out / "notes.txt", out / "scores" / "notes.txt", out / "mine" / "notes.txt"):
+        place.parent.mkdir(exist_ok=True)
+        place.write_text("mine")
+        with pytest.raises(OutputError, match=r"notes\.txt, which this result does not list"):
+            check_destination(out, overwrite=True)
+        place.unlink()
+
+
+def test_a_result_of_another_kind_is_kept(tmp_path):
+    make_result(tmp_path / "out", kind="fit")
+    with pytest.raises(OutputError, match="holds a fit, not a prediction"):
+        check_destination(tmp_path / "out", overwrite=True, kind="prediction")
+
+
+def fill_while_working(out):
+    with staged_directory(out) as folder:
+        (folder / "a").write_text("")
+        out.mkdir()
+        (out / "notes.txt").write_text("mine")
+
+
+def test_a_folder_that_fills_while_the_work_goes_on_is_kept(tmp_path):
+    with pytest.raises(OutputError, match="did not write"):
+        fill_while_working(tmp_path / "out")
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "notes.txt"]
+
+
+def test_an_interrupt_while_swapping_keeps_the_earlier_result(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    make_result(out)
+    original = Path.rename
+
+    def interrupted(self, target):
+        if ".partial-" in self.name:
+            raise KeyboardInterrupt
+        return original(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt), staged_directory(out, overwrite=True) as folder:
+        (folder / "new").write_text("")
+    assert sorted(path.name for path in out.iterdir()) == [".braincorl.json", "numbers.txt"]
+
+
+def test_the_current_folder_is_not_replaced(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputError, match="current folder"):
+        check_destination(".")
 
 
 def test_a_file_is_no_folder(tmp_path):
@@ -83,8 +139,7 @@ def test_an_unwritable_place_is_named(tmp_path):
 
 def test_a_killed_run_leaves_the_earlier_result(tmp_path):
     out = tmp_path / "out"
-    with staged_directory(out) as folder:
-        write_json(folder / "dataset_description.json", OWN)
+    make_result(out)
     code = (
         "import sys, time; from pathlib import Path; from braincorl.files import staged_directory\n"
         "with staged_directory(sys.argv[1], overwrite=True) as folder:\n"
@@ -96,4 +151,4 @@ def test_a_killed_run_leaves_the_earlier_result(tmp_path):
     process.wait()
     process.stdout.close()
     time.sleep(0.01)
-    assert [path.name for path in out.iterdir()] == ["dataset_description.json"]
+    assert sorted(path.name for path in out.iterdir()) == [".braincorl.json", "numbers.txt"]

@@ -126,8 +126,13 @@ def read_fit(path: str | Path) -> FitDirectory:
         raise InputError(
             f"{path} mixes two fits: its encoder has {encoder.coef_.shape[0]} voxels, its space {space.n_voxels}."
         )
+    config = read_json(path / "config.json")
+    missing = {"subject", "prefix", "zscore", "features_provenance"} - config.keys()
+    if missing or not (path / "context.txt").is_file():
+        what = f"config.json lacks {', '.join(sorted(missing))}" if missing else "it holds no context.txt"
+        raise InputError(f"{path} is incomplete: {what}; fit again.")
     context = (path / "context.txt").read_text(encoding="utf-8").splitlines()
-    return FitDirectory(path, encoder, space, rois, read_json(path / "config.json"), context)
+    return FitDirectory(path, encoder, space, rois, config, context)
 
 
 def write_maps(

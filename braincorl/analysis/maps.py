@@ -20,6 +20,8 @@ from braincorl.files import atomic_file, write_json
 
 Outside = Literal["nan", "zero"]
 
+LARGEST_SERIES = 32_767  # a NIfTI-1 header counts in 16 bits
+
 
 def unmask(values: npt.ArrayLike, space: VoxelSpace, outside: Outside = "nan") -> Any:
     """Put voxel values back into a volume.
@@ -164,6 +166,10 @@ def _write_nifti(
     squeeze: bool,
 ) -> None:
     assert space.mask is not None  # the caller looked
+    if n_volumes > LARGEST_SERIES:
+        raise InputError(
+            f"a NIfTI file holds at most {LARGEST_SERIES} volumes, but {n_volumes} are to be written: split."
+        )
     header = nib.Nifti1Header()
     header.set_data_dtype("<f4")
     header.set_data_shape(space.mask.shape if squeeze else (*space.mask.shape, n_volumes))

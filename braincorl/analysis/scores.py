@@ -120,7 +120,7 @@ def summarize_rois(
         raise InputError(f"values and rois must all be (n_voxels,), but have shapes {sorted(map(str, sizes))}.")
     n_voxels = next(iter(sizes))[0] if sizes else 0
     rows = []
-    for name, members in {"all": np.ones(n_voxels, dtype=bool), **rois}.items():
+    for name, members in [("all", np.ones(n_voxels, dtype=bool)), *rois.items()]:
         row: dict[str, Any] = {"roi": name, "n_voxels": int(members.sum())}
         for value, array in values.items():
             inside = array[members & np.isfinite(array)]

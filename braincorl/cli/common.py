@@ -40,6 +40,20 @@ def add_verb(
     return parser
 
 
+def non_negative(text: str) -> int:
+    """Read an option's whole number of at least 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"invalid value: {text!r}, expected a whole number of at least 0")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """Read an option's whole number of at least 1."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"invalid value: {text!r}, expected a whole number of at least 1")
+    return int(text)
+
+
 def add_encoder_options(parser: argparse.ArgumentParser) -> None:
     """Add `--encoder`, and the options of the encoder that is a network."""
     parser.add_argument(

@@ -11,9 +11,10 @@ import pandas as pd
 from braincorl import __version__
 from braincorl.analysis.figures import new_figure, plot_glass_brain, plot_scaling, save_figure
 from braincorl.analysis.fit_directory import encoder_maps, write_description, write_fit, write_maps
+from braincorl.analysis.maps import Outside
 from braincorl.analysis.report import write_report
 from braincorl.analysis.scores import Scores, score_encoder, summarize_rois
-from braincorl.cli.common import ENCODERS, add_output_options, add_verb, progress_bar
+from braincorl.cli.common import ENCODERS, add_output_options, add_verb, non_negative, positive, progress_bar
 from braincorl.cli.fit import fit_encoder
 from braincorl.datasets import SubjectData, simulate_people
 from braincorl.datasets.simulation import SimulatedPeople, SimulatedPerson
@@ -37,9 +38,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "Simulate a person with a known truth, fit every encoder from few images, write maps and a report.",
     )
     parser.add_argument(
-        "--n-draws", type=int, default=5, metavar="N", help="random contexts per number of images (default: 5)"
+        "--n-draws", type=positive, default=5, metavar="N", help="random contexts per number of images (default: 5)"
     )
-    parser.add_argument("--random-state", type=int, default=0, metavar="S", help="seed of the simulation (default: 0)")
+    parser.add_argument(
+        "--random-state", type=non_negative, default=0, metavar="S", help="seed of the simulation (default: 0)"
+    )
     add_output_options(parser)
     parser.set_defaults(run=run)
 
@@ -47,20 +50,20 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(options: argparse.Namespace) -> None:
     """Simulate, compare, map, report."""
     start = time.perf_counter()
-    check_destination(options.output_dir, overwrite=options.overwrite)
+    check_destination(options.output_dir, overwrite=options.overwrite, kind="demo")
     world = simulate_people(1, random_state=options.random_state)
     person = world.people[0]
     table = FeatureTable(world.features, world.image_ids, {"backbone": "simulation", "normalized": True})
     pool = world.features[~np.isin(world.image_ids, world.shared)]  # the images that are scored scale nothing
     scores = compare_encoders(world, person, pool, options.n_draws)
     summary = summarize_draws(scores)
-    with staged_directory(options.output_dir, overwrite=options.overwrite) as folder:
+    with staged_directory(options.output_dir, overwrite=options.overwrite, kind="demo") as folder:
         write_description(folder, "Demonstration on simulated people")
         inputs = folder / "simulated"
         inputs.mkdir()
         save_features(inputs / "features.npz", table)
         person.write(inputs)
-        encoder, maps = _write_example_fit(folder / "fit", world, person, table, pool)
+        encoder, maps = _write_example_fit(folder / "fit", world, person, table, pool, options.outside)
         scores.to_csv(folder / "scores.tsv", sep="\t", index=False)
         _draw(folder / "figure.png", scores, maps, person)
         write_report(
@@ -110,7 +113,10 @@ def compare_encoders(
 def summarize_draws(scores: pd.DataFrame) -> pd.DataFrame:
     """Table of mean ± standard deviation over draws: one row per encoder, one column per number of images."""
     spread = scores.groupby(["encoder", "n_context"], sort=False)["score"].agg(["mean", "std"]).fillna(0.0)
-    cells = {index: f"{row['mean']:.3f} ± {row['std']:.3f}" for index, row in spread.iterrows()}
+    several = scores["draw"].nunique() > 1
+    cells = {
+        index: f"{row['mean']:.3f}" + (f" ± {row['std']:.3f}" if several else "") for index, row in spread.iterrows()
+    }
     names = list(dict.fromkeys(scores["encoder"]))
     counts = sorted(scores["n_context"].unique())
     return pd.DataFrame(
@@ -124,6 +130,7 @@ def _write_example_fit(
     person: SimulatedPerson,
     table: FeatureTable,
     pool: npt.NDArray[np.float32],
+    outside: Outside,
 ) -> tuple[LinearEncoder, Scores]:
     """Do what `braincorl fit --n-context 100` does, on the written inputs' content."""
     subject: SubjectData = person.subject()
@@ -143,7 +150,7 @@ def _write_example_fit(
     }
     folder.mkdir()
     write_fit(folder, encoder, subject.space, subject.rois, config, own, {"features": dict(table.provenance)})
-    write_maps(folder, str(config["prefix"]), encoder_maps(encoder) | scores, subject.space)
+    write_maps(folder, str(config["prefix"]), encoder_maps(encoder) | scores, subject.space, outside)
     summarize_rois(scores, subject.rois).to_csv(folder / "scores.tsv", sep="\t", index=False, na_rep="n/a")
     return encoder, scores
 

@@ -19,6 +19,7 @@ from braincorl.cli.common import (
     add_output_options,
     add_verb,
     make_encoder,
+    non_negative,
     progress_bar,
     read_features,
     read_responses,
@@ -66,14 +67,16 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--context", type=Path, metavar="TXT", help="images to fit on, one name per line; others are scored"
     )
     chosen.add_argument("--n-context", type=int, metavar="N", help="fit on N images drawn at random; others are scored")
-    parser.add_argument("--random-state", type=int, default=0, metavar="S", help="seed of that draw (default: 0)")
+    parser.add_argument(
+        "--random-state", type=non_negative, default=0, metavar="S", help="seed of that draw (default: 0)"
+    )
     add_output_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
     """Fit, score what was left out, and write everything at once."""
-    check_destination(options.output_dir, overwrite=options.overwrite)
+    check_destination(options.output_dir, overwrite=options.overwrite, kind="fit")
     encoder = make_encoder(options)
     table = read_features(options)
     subject = read_responses(options, table, options.mask, options.zscore, options.rois)
@@ -91,7 +94,7 @@ def run(options: argparse.Namespace) -> None:
         scores = score_encoder(encoder, subject.space, table.features[table.rows(left_out)], held_out)
     elif (ceiling := subject.noise_ceiling()) is not None:
         maps["noiseceiling"] = ceiling
-    with staged_directory(options.output_dir, overwrite=options.overwrite) as folder:
+    with staged_directory(options.output_dir, overwrite=options.overwrite, kind="fit") as folder:
         config = _config(options, table, subject, context, left_out)
         provenance = {**getattr(encoder, "provenance_", {}), "features": dict(table.provenance)}
         write_fit(folder, encoder, subject.space, subject.rois, config, context, provenance)
@@ -134,7 +137,7 @@ def fit_encoder(
     seconds : float
     """
     start = time.perf_counter()
-    responses = responses.astype(features.dtype, copy=False)
+    features = features.astype(responses.dtype, copy=False)  # this way round: responses are by far the larger
     with progress_bar("fitting voxels") as progress:
         arguments: dict[str, Any] = {"X_pool": pool} if encoder.uses_pool else {}
         arguments |= more or {}

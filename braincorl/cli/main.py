@@ -3,9 +3,12 @@
 import argparse
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import import_module
+from types import FrameType
 from typing import Never
 
 from braincorl import __version__
@@ -70,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         verb = options.verb
         return _fail(f"braincorl {verb}: unrecognized arguments: {' '.join(unknown)} (see braincorl {verb} --help)", 2)
     _show_log(quiet=options.quiet)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)  # as schedulers send it: clean up like after Ctrl-C
     try:
         options.run(options)
         sys.stdout.flush()
@@ -83,6 +88,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail(f"braincorl {options.verb}: interrupted; no result was changed.", 130)
     return 0
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> Never:
+    raise KeyboardInterrupt
 
 
 def _fail(line: str, status: int) -> int:

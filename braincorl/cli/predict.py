@@ -10,10 +10,11 @@ import numpy.typing as npt
 
 from braincorl import __version__
 from braincorl.analysis.fit_directory import read_fit, write_description
-from braincorl.analysis.maps import save_series
+from braincorl.analysis.maps import LARGEST_SERIES, save_series
 from braincorl.cli.common import add_features_options, add_output_options, add_verb, progress_bar, read_features
 from braincorl.cli.score import check_features_fit
 from braincorl.encoders import LinearEncoder
+from braincorl.errors import InputError
 from braincorl.features.files import read_names
 from braincorl.files import GENERATOR, Progress, check_destination, staged_directory
 
@@ -39,22 +40,27 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(options: argparse.Namespace) -> None:
     """Predict and write, a few images at a time."""
-    check_destination(options.output_dir, overwrite=options.overwrite)
+    check_destination(options.output_dir, overwrite=options.overwrite, kind="prediction")
     fit = read_fit(options.fit_dir)
     table = read_features(options)
     check_features_fit(fit, table)
     names = table.image_ids if options.images is None else np.asarray(read_names(options.images))
     features = table.features[table.rows(names)]
     kinds = ["predicted", "predictedstd"] if options.std else ["predicted"]
+    if fit.space.mask is not None and len(names) > LARGEST_SERIES:
+        raise InputError(
+            f"{len(names)} images exceed the {LARGEST_SERIES} volumes of a NIfTI file: pass some as --images."
+        )
     if options.std:
         fit.encoder.predict(features[:1], return_std=True)  # an encoder without one says so before anything is written
     prefix, space = fit.config["prefix"], fit.space
-    with staged_directory(options.output_dir, overwrite=options.overwrite) as folder:
+    step = max(1, BYTES_AT_A_TIME // (8 * (space.included if space.mask is None else space.mask).size))
+    with staged_directory(options.output_dir, overwrite=options.overwrite, kind="prediction") as folder:
         write_description(folder, "Predicted responses")
         for kind in kinds:
             stem = f"{prefix}_stat-effect_desc-{kind}"
             with progress_bar(kind, "image") as progress:
-                chunks = _chunks(fit.encoder, features, kind == "predictedstd", progress)
+                chunks = _chunks(fit.encoder, features, kind == "predictedstd", step, progress)
                 path = folder / f"{stem}_statmap.nii.gz"
                 save_series(chunks, len(names), space, path, _sidecar(kind, fit.config["zscore"]), options.outside)
             rows = "".join(f"{volume}\t{name}\n" for volume, name in enumerate(names))
@@ -65,9 +71,8 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _chunks(
-    encoder: LinearEncoder, features: npt.NDArray[Any], std: bool, progress: Progress
+    encoder: LinearEncoder, features: npt.NDArray[Any], std: bool, step: int, progress: Progress
 ) -> Iterator[npt.NDArray[Any]]:
-    step = max(1, BYTES_AT_A_TIME // (8 * encoder.coef_.shape[0]))
     for start in range(0, len(features), step):
         chunk = features[start : start + step]
         yield encoder.predict(chunk, return_std=True)[1] if std else encoder.predict(chunk)

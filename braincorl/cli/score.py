@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> None:
     """Score and write maps and a table."""
     output_dir = options.output_dir or options.fit_dir / "scores"
     fit = read_fit(options.fit_dir)
-    check_destination(output_dir, overwrite=options.overwrite)
+    check_destination(output_dir, overwrite=options.overwrite, kind="score")
     table = read_features(options)
     check_features_fit(fit, table)
     zscore = options.zscore or fit.config["zscore"]
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> None:
         )
     held_out = subject.select_images(unseen)
     scores = score_encoder(fit.encoder, fit.space, table.features[table.rows(unseen)], held_out, options.min_ceiling)
-    with staged_directory(output_dir, overwrite=options.overwrite) as folder:
+    with staged_directory(output_dir, overwrite=options.overwrite, kind="score") as folder:
         write_description(folder, "Scores of a voxelwise encoder")
         write_maps(folder, fit.config["prefix"], scores, fit.space, options.outside)
         summarize_rois(scores, fit.rois).to_csv(folder / "scores.tsv", sep="\t", index=False, na_rep="n/a")
@@ -84,7 +84,7 @@ def check_features_fit(fit: FitDirectory, table: FeatureTable) -> None:
 def describe(scores: Scores, n_images: int) -> str:
     """One line on all voxels."""
     parts = [f"mean {label} {np.nanmean(scores[name]):.3f}" for name, label in (("ev", "EV"), ("r2", "R²"), ("r", "r"))]
-    if "noiseceiling" in scores:
+    if "noiseceiling" in scores and np.isfinite(scores["noiseceiling"]).any():
         parts.append(f"noise ceiling {np.nanmean(scores['noiseceiling']):.3f}")
         reliable = np.isfinite(scores["evnormalized"])
         if reliable.any():

@@ -89,6 +89,7 @@ def average_trials(
     row_of = {image: row for row, image in enumerate(images.tolist())}
     sums = np.zeros((images.size, sources[0].n_voxels), dtype=np.float32)
     squares, counts = np.zeros(sums.shape[1]), np.zeros(images.size, dtype=np.int64)
+    origin: npt.NDArray[np.float32] | None = None
     for image, session, values in _shown_trials(sources, tables, counter):
         row = row_of.get(image)
         if row is None:
@@ -96,12 +97,16 @@ def average_trials(
         if zscore:
             mean, inverse_sd = scaling[session]
             values = (values - mean) * inverse_sd
+        # Around the first trial, so that a large baseline costs no digits and a constant voxel is exactly 0.
+        origin = values.copy() if origin is None else origin
+        values = values - origin
         sums[row] += values
         squares += values.astype(np.float64) ** 2
         counts[row] += 1
     ncsnr = _ncsnr(squares, sums, counts) if counts.max() > 1 and counts.size > 1 else None
     sums /= counts[:, None]
     varies = np.ptp(sums, axis=0) > 0 if counts.size > 1 else True
+    sums += 0.0 if origin is None else origin
     return ImageAverages(sums, images, counts, np.isfinite(squares) & varies, ncsnr)
 
 

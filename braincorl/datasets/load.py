@@ -90,7 +90,7 @@ def load_subject(
     tables = match_trials(
         [read_trials(path) for path in trial_paths], trial_paths, beta_paths, [source.n_trials for source in sources]
     )
-    sessions = np.unique(np.concatenate([table.sessions for table in tables]))
+    sessions = np.unique(np.concatenate([table.sessions[table.images != ""] for table in tables]))
     if zscore == "session" and "" in sessions and (sessions.size > 1 or len(sources) > 1):
         raise InputError(
             "zscore='session' needs the session of every trial: add a column 'session' to the trials tables, "
@@ -208,6 +208,8 @@ def _read_ncsnr(path: Path, grid: Grid | None) -> npt.NDArray[np.float64]:
     values, affine = read_volume(path)
     check_same_grid(values.shape, affine, path, grid)
     signal: npt.NDArray[Any] = np.asarray(values[grid.mask], dtype=np.float64)
+    if not np.isfinite(signal).any():
+        raise InputError(f"{path} holds no finite value in the mask: check that it belongs to this person.")
     if (signal < 0).any():
         raise InputError(f"{path} holds negative values, but an ncsnr map is a ratio of standard deviations.")
     return signal

@@ -48,6 +48,8 @@ def read_rois(paths: Iterable[str | Path], grid: Grid | None, n_voxels: int) -> 
         else:
             found = labels_to_rois(_read_labels(path), n_voxels, str(path))
         for name, members in found.items():
+            if name == "all":
+                raise InputError(f"{path} names a region 'all', which tables use for all voxels: rename it.")
             if name in rois:
                 raise InputError(f"{path} names region '{name}', which an earlier file named too: rename one.")
             rois[name] = members
@@ -118,7 +120,11 @@ def _from_image(path: Path, grid: Grid | None) -> Rois:
     if not np.array_equal(labels, np.round(labels)):
         raise InputError(f"{path} holds values such as {labels[0]:g}, expected a mask or integer labels.")
     names = _read_label_names(table) if table.is_file() else {}
-    return {names.get(int(label), f"{_mask_name(path)}-{int(label)}"): inside == label for label in labels}
+    rois: Rois = {}
+    for label in labels:
+        name = names.get(int(label), f"{_mask_name(path)}-{int(label)}")
+        rois[name] = rois.get(name, False) | (inside == label)  # left and right parts may share a name
+    return rois
 
 
 def _stem(path: Path) -> str:
@@ -131,10 +137,10 @@ def _mask_name(path: Path) -> str:
 
 
 def _read_label_names(path: Path) -> dict[int, str]:
-    rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines(), delimiter="\t"))
     try:
+        rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines(), delimiter="\t"))
         return {int(row["index"]): row["name"].strip() for row in rows}
-    except (KeyError, ValueError, AttributeError) as error:
+    except (KeyError, ValueError, AttributeError, OSError, csv.Error) as error:
         raise InputError(f"{path} must have columns 'index' (whole numbers) and 'name', separated by tabs.") from error
 
 

@@ -89,6 +89,8 @@ class SubjectData:
         InputError
             If a name is not among the images.
         """
+        if np.array_equal(self.image_ids, np.asarray(image_ids)):
+            return self  # the responses of a whole person are large
         position = {name: row for row, name in enumerate(self.image_ids.tolist())}
         missing = [str(name) for name in image_ids if str(name) not in position]
         if missing:

@@ -4,16 +4,13 @@ A tab-separated table with one row per volume, in order. Column `image` names th
 marks a volume that shows none, which is left out. Optional columns are `session` and `run`.
 """
 
-import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from braincorl.errors import InputError
 
@@ -61,21 +58,19 @@ def read_trials(path: str | Path) -> TrialsTable:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as a tab-separated text table: {error}.") from error
-    rows = list(csv.reader(StringIO(text), delimiter="\t"))
-    header = [name.strip() for name in rows[0]] if rows else []
+    lines = text.rstrip("\r\n").splitlines()
+    header = [name.strip() for name in lines[0].split("\t")] if lines else []
+    # In a table of one column a blank line is a volume without an image; in others it is nothing.
+    rows = [line.split("\t") for line in lines if line or len(header) == 1]
+    if len(set(header)) < len(header):
+        raise InputError(f"{path} has columns {header}: every column needs a name of its own.")
     if "image" not in header:
         hint = " It looks comma-separated: save it with tabs." if "," in text.split("\n", 1)[0] else ""
         raise InputError(f"{path} has columns {header} but none named 'image', which every trials table needs.{hint}")
-    ragged = [number for number, row in enumerate(rows, start=1) if row and len(row) != len(header)]
+    ragged = [number for number, row in enumerate(rows, start=1) if len(row) != len(header)]
     if ragged:
         raise InputError(f"{path}, line {ragged[0]}: {len(rows[ragged[0] - 1])} cells under {len(header)} columns.")
-    table = pd.DataFrame([row for row in rows[1:] if row], columns=header, dtype=str)
-    images = table["image"].str.strip()
-    sessions = table["session"].str.strip() if "session" in table else pd.Series([""] * len(table), dtype=str)
-    return TrialsTable(
-        np.asarray(["" if image in BLANK else image for image in images], dtype=np.str_),
-        np.asarray(list(sessions), dtype=np.str_),
-    )
+    return TrialsTable(_column(rows[1:], header, "image"), _column(rows[1:], header, "session"))
 
 
 def match_trials(
@@ -123,6 +118,14 @@ def match_trials(
     return [_with_session(part, file) for part, file in zip(parts, betas, strict=True)]
 
 
+def _column(rows: list[list[str]], header: list[str], name: str) -> npt.NDArray[np.str_]:
+    """Cells of one column, "" where blank or where there is no such column."""
+    if name not in header:
+        return np.full(len(rows), "", dtype="<U1")
+    cells = [row[header.index(name)].strip() for row in rows]
+    return np.asarray(["" if cell in BLANK else cell for cell in cells], dtype=np.str_)
+
+
 def _check_rows(n_rows: int, n_volumes: int, table: str, file: str) -> None:
     if n_rows != n_volumes:
         has = "have" if file == "they" else "has"
@@ -133,7 +136,21 @@ def _check_rows(n_rows: int, n_volumes: int, table: str, file: str) -> None:
 
 
 def _with_session(table: TrialsTable, file: Path) -> TrialsTable:
+    """Take the session from a file's name where the table states none, and refuse two that contradict each other."""
     entity = re.search(r"(?:^|_)ses-([A-Za-z0-9]+)", file.name)
-    if entity is None or (table.sessions != "").any():
+    if entity is None:
         return table
-    return TrialsTable(table.images, np.full(len(table), entity.group(1)))
+    named, stated = entity.group(1), table.sessions[table.sessions != ""]
+    if stated.size == 0:
+        return TrialsTable(table.images, np.full(len(table), named))
+    other = [session for session in stated if _plain(session) != _plain(named)]
+    if other:
+        raise InputError(
+            f"the trials table says session '{other[0]}' for volumes of {file}, whose name says '{named}': pass the "
+            "betas files in the order of the table (a shell sorts ses-10 before ses-2)."
+        )
+    return table
+
+
+def _plain(session: str) -> str:
+    return session.removeprefix("ses-").lstrip("0")

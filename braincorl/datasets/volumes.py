@@ -4,6 +4,7 @@ A source of betas tells how many trials it has and hands them out in order, a fe
 arrays of the mask's voxels.
 """
 
+import itertools
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -71,6 +72,8 @@ def open_image(path: str | Path) -> Any:
         raise FileFormatError(f"{path} is not a readable NIfTI image ({_first_line(error)}).") from error
     if not isinstance(image, nib.Nifti1Image):
         raise FileFormatError(f"{path} is a {type(image).__name__}, expected a NIfTI image (.nii or .nii.gz).")
+    if image.get_data_dtype().kind not in "fiub":
+        raise FileFormatError(f"{path} holds values of type {image.get_data_dtype()}, expected real numbers.")
     return image
 
 
@@ -136,7 +139,7 @@ def check_same_grid(shape: tuple[int, ...], affine: npt.NDArray[np.float64], pat
             f"{path} is {' x '.join(map(str, shape))} voxels but the mask {grid.path} is "
             f"{' x '.join(map(str, grid.mask.shape))}: resample one to the other's grid."
         )
-    corners = np.array([[0, 0, 0, 1], [*grid.mask.shape, 1]], dtype=np.float64)
+    corners = np.array(list(itertools.product(*((0, size) for size in grid.mask.shape), (1,))), dtype=np.float64)
     distance = float(np.abs(corners @ (affine - grid.affine).T).max())
     if distance > AFFINE_TOLERANCE_MM:
         raise InputError(

@@ -49,23 +49,42 @@ def decompose(X: FloatArray) -> Decomposition:
     Parameters
     ----------
     X
-        Features (n, p), n ≥ 2. Computed in float64 and returned in the type of `X`.
+        Features (n, p), n ≥ 2.
 
     Returns
     -------
     Decomposition
+        In float64 for any type of `X`.
     """
-    dtype = X.dtype
     mean = X.mean(axis=0, dtype=np.float64)
-    centred = X - mean
-    u, s, vt = _thin_svd(centred)
+    u, s, vt = _thin_svd(X - mean)
     # Centring leaves rounding of the size of the features themselves, so the threshold counts the mean too.
     scale = max(float(s[0]) if s.size else 0.0, float(np.abs(X).max()) if X.size else 0.0)
-    rank = int((s > scale * max(X.shape) * np.finfo(dtype).eps).sum())
+    rank = int((s > scale * max(X.shape) * np.finfo(np.float64).eps).sum())
     rank = min(rank, X.shape[0] - 1)
     # The singular vectors of a centred matrix are orthogonal to 1 only up to rounding: make it so.
     u = u[:, :rank] - u[:, :rank].mean(axis=0)
-    return Decomposition(mean.astype(dtype), u.astype(dtype), s[:rank].astype(dtype), vt[:rank].astype(dtype))
+    return Decomposition(mean, u, s[:rank], vt[:rank])
+
+
+def centre(y: FloatArray) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Centre responses in float64, so that neither a large baseline nor the order of images costs digits.
+
+    Parameters
+    ----------
+    y
+        Responses of a batch of voxels (n, v).
+
+    Returns
+    -------
+    centred : ndarray of shape (n, v)
+        Exactly 0 for constant voxels.
+    mean : ndarray of shape (v,)
+    """
+    first = y[0].astype(np.float64)
+    distance = y - first
+    shift = distance.mean(axis=0)
+    return distance - shift, first + shift
 
 
 def voxel_batches(n_voxels: int, bytes_per_voxel: int, voxel_batch_size: int | str) -> Iterator[slice]:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.encoders.decomposition import coefficients, decompose, voxel_batches
+from braincorl.encoders.decomposition import centre, coefficients, decompose, voxel_batches
 from braincorl.validation import FloatArray
 
 # Share of response variance that features explain: from none to what the cleanest voxels show.
@@ -114,25 +114,24 @@ def fit_evidence(
     """
     dtype, n_voxels = X.dtype, y.shape[1]
     parts = decompose(X)
-    eigenvalues = scale * parts.s.astype(np.float64) ** 2
+    eigenvalues = scale * parts.s**2
     coef = np.empty((n_voxels, X.shape[1]), dtype)
     intercept = np.empty(n_voxels, dtype)
     probability, variance = (np.empty((signal_grid.size, n_voxels), dtype) for _ in range(2))
     projected = np.empty((parts.s.size, n_voxels), dtype)
     # w = √c V √Λ diag(r / d) z, so this turns grid weights (g, v) into factors of z (k, v) with one product.
-    shrinkage = (signal_grid / _marginal_variances(eigenvalues, signal_grid).T).astype(dtype)
-    back = (np.sqrt(scale) * np.sqrt(eigenvalues)).astype(dtype)[:, None]
-    for batch in voxel_batches(n_voxels, 3 * (X.shape[0] + signal_grid.size) * dtype.itemsize, voxel_batch_size):
-        mean = y[:, batch].mean(axis=0)
-        centred = y[:, batch] - mean
+    shrinkage = signal_grid / _marginal_variances(eigenvalues, signal_grid).T
+    back = np.sqrt(scale * eigenvalues)[:, None]
+    for batch in voxel_batches(n_voxels, 3 * (X.shape[0] + signal_grid.size) * 8, voxel_batch_size):
+        centred, mean = centre(y[:, batch])
         z = parts.u.T @ centred
-        projected[:, batch] = z
-        probability[:, batch], variance[:, batch] = grid_evidence(z, centred, eigenvalues, signal_grid)
-        coef[batch] = coefficients(parts, back * (shrinkage @ probability[:, batch]) * z)
-        intercept[batch] = mean - coef[batch] @ parts.mean
+        weight, spread = grid_evidence(z, centred, eigenvalues, signal_grid)
+        weights = coefficients(parts, back * (shrinkage @ weight) * z)
+        coef[batch], intercept[batch] = weights, mean - weights @ parts.mean
+        projected[:, batch], probability[:, batch], variance[:, batch] = z, weight, spread
     posterior = EvidencePosterior(
-        mean=parts.mean,
-        basis=parts.vt,
+        mean=parts.mean.astype(dtype),
+        basis=parts.vt.astype(dtype),
         scale=np.asarray(scale, dtype=np.float64),
         eigenvalues=eigenvalues,
         signal_grid=signal_grid,

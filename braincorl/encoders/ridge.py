@@ -77,10 +77,7 @@ class RidgeEncoder(LinearEncoder):
         solution = solve_ridge(features, responses, self._grid(), self._folds(features.shape[0]), self.voxel_batch_size)
         self.coef_, self.intercept_ = solution.coef, solution.intercept
         self.alpha_, self.noise_variance_ = solution.alpha, solution.noise_variance
-        variance = responses.var(axis=0)
-        self.cv_r2_ = np.full_like(solution.cv_error, np.nan)
-        np.divide(solution.cv_error, variance, out=self.cv_r2_, where=variance > 0)
-        self.cv_r2_ = 1 - self.cv_r2_
+        self.cv_r2_ = solution.cv_r2
         return self
 
     def _grid(self) -> npt.NDArray[np.float64] | None:
@@ -96,8 +93,8 @@ class RidgeEncoder(LinearEncoder):
     def _folds(self, n_images: int) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]] | None:
         if self.cv == "loo":
             return None
-        if not isinstance(self.cv, int) or not self.cv >= 2:
+        if not isinstance(self.cv, int | np.integer) or not self.cv >= 2:
             raise InputError(f"cv must be 'loo' or a number of folds of at least 2, but is {self.cv!r}.")
         if self.cv > n_images // 2:
             return None  # folds of one image are leave-one-out; of one or two, too few to tell them from it
-        return list(KFold(self.cv).split(np.empty((n_images, 1))))
+        return list(KFold(int(self.cv)).split(np.empty((n_images, 1))))

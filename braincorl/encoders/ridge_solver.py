@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.encoders.decomposition import Decomposition, coefficients, decompose, voxel_batches
+from braincorl.encoders.decomposition import Decomposition, centre, coefficients, decompose, voxel_batches
 from braincorl.validation import FloatArray
 
 Folds = Iterable[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]
@@ -38,8 +38,8 @@ class RidgeSolution:
         Intercepts (v,).
     alpha
         Chosen regularisation (v,).
-    cv_error
-        Mean squared error of the left-out responses at the chosen `alpha` (v,).
+    cv_r2
+        R² of the left-out responses at the chosen `alpha` (v,); NaN for constant voxels.
     noise_variance
         Residual sum of squares over residual degrees of freedom (v,).
     """
@@ -47,7 +47,7 @@ class RidgeSolution:
     coef: FloatArray
     intercept: FloatArray
     alpha: FloatArray
-    cv_error: FloatArray
+    cv_r2: FloatArray
     noise_variance: FloatArray
 
 
@@ -101,16 +101,20 @@ def solve_ridge(
     parts = None if folds is None else [(train, test, decompose(X[train])) for train, test in folds]
     n_images, n_voxels, n_features = X.shape[0], y.shape[1], X.shape[1]
     coef = np.empty((n_voxels, n_features), X.dtype)
-    intercept, alpha, error, noise = (np.empty(n_voxels, X.dtype) for _ in range(4))
-    for batch in voxel_batches(n_voxels, 4 * n_images * X.itemsize, voxel_batch_size):
-        mean = y[:, batch].mean(axis=0)
-        centred = y[:, batch] - mean
+    intercept, alpha, cv_r2, noise = (np.empty(n_voxels, X.dtype) for _ in range(4))
+    # In float64 whatever the type of the data: errors at neighbouring α differ little, and rounding must not choose.
+    for batch in voxel_batches(n_voxels, 4 * n_images * 8, voxel_batch_size):
+        centred, mean = centre(y[:, batch])
         errors = loo_errors(whole, centred, grid) if parts is None else _fold_errors(parts, X, centred, grid)
         best = errors.argmin(axis=0)
-        alpha[batch], error[batch] = grid[best], errors.min(axis=0)
-        coef[batch], noise[batch] = _refit(whole, centred, grid[best].astype(X.dtype))
-        intercept[batch] = mean - coef[batch] @ whole.mean
-    return RidgeSolution(coef, intercept, alpha, error, noise)
+        alpha[batch] = grid[best]
+        variance = centred.var(axis=0)
+        with np.errstate(invalid="ignore"):  # 0 / 0 is the NaN that constant voxels get
+            cv_r2[batch] = 1.0 - errors.min(axis=0) / variance
+        weights, noise[batch] = _refit(whole, centred, grid[best])
+        coef[batch] = weights
+        intercept[batch] = mean - weights @ whole.mean
+    return RidgeSolution(coef, intercept, alpha, cv_r2, noise)
 
 
 def loo_errors(decomposition: Decomposition, y: FloatArray, alphas: npt.NDArray[np.float64]) -> FloatArray:
@@ -139,9 +143,9 @@ def loo_errors(decomposition: Decomposition, y: FloatArray, alphas: npt.NDArray[
     diagonal_outside = 0.0 if saturated else np.maximum(1.0 - 1.0 / n_images - (u**2).sum(axis=1), 0.0)
     errors = np.empty((alphas.size, y.shape[1]), y.dtype)
     for row, alpha in enumerate(alphas):
-        shrunk = (alpha / (s**2 + alpha)).astype(y.dtype)
+        shrunk = alpha / (s**2 + alpha)
         diagonal = diagonal_outside + (u**2) @ shrunk
-        scale = (1.0 / np.maximum(diagonal, np.finfo(y.dtype).tiny))[:, None].astype(y.dtype)
+        scale = (1.0 / np.maximum(diagonal, np.finfo(y.dtype).tiny))[:, None]
         left_out = (u * shrunk * scale) @ projected
         if not saturated:
             left_out += outside * scale
@@ -164,7 +168,7 @@ def _fold_errors(
         target = y[test] - mean
         coordinates = (X[test] - fold.mean) @ fold.vt.T
         for row, alpha in enumerate(alphas):
-            shrinkage = (fold.s / (fold.s**2 + alpha)).astype(y.dtype)
+            shrinkage = fold.s / (fold.s**2 + alpha)
             residual = target - (coordinates * shrinkage) @ projected
             errors[row] += np.einsum("nv,nv->v", residual, residual) / n_left_out
     return errors
@@ -174,7 +178,6 @@ def _refit(decomposition: Decomposition, y: FloatArray, alpha: FloatArray) -> tu
     """Weights (v, p) and noise variances (v,) at each voxel's own α."""
     s2 = (decomposition.s**2)[:, None]
     projected = decomposition.u.T @ y
-    # (k, v); the largest α may overflow float32 when squared, so the ratio is taken as 1 / (1 + s²/α).
     kept = s2 / (s2 + alpha)
     coef = coefficients(decomposition, kept / decomposition.s[:, None] * projected)
     inside = ((1.0 - kept) * projected) ** 2

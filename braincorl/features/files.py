@@ -119,7 +119,7 @@ def read_names(path: str | Path) -> list[str]:
         If it cannot be read as text or holds no name.
     """
     try:
-        names = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+        names = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as a text file of one name per line: {error}.") from error
     if not names:
