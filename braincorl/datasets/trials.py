@@ -115,7 +115,13 @@ def match_trials(
             f"{len(trials)} trials tables for {len(betas)} betas files: pass one table per file, in order, "
             "or one for all."
         )
-    return [_with_session(part, file) for part, file in zip(parts, betas, strict=True)]
+    named = [_session_in_name(file) for file in betas]
+    for part, file, session in zip(parts, betas, named, strict=True):
+        _check_order(part, file, session, named)
+    return [
+        TrialsTable(part.images, np.full(len(part), session)) if session and not (part.sessions != "").any() else part
+        for part, session in zip(parts, named, strict=True)
+    ]
 
 
 def _column(rows: list[list[str]], header: list[str], name: str) -> npt.NDArray[np.str_]:
@@ -135,21 +141,20 @@ def _check_rows(n_rows: int, n_volumes: int, table: str, file: str) -> None:
         )
 
 
-def _with_session(table: TrialsTable, file: Path) -> TrialsTable:
-    """Take the session from a file's name where the table states none, and refuse two that contradict each other."""
+def _session_in_name(file: Path) -> str:
     entity = re.search(r"(?:^|_)ses-([A-Za-z0-9]+)", file.name)
-    if entity is None:
-        return table
-    named, stated = entity.group(1), table.sessions[table.sessions != ""]
-    if stated.size == 0:
-        return TrialsTable(table.images, np.full(len(table), named))
-    other = [session for session in stated if _plain(session) != _plain(named)]
-    if other:
-        raise InputError(
-            f"the trials table says session '{other[0]}' for volumes of {file}, whose name says '{named}': pass the "
-            "betas files in the order of the table (a shell sorts ses-10 before ses-2)."
-        )
-    return table
+    return entity.group(1) if entity else ""
+
+
+def _check_order(table: TrialsTable, file: Path, session: str, named: Sequence[str]) -> None:
+    """Refuse a table that states, for the volumes of one file, the session that another file is named after."""
+    others = {_plain(name) for name in named if _plain(name) != _plain(session)} - {""}
+    for stated in np.unique(table.sessions):
+        if _plain(str(stated)) in others:
+            raise InputError(
+                f"the trials table says session '{stated}' for volumes of {file}: pass the betas files in the order of "
+                "the table (a shell sorts ses-10 before ses-2)."
+            )
 
 
 def _plain(session: str) -> str:

@@ -123,6 +123,7 @@ CASES = {
     "an abbreviated option": (lambda i, f: {"encod": "ridge"}, "unrecognized arguments"),
     "an unknown encoder": (lambda i, f: {"encoder": "lasso"}, "invalid choice: 'lasso'"),
     "a number that is none": (lambda i, f: {"n-context": "ten"}, "invalid int value: 'ten'"),
+    "a seed below zero": (lambda i, f: {"random-state": -1}, "whole number of at least 0"),
     "a forgotten option": (lambda i, f: {"trials": None}, "required: --trials"),
 }  # fmt: skip
 
@@ -152,6 +153,18 @@ def test_an_existing_folder_is_kept(inputs, braincorl, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
     assert braincorl("fit", *inputs.arguments(), "--output-dir", tmp_path / "notes.txt").status == 2
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_inputs_inside_the_output_folder_are_kept(inputs, braincorl, tmp_path):
+    out = tmp_path / "f"
+    assert braincorl("fit", *inputs.arguments(), "--output-dir", out).status == 0
+    shutil.copy(inputs.features, out / "features.npz")
+    changed = inputs.arguments(features=out / "features.npz")
+    assert braincorl("fit", *changed, "--output-dir", out, "--overwrite").status == 2
+    assert (out / "features.npz").is_file()
+    result = braincorl("predict", out, "--features", inputs.features, "--output-dir", out, "--overwrite")
+    assert "holds a fit, not a prediction" in result.err
+    assert (out / "encoder.safetensors").is_file()
 
 
 def test_an_earlier_result_is_kept_unless_told(inputs, braincorl, tmp_path):
@@ -215,6 +228,8 @@ DAMAGE = {
     "another program's file": (lambda d: text(d, "encoder.safetensors", "x" * 100), "not a readable safetensors"),
     "a space of another kind": (
         lambda d: shutil.copy(d / "encoder.safetensors", d / "space.safetensors"), "not a braincorl-space/1 file"),
+    "no list of the context": (lambda d: (d / "context.txt").unlink(), "holds no context.txt"),
+    "settings of another program": (lambda d: text(d, "config.json", "{}"), "config.json lacks"),
     "broken settings": (lambda d: text(d, "config.json", "{"), "not valid JSON"),
 }  # fmt: skip
 

@@ -76,7 +76,7 @@ def test_z_scoring_is_within_session(person):
 
 
 def test_one_table_for_all_files_and_a_session_column(person):
-    rows = [f"{name}\t{session}" for session, names in enumerate(person.images) for name in names]
+    rows = [f"{name}\t{session}" for session, names in enumerate(person.images, start=1) for name in names]
     table = person.folder / "all.tsv"
     table.write_text("image\tsession\n" + "\n".join(rows) + "\n\n")
     both = load_subject(person.betas, table, person.folder / "mask.nii.gz", zscore="session")
@@ -181,6 +181,58 @@ def test_regions_from_masks_atlases_and_names(person):
     np.testing.assert_array_equal(rois["early"], atlas[person.mask] == 1)
 
 
+def test_sessions_in_another_order_than_the_table_are_refused(person):
+    """A shell lists ses-10 before ses-2; a table for all files would then name the wrong images."""
+    rows = [f"{name}\tses-0{session}" for session, names in enumerate(person.images, start=1) for name in names]
+    table = write_text(person.folder / "all.tsv", "image\tsession\n" + "\n".join(rows))
+    load_subject(person.betas, table, person.folder / "mask.nii.gz")
+    with pytest.raises(InputError, match="in the order of the table"):
+        load_subject(person.betas[::-1], table, person.folder / "mask.nii.gz")
+    dated = write_text(person.folder / "dated.tsv", table.read_text().replace("ses-0", "2026-11-"))
+    assert load_subject(person.betas, dated, person.folder / "mask.nii.gz", zscore="session").n_images == 6
+
+
+def test_blank_sessions_count_as_unknown(person):
+    for table, names in zip(person.tables, person.images, strict=True):
+        write_text(table, "image\tsession\n" + "\n".join(f"{name}\tn/a" for name in names))
+    np.testing.assert_array_equal(person.load(zscore="session").responses, person_of_names(person).responses)
+
+
+def person_of_names(person):
+    for table, names in zip(person.tables, person.images, strict=True):
+        write_text(table, "image\n" + "\n".join(names))
+    return person.load(zscore="session")
+
+
+def test_a_blank_line_in_a_table_of_one_column_is_a_volume_without_an_image(person):
+    write_text(person.tables[1], "image\n" + "\n".join(name if name != "n/a" else "" for name in person.images[1]))
+    write_text(person.tables[0], "image\n" + "\n".join(person.images[0]))
+    np.testing.assert_allclose(person.load().responses, list(person.expected().values()), rtol=1e-5)
+
+
+@pytest.mark.parametrize("baseline", [0.0, 1e4])
+def test_a_large_baseline_changes_no_ceiling_and_hides_no_constant_voxel(tmp_path, rng, baseline):
+    """Images of three, one, one and two trials: the mean of equal numbers must stay equal to them."""
+    names = np.array([f"img{i}" for i in range(60)])[np.arange(60).repeat(np.arange(60) % 3 + 1)]
+    signal = rng.standard_normal((60, 50))[np.arange(60).repeat(np.arange(60) % 3 + 1)]
+    trials = (baseline + signal + rng.standard_normal(signal.shape)).astype("f4")
+    trials[:, :20] = rng.standard_normal(20).astype("f4") + 0.1 + baseline
+    np.save(tmp_path / "betas.npy", trials)
+    (tmp_path / "trials.tsv").write_text("image\n" + "\n".join(names))
+    subject = load_subject(tmp_path / "betas.npy", tmp_path / "trials.tsv")
+    np.testing.assert_array_equal(subject.space.included, np.arange(50) >= 20)
+    np.testing.assert_allclose(subject.ncsnr, estimate_ncsnr(trials[:, 20:], names), atol=2e-3)
+
+
+def test_parts_of_a_region_that_share_a_name_are_one_region(person):
+    atlas = np.zeros(SHAPE, dtype=np.int16)
+    atlas[1], atlas[3] = 1, 2
+    nib.save(nib.Nifti1Image(atlas, AFFINE), person.folder / "floc.nii.gz")
+    (person.folder / "floc.tsv").write_text("index\tname\n1\tFFA\n2\tFFA\n")
+    rois = person.load(rois=person.folder / "floc.nii.gz").rois
+    assert {name: members.sum() for name, members in rois.items()} == {"FFA": 16}
+
+
 def write_text(path, text="sub-01 is a fine person\n"):
     path.write_text(text)
     return path
@@ -209,6 +261,19 @@ BAD_INPUTS = {
         lambda p: {"mask": other_grid(p, "m.nii.gz", (5, 6, 5))}, InputError, "5 x 6 x 4 voxels but the mask"),
     "mask with another affine": (
         lambda p: {"mask": other_grid(p, "m.nii.gz", affine=SHIFTED)}, InputError, "up to 2 mm apart"),
+    "mask with two axes swapped": (
+        lambda p: {"mask": other_grid(p, "m.nii.gz", affine=AFFINE[[1, 0, 2, 3]])},
+        InputError,
+        "different affines",
+    ),
+    "a complex image": (lambda p: {"betas": _complex(p)}, FileFormatError, "expected real numbers"),
+    "a region called all": (lambda p: {"rois": other_grid(p, "all.nii.gz")}, InputError, "use for all voxels"),
+    "two columns of one name": (
+        lambda p: {"trials": write_text(p.tables[0], "image\timage\na\tb\n")},
+        InputError,
+        "a name of its own",
+    ),
+    "an ncsnr map of another brain": (lambda p: {"ncsnr": _nan(p)}, InputError, "no finite value"),
     "empty mask": (lambda p: {"mask": other_grid(p, "m.nii.gz", value=0)}, InputError, "empty mask"),
     "a mask with several volumes": (
         lambda p: {"mask": other_grid(p, "m.nii.gz", (*SHAPE, 2))}, InputError, "expected one 3-D volume"),
@@ -270,6 +335,16 @@ def _array(p):
 def _pickled(p):
     np.save(p.folder / "a.npy", np.array([{"run": "me"}], dtype=object), allow_pickle=True)
     return p.folder / "a.npy"
+
+
+def _complex(p):
+    nib.save(nib.Nifti1Image(np.ones((*SHAPE, 5), dtype=np.complex64), AFFINE), p.folder / "c.nii.gz")
+    return p.folder / "c.nii.gz"
+
+
+def _nan(p):
+    nib.save(nib.Nifti1Image(np.full(SHAPE, np.nan, "f4"), AFFINE), p.folder / "n.nii.gz")
+    return p.folder / "n.nii.gz"
 
 
 def _negative(p):

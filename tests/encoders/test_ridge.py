@@ -122,6 +122,27 @@ def test_constant_features_predict_the_mean(rng, cls):
     np.testing.assert_allclose(cls().fit(np.full((6, 4), 0.1), y).predict(np.ones((2, 4))), [y.mean(axis=0)] * 2)
 
 
+def test_rounding_chooses_no_alpha(rng):
+    """In float32, where errors at neighbouring α differ by less than their rounding."""
+    X, y = rng.standard_normal((40, 64)).astype("f4"), rng.standard_normal((40, 500)).astype("f4")
+    whole = RidgeEncoder().fit(X, y)
+    order = rng.permutation(40)
+    np.testing.assert_array_equal(RidgeEncoder(voxel_batch_size=1).fit(X, y).alpha_, whole.alpha_)
+    np.testing.assert_array_equal(RidgeEncoder().fit(X[order], y[order]).alpha_, whole.alpha_)
+
+
+@pytest.mark.parametrize("cls", [RidgeEncoder, BayesianRidgeEncoder])
+def test_large_baselines_and_large_constant_features_cost_nothing(rng, cls):
+    X = rng.standard_normal((60, 30)).astype("f4")
+    y = (X @ rng.standard_normal((30, 20)) + rng.standard_normal((60, 20))).astype("f4")
+    plain = cls().fit(X, y).predict(X)
+    shifted = cls().fit(np.c_[X, np.full(60, 1e5, "f4")], y + np.float32(1e4))
+    np.testing.assert_allclose(shifted.predict(np.c_[X, np.full(60, 1e5, "f4")]) - 1e4, plain, atol=0.02)
+    constant = cls().fit(X, np.full((60, 50), 0.1, "f4") * np.arange(1, 51, dtype="f4"))
+    assert np.abs(constant.coef_).max() == 0.0
+    assert np.isnan(constant.cv_r2_).all() if cls is RidgeEncoder else (constant.signal_fraction_ == 0).all()
+
+
 def test_pure_noise_is_shrunk_to_the_mean(rng):
     X, y = rng.standard_normal((50, 10)), rng.standard_normal((50, 200))
     solution = solve_ridge(X, y)
