@@ -19,6 +19,10 @@ PROVENANCE = {
     "backbone": "timm:resnet18",
     "normalized": False,
     "n_features": 512,
+    "preprocessing": "RGB over #ffffff; torchvision: interpolation bilinear; mean 0.485,0.456,0.406; resize squash; "
+    "size 224; std 0.229,0.224,0.225",
+    "layer": "output",
+    "pooling": "auto",
     "network": "torchvision ResNet-18, IMAGENET1K_V1 (timm: resnet18.tv_in1k), output of the global average pool",
     "images": "squashed to 224 x 224, ImageNet mean and standard deviation",
     "people": "BOLD5000 subjects 1 and 2, voxelwise weights as published by img2fmri (MIT)",
