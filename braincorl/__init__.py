@@ -10,13 +10,25 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "BayesianRidgeEncoder": "braincorl.encoders",
+    "InContextEncoder": "braincorl.encoders",
     "RidgeEncoder": "braincorl.encoders",
+    "convert_reference_checkpoint": "braincorl.checkpoint",
+    "load_checkpoint": "braincorl.checkpoint",
     "load_encoder": "braincorl.encoders",
     "load_subject": "braincorl.datasets",
     "simulate_people": "braincorl.datasets",
 }
 
-__all__ = ["BayesianRidgeEncoder", "RidgeEncoder", "load_encoder", "load_subject", "simulate_people"]
+__all__ = [
+    "BayesianRidgeEncoder",
+    "InContextEncoder",
+    "RidgeEncoder",
+    "convert_reference_checkpoint",
+    "load_checkpoint",
+    "load_encoder",
+    "load_subject",
+    "simulate_people",
+]
 
 
 def __getattr__(name: str) -> Any:

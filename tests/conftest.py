@@ -27,3 +27,30 @@ def real_data():
     if not folder.is_dir():
         pytest.skip(f"the real data are not at {folder} (set BRAINCORL_SHARED to their folder)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_network():
+    """A network of the published architecture with 20 channels, in float64."""
+    from published import TINY, make_network
+
+    return make_network(TINY)
+
+
+@pytest.fixture
+def tiny_context():
+    """Features (9, 6) and responses (5 voxels, 9)."""
+    from published import TINY, make_context
+
+    return make_context(TINY.n_features, n_context=9, n_voxels=5)
+
+
+@pytest.fixture(scope="session")
+def published():
+    """Golden outputs of the published network, which stay outside the repository."""
+    folder = Path(os.environ.get("BRAINCORL_SHARED", ROOT.parent / "shared")) / "reference"
+    if not (folder / "golden.npz").is_file():
+        pytest.skip(f"the golden outputs of the published network are not at {folder} (set BRAINCORL_SHARED)")
+    from published import Published
+
+    return Published(folder)

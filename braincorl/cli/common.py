@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from braincorl.datasets import Grid, SubjectData, VoxelSpace, load_subject
 from braincorl.encoders import BayesianRidgeEncoder, LinearEncoder, RidgeEncoder
+from braincorl.errors import InputError
 from braincorl.features import FeatureTable, load_features
 from braincorl.files import Progress
 
@@ -21,6 +22,8 @@ ENCODERS: dict[str, Callable[[], LinearEncoder]] = {
     "ridge": RidgeEncoder,
     "bayesian-ridge": BayesianRidgeEncoder,
 }
+
+NETWORK_ENCODER = "in-context"
 
 
 def add_verb(
@@ -32,6 +35,50 @@ def add_verb(
     )
     parser.add_argument("--quiet", action="store_true", help="show errors only")
     return parser
+
+
+def add_encoder_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--encoder`, and the options of the encoder that is a network."""
+    parser.add_argument(
+        "--encoder",
+        choices=(*ENCODERS, NETWORK_ENCODER),
+        default="bayesian-ridge",
+        help="in-context is the published network, and needs --checkpoint (default: bayesian-ridge)",
+    )
+    network = parser.add_argument_group(f"options of --encoder {NETWORK_ENCODER}")
+    network.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="network: the authors' file, or one of braincorl convert"
+    )
+    network.add_argument("--device", metavar="NAME", help="auto (a GPU if there is one), cpu, cuda, … (default: auto)")
+    network.add_argument(
+        "--precision",
+        choices=("auto", "float32", "bfloat16", "float64"),
+        help="of large products; auto is bfloat16 where the device multiplies it natively (default: auto)",
+    )
+
+
+def make_encoder(options: argparse.Namespace) -> LinearEncoder:
+    """Make the encoder that the options choose, not fitted yet."""
+    network = {name: getattr(options, name) for name in ("checkpoint", "device", "precision")}
+    given = {name: value for name, value in network.items() if value is not None}
+    if options.encoder != NETWORK_ENCODER:
+        if given:
+            raise InputError(
+                f"--{next(iter(given))} is an option of --encoder {NETWORK_ENCODER}, but the encoder is "
+                f"{options.encoder}: pass --encoder {NETWORK_ENCODER}, or leave the option out."
+            )
+        return ENCODERS[options.encoder]()
+    if options.checkpoint is None:
+        raise InputError(
+            f"--encoder {NETWORK_ENCODER} needs --checkpoint FILE: the authors' checkpoint of the published network, "
+            f"or what braincorl convert made from it."
+        )
+    if not options.checkpoint.is_file():
+        raise InputError(f"--checkpoint {options.checkpoint} does not exist or is not a file.")
+    from braincorl.encoders import InContextEncoder  # PyTorch takes seconds to import
+
+    encoder: LinearEncoder = InContextEncoder(**given)
+    return encoder
 
 
 def add_features_options(parser: argparse.ArgumentParser) -> None:

@@ -13,10 +13,12 @@ import numpy.typing as npt
 from braincorl.analysis.fit_directory import encoder_maps, write_fit, write_maps
 from braincorl.analysis.scores import Scores, score_encoder, summarize_rois
 from braincorl.cli.common import (
-    ENCODERS,
     add_data_options,
+    add_encoder_options,
     add_output_options,
     add_verb,
+    make_encoder,
+    progress_bar,
     read_features,
     read_responses,
 )
@@ -54,7 +56,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         default="none",
         help="session: scale each voxel to mean 0, sd 1 over the trials of each session (default: none)",
     )
-    parser.add_argument("--encoder", choices=tuple(ENCODERS), default="bayesian-ridge", help="default: bayesian-ridge")
+    add_encoder_options(parser)
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument(
         "--context", type=Path, metavar="TXT", help="images to fit on, one name per line; others are scored"
@@ -68,6 +70,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(options: argparse.Namespace) -> None:
     """Fit, score what was left out, and write everything at once."""
     check_destination(options.output_dir, overwrite=options.overwrite)
+    encoder = make_encoder(options)
     table = read_features(options)
     subject = read_responses(options, table, options.mask, options.zscore, options.rois)
     context = choose_context(options, subject.image_ids)
@@ -75,7 +78,7 @@ def run(options: argparse.Namespace) -> None:
     features = table.features[table.rows(context)]
     pool = table.features[~np.isin(table.image_ids, left_out)]
     responses = subject.select_images(context).responses
-    encoder, seconds = fit_encoder(ENCODERS[options.encoder](), features, responses, pool)
+    encoder, seconds = fit_encoder(encoder, features, responses, pool)
     maps: dict[str, npt.NDArray[Any]] = dict(encoder_maps(encoder))
     scores: Scores = {}
     if left_out.size >= 2:
@@ -85,7 +88,8 @@ def run(options: argparse.Namespace) -> None:
         maps["noiseceiling"] = ceiling
     with staged_directory(options.output_dir, overwrite=options.overwrite) as folder:
         config = _config(options, table, subject, context, left_out)
-        write_fit(folder, encoder, subject.space, subject.rois, config, context, {"features": dict(table.provenance)})
+        provenance = {**getattr(encoder, "provenance_", {}), "features": dict(table.provenance)}
+        write_fit(folder, encoder, subject.space, subject.rois, config, context, provenance)
         write_maps(folder, config["prefix"], maps | scores, subject.space, options.outside)
         if scores:
             summarize_rois(scores, subject.rois).to_csv(folder / "scores.tsv", sep="\t", index=False, na_rep="n/a")
@@ -123,10 +127,11 @@ def fit_encoder(
     """
     start = time.perf_counter()
     responses = responses.astype(features.dtype, copy=False)
-    if encoder.uses_pool:
-        encoder.fit(features, responses, X_pool=pool)
-    else:
-        encoder.fit(features, responses)
+    with progress_bar("fitting voxels") as progress:
+        arguments: dict[str, Any] = {"X_pool": pool} if encoder.uses_pool else {}
+        if encoder.reports_progress:
+            arguments["progress"] = progress
+        encoder.fit(features, responses, **arguments)
     return encoder, time.perf_counter() - start
 
 
@@ -176,6 +181,7 @@ def _config(
         "subject": subject.name,
         "prefix": bids_prefix(options.betas[0], subject.name),
         "encoder": options.encoder,
+        "checkpoint": None if options.checkpoint is None else str(options.checkpoint),
         "zscore": options.zscore,
         "features": str(options.features),
         "features_provenance": dict(table.provenance),

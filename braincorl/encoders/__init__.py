@@ -1,13 +1,30 @@
-"""Voxelwise encoders with scikit-learn's interface: `fit(X, y)`, `predict(X)`, `score(X, y)`, `save`, `load`."""
+"""Voxelwise encoders with scikit-learn's interface: `fit(X, y)`, `predict(X)`, `score(X, y)`, `save`, `load`.
 
+`InContextEncoder` needs PyTorch, so it is imported on first use.
+"""
+
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from braincorl.encoders.base import LinearEncoder, saved_class
 from braincorl.encoders.bayesian_ridge import BayesianRidgeEncoder
 from braincorl.encoders.ridge import RidgeEncoder
 from braincorl.errors import FileFormatError
 
-__all__ = ["BayesianRidgeEncoder", "LinearEncoder", "RidgeEncoder", "load_encoder"]
+__all__ = ["BayesianRidgeEncoder", "InContextEncoder", "LinearEncoder", "RidgeEncoder", "load_encoder"]
+
+_HOMES = {
+    "BayesianRidgeEncoder": "braincorl.encoders.bayesian_ridge",
+    "InContextEncoder": "braincorl.encoders.in_context",
+    "RidgeEncoder": "braincorl.encoders.ridge",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "InContextEncoder":
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'braincorl.encoders' has no attribute {name!r}")
 
 
 def load_encoder(path: str | Path) -> LinearEncoder:
@@ -30,7 +47,7 @@ def load_encoder(path: str | Path) -> LinearEncoder:
         If it is damaged, altered, or no encoder of this version.
     """
     name = saved_class(path)
-    classes = {cls.__name__: cls for cls in (BayesianRidgeEncoder, RidgeEncoder)}
-    if name not in classes:
+    if name not in _HOMES:
         raise FileFormatError(f"{path} holds a {name}, which this version of braincorl does not know: update it.")
-    return classes[name].load(path)
+    encoder: LinearEncoder = getattr(import_module(_HOMES[name]), name).load(path)
+    return encoder

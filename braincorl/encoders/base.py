@@ -41,6 +41,8 @@ class LinearEncoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     # Whether `fit` takes X_pool: features of any images, from which the feature space's scale is learned.
     uses_pool: ClassVar[bool] = False
+    # Whether `fit` takes progress: a function that is told (voxels done, voxels).
+    reports_progress: ClassVar[bool] = False
 
     coef_: FloatArray
     intercept_: FloatArray

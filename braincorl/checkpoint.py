@@ -1,0 +1,222 @@
+"""Checkpoints: the authors' files made safe and checkable, and networks read back from them.
+
+The authors publish Python pickles in two shapes, a bare state dict and a Lightning file. They are read with PyTorch's
+restricted unpickler alone, which builds tensors and plain containers and runs nothing. `convert_reference_checkpoint`
+writes their tensors to a safetensors file with a checksum, the network's sizes, its backbone, and the hash of the file
+they came from. `load_checkpoint` reads either kind, strictly: every published name, in its shape, and nothing more.
+"""
+
+import hashlib
+import logging
+import pickle
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from braincorl.errors import FileFormatError, InputError
+from braincorl.models import ReferenceConfig, ReferenceTransformer
+from braincorl.tensorfile import read_tensors, write_tensors
+
+logger = logging.getLogger(__name__)
+
+KIND = "braincorl-checkpoint/1"
+ARCHITECTURE = "reference"
+BACKBONES = {(512, 560): "CLIP ViT-B/16", (768, 800): "DINO", (1152, 1200): "SigLIP"}  # (E, D) of the published sizes
+MARKER = "cls_token"  # a name that no other part of a Lightning module has; what stands before it is the prefix
+
+
+def convert_reference_checkpoint(path: str | Path, output: str | Path) -> dict[str, Any]:
+    """Turn the authors' checkpoint into a safetensors file.
+
+    Parameters
+    ----------
+    path
+        The authors' file: a state dict, or a Lightning checkpoint with one under `state_dict`, its names possibly
+        prefixed.
+    output
+        Destination, by convention ending in `.safetensors`.
+
+    Returns
+    -------
+    dict
+        The header that was written: `architecture`, `config` (sizes), `backbone`, `inputs` (what the network expects),
+        `source` (name and SHA-256 of the authors' file).
+
+    Raises
+    ------
+    InputError
+        If `path` does not exist, or is `output`.
+    FileFormatError
+        If the file is damaged, holds anything but tensors and plain values, or another network.
+    OutputError
+        If `output` cannot be written.
+    """
+    path, output = Path(path), Path(output)
+    if output.exists() and path.exists() and output.samefile(path):
+        raise InputError(f"{output} is the file to convert: choose another name for the result.")
+    if _is_safetensors(path):
+        raise FileFormatError(f"{path} is a safetensors file, not a checkpoint of the authors: load it as it is.")
+    state, header = _read_reference(path)
+    write_tensors(output, KIND, {name: tensor.numpy() for name, tensor in state.items()}, header)
+    return header
+
+
+def load_checkpoint(path: str | Path) -> ReferenceTransformer:
+    """Read a network.
+
+    Parameters
+    ----------
+    path
+        A file that `convert_reference_checkpoint` wrote, or the authors' own.
+
+    Returns
+    -------
+    ReferenceTransformer
+        On the processor, in the precision of the file, not requiring gradients.
+
+    Raises
+    ------
+    InputError
+        If the file does not exist.
+    FileFormatError
+        If it is damaged, altered, unsafe to read, or no such network.
+    """
+    return read_checkpoint(path)[0]
+
+
+def read_checkpoint(path: str | Path) -> tuple[ReferenceTransformer, dict[str, Any]]:
+    """Read a network and the header that describes it; see `load_checkpoint` and `convert_reference_checkpoint`."""
+    path = Path(path)
+    if not _is_safetensors(path):
+        state, header = _read_reference(path)
+        return _build(ReferenceConfig(**header["config"]), state), header
+    arrays, header = read_tensors(path, KIND)
+    if header.get("architecture") != ARCHITECTURE:
+        raise FileFormatError(
+            f"{path} holds a network of the kind {header.get('architecture')!r}, which this version cannot run: "
+            f"update braincorl."
+        )
+    try:
+        config = ReferenceConfig(**header["config"])
+    except (KeyError, TypeError, InputError) as error:
+        raise FileFormatError(f"{path} does not describe its network ({error}): convert it anew.") from error
+    state = {name: torch.tensor(array) for name, array in arrays.items()}
+    _check_names(path, config, state)
+    return _build(config, state), header
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file starts like safetensors: eight bytes of length, then JSON."""
+    if not path.is_file():
+        raise InputError(f"{path} does not exist or is not a file: pass the path of a checkpoint.")
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
+def _read_reference(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors under their published names, and the header, of the authors' file."""
+    state = _published_state(path, _unpickle(path))
+    config = _recognise(path, state)
+    _check_names(path, config, state)
+    header = {
+        "architecture": ARCHITECTURE,
+        "config": asdict(config),
+        "backbone": BACKBONES.get((config.n_features, config.width), "unknown"),
+        "inputs": {"features": "unit norm", "responses": "z-scored"},
+        "source": {"name": path.name, "sha256": _sha256(path)},
+    }
+    return state, header
+
+
+def _unpickle(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "weights_only" not in str(error).lower() and "weights only" not in str(error).lower():
+            raise _damaged(path, error) from error
+        raise FileFormatError(
+            f"{path} was not read: it holds more than tensors and plain values, and reading that could run code. "
+            f"If you trust its origin, save its state dict alone and convert that."
+        ) from error
+    except Exception as error:  # a damaged file makes the unpickler fail in any way
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> FileFormatError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return FileFormatError(f"{path} is not a readable PyTorch checkpoint ({reason}): get a new copy.")
+
+
+def _published_state(path: Path, content: Any) -> dict[str, Tensor]:
+    """Take the network's own tensors, without prefix, in one floating type."""
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
+        raise FileFormatError(
+            f"{path} holds a {type(content).__name__}, but a state dict (name -> tensor), or a Lightning checkpoint "
+            f"with one under 'state_dict', is expected."
+        )
+    prefixes = [name.removesuffix(MARKER) for name in content if name == MARKER or name.endswith("." + MARKER)]
+    if len(prefixes) != 1:
+        raise FileFormatError(
+            f"{path} holds {len(prefixes)} tensors named {MARKER!r} where the published network has one: "
+            f"it is a checkpoint of another model."
+        )
+    prefix = prefixes[0]
+    state = {name.removeprefix(prefix): value for name, value in content.items() if name.startswith(prefix)}
+    if len(state) < len(content):
+        logger.info("%s: left out %d entries outside %r", path, len(content) - len(state), prefix)
+    for name, tensor in state.items():
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+            raise FileFormatError(f"{path} holds no floating-point tensor under {name!r}: it is of another model.")
+        if not torch.isfinite(tensor).all():
+            raise FileFormatError(f"{path} holds NaN or infinity in {name!r}: it is damaged, get a new copy.")
+    wide = any(tensor.dtype == torch.float64 for tensor in state.values())
+    dtype = torch.float64 if wide else torch.float32
+    return {name: tensor.detach().to(dtype).contiguous() for name, tensor in state.items()}
+
+
+def _recognise(path: Path, state: Mapping[str, Tensor]) -> ReferenceConfig:
+    """Tell the sizes from the shapes. Heads leave no trace there; every published network has ten."""
+    try:
+        _, n_learned_tokens, width = state["cls_token"].shape
+        n_features = state["early_layers.0.bypass.weight"].shape[1] - 1
+        ffn_width = state["transformer.0.ffn.linear2.weight"].shape[1]
+        layers = {name.split(".")[1] for name in state if name.startswith("transformer.")}
+        return ReferenceConfig(n_features, width, len(layers), 10, ffn_width, n_learned_tokens)
+    except (KeyError, IndexError, ValueError) as error:
+        raise FileFormatError(
+            f"{path} is no checkpoint of the published network: its tensors have other names or shapes ({error})."
+        ) from error
+
+
+def _check_names(path: Path, config: ReferenceConfig, state: Mapping[str, Tensor]) -> None:
+    """Every name of the network in its shape, and no other name."""
+    with torch.device("meta"):
+        expected = {name: tuple(tensor.shape) for name, tensor in ReferenceTransformer(config).state_dict().items()}
+    problems = [f"{name} is missing" for name in expected if name not in state]
+    problems += [f"{name} is not part of the network" for name in state if name not in expected]
+    problems += [
+        f"{name} is {tuple(state[name].shape)} instead of {shape}"
+        for name, shape in expected.items()
+        if name in state and tuple(state[name].shape) != shape
+    ]
+    if problems:
+        others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise FileFormatError(f"{path} does not hold the published network: {problems[0]}{others}.")
+
+
+def _build(config: ReferenceConfig, state: Mapping[str, Tensor]) -> ReferenceTransformer:
+    with torch.device("meta"):
+        network = ReferenceTransformer(config)
+    network.load_state_dict(state, assign=True)
+    return network.eval().requires_grad_(False)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,6 @@
+"""Networks that map a context of images and responses to the weights of linear encoders."""
+
+from braincorl.models.engine import InferenceEngine
+from braincorl.models.reference import ReferenceConfig, ReferenceTransformer
+
+__all__ = ["InferenceEngine", "ReferenceConfig", "ReferenceTransformer"]
