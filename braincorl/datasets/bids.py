@@ -16,7 +16,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from braincorl.datasets.load import load_subject
+from braincorl.datasets.load import open_subject
+from braincorl.datasets.recording import Recording
 from braincorl.datasets.subject import SubjectData
 from braincorl.errors import InputError
 from braincorl.files import Progress, read_json
@@ -64,6 +65,26 @@ def load_bids(
     FileFormatError
         If a file is damaged.
     """
+    recording = open_bids(root, subject, task=task, space=space, desc=desc, mask=mask, zscore=zscore)
+    return recording.load(images, progress)
+
+
+def open_bids(
+    root: str | Path,
+    subject: str,
+    *,
+    task: str | None = None,
+    space: str | None = None,
+    desc: str | None = None,
+    mask: str | Path | None = None,
+    zscore: Literal["none", "session"] = "none",
+) -> Recording:
+    """Open a person of BIDS derivatives without reading the betas. Parameters and errors are those of `load_bids`.
+
+    Returns
+    -------
+    Recording
+    """
     root, label = Path(root), "sub-" + subject.removeprefix("sub-")
     check_description(root)
     if not (root / label).is_dir():
@@ -76,16 +97,14 @@ def load_bids(
     masks = [path for path in near if _is(path, "mask")]
     regions = [path for path in masks if "label" in entities(path)] + [path for path in near if _is(path, "dseg")]
     signal = [path for path in near if _is(path, "statmap") and entities(path).get("stat") == "ncsnr"]
-    return load_subject(
+    return open_subject(
         betas,
         [find_trials(path, files) for path in betas],
         mask or _one_mask([path for path in masks if "label" not in entities(path)]),
         rois=regions,
         zscore=zscore,
-        images=images,
         ncsnr=signal[0] if signal else None,
         name=label,
-        progress=progress,
     )
 
 

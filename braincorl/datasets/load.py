@@ -81,6 +81,26 @@ def load_subject(
     FileFormatError
         If a file is damaged.
     """
+    recording = open_subject(betas, trials, mask, rois=rois, zscore=zscore, ncsnr=ncsnr, name=name)
+    return recording.load(images, progress)
+
+
+def open_subject(
+    betas: Paths,
+    trials: Paths,
+    mask: str | Path | Grid | None = None,
+    *,
+    rois: Paths = (),
+    zscore: ZScore = "none",
+    ncsnr: str | Path | None = None,
+    name: str | None = None,
+) -> Recording:
+    """Open one person's files without reading the betas. Parameters and errors are those of `load_subject`.
+
+    Returns
+    -------
+    Recording
+    """
     beta_paths, trial_paths = _paths(betas, "betas"), _paths(trials, "trials")
     if zscore not in ("none", "session"):
         raise InputError(f"zscore must be 'none' or 'session', but is {zscore!r}.")
@@ -88,7 +108,7 @@ def load_subject(
     tables = match_trials(
         [read_trials(path) for path in trial_paths], trial_paths, beta_paths, [source.n_trials for source in sources]
     )
-    recording = Recording(
+    return Recording(
         name=name or subject_label(beta_paths[0]),
         sources=sources,
         tables=tables,
@@ -97,7 +117,6 @@ def load_subject(
         rois=read_rois(_paths(rois, "rois", empty=True), grid, sources[0].n_voxels),
         ncsnr=None if ncsnr is None else read_ncsnr(Path(ncsnr), grid),
     )
-    return recording.load(images, progress)
 
 
 def open_betas(paths: Sequence[Path], mask: str | Path | Grid | None) -> tuple[list[BetasSource], Grid | None]:
