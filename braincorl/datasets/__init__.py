@@ -5,6 +5,8 @@ from braincorl.datasets.bids import load_bids
 from braincorl.datasets.bold5000 import load_bold5000
 from braincorl.datasets.load import load_subject
 from braincorl.datasets.nsd import load_nsd, split_nsd
+from braincorl.datasets.prepared import prepare
+from braincorl.datasets.prepared_file import load_prepared
 from braincorl.datasets.recording import Recording
 from braincorl.datasets.simulation import simulate_people
 from braincorl.datasets.space import Surface, VoxelSpace
@@ -23,7 +25,9 @@ __all__ = [
     "load_bids",
     "load_bold5000",
     "load_nsd",
+    "load_prepared",
     "load_subject",
+    "prepare",
     "simulate_people",
     "split_nsd",
     "split_repeated",

@@ -122,6 +122,7 @@ class HemispheresBetas:
 
     def __init__(self, halves: tuple[ArrayBetas, ...], chosen: npt.NDArray[np.bool_]) -> None:
         self._halves, self._chosen = halves, chosen
+        self.paths = tuple(half.path for half in halves)
         self.path, self.n_trials, self.n_voxels = halves[0].path, halves[0].n_trials, int(chosen.sum())
 
     def chunks(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:

@@ -91,8 +91,8 @@ class Recording:
 
     @property
     def files(self) -> list[Path]:
-        """Betas files."""
-        return [source.path for source in self.sources]
+        """Betas files; two for a source of two hemispheres."""
+        return [path for source in self.sources for path in getattr(source, "paths", (source.path,))]
 
     def image_ids(self, images: Iterable[str] | None = None) -> npt.NDArray[np.str_]:
         """Distinct images in order of first appearance (n_images,), all or those among `images`.

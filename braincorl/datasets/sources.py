@@ -184,10 +184,10 @@ class SurfaceBetas:
 
     def __init__(self, left: str | Path, right: str | Path, surface: Surface) -> None:
         self.path = Path(left)
-        self._paths = (Path(left), Path(right))
+        self.paths = (Path(left), Path(right))
         self._chosen = (surface.left, surface.right)
         counts = []
-        for path, chosen in zip(self._paths, self._chosen, strict=True):
+        for path, chosen in zip(self.paths, self._chosen, strict=True):
             shape = _open_surface(path).shape
             if len(shape) not in (3, 4) or shape[0] != chosen.size:
                 raise InputError(f"{path} has shape {shape}, expected ({chosen.size}, 1, 1, trials).")
@@ -198,11 +198,11 @@ class SurfaceBetas:
 
     def chunks(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Yield (index of the first trial, responses (n, n_vertices)) in order."""
-        images = [_open_surface(path) for path in self._paths]
+        images = [_open_surface(path) for path in self.paths]
         step = max(1, CHUNK_BYTES // (8 * sum(chosen.size for chosen in self._chosen)))
         for start in range(0, self.n_trials, step):
             parts = []
-            for path, image, chosen in zip(self._paths, images, self._chosen, strict=True):
+            for path, image, chosen in zip(self.paths, images, self._chosen, strict=True):
                 try:
                     data = image.dataobj[..., start : start + step] if image.ndim == 4 else image.dataobj[..., None]
                 except (OSError, EOFError, ValueError) as error:

@@ -170,7 +170,7 @@ def test_demo_shows_every_encoder_and_says_that_it_is_a_simulation(braincorl, tm
 def test_help_says_shapes_and_files(braincorl, verb):
     result = braincorl(verb, "--help")
     assert result.status == 0
-    assert ("--output FILE" if verb == "convert" else "--output-dir DIR") in result.out
+    assert {"convert": "--output FILE", "data": "check"}.get(verb, "--output-dir DIR") in result.out
 
 
 def test_only_verbs_that_work_are_listed(braincorl):
