@@ -17,7 +17,7 @@ VERBS = {
     "fit": "fit a voxelwise encoder to one person's responses",
     "predict": "predict a fitted person's responses to images",
     "score": "score a fit on images that it has not seen",
-    "data": "check public data sets on disk",
+    "data": "check public data sets on disk, and prepare people of them",
     "convert": "convert the authors' checkpoint of the published network",
 }
 

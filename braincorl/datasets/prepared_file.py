@@ -7,7 +7,7 @@ regions/0, regions/1 … with their names; attributes kind, key, name, zscore, o
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -38,6 +38,12 @@ def read_key(path: Path) -> str | None:
     """
     with open_hdf5(path) as file:
         return str(file.attrs["key"]) if file.attrs.get("kind") == KIND else None
+
+
+def prepared_scaling(path: Path) -> Literal["none", "session"]:
+    """How the responses of a prepared file were scaled."""
+    with open_hdf5(path) as file:
+        return "session" if file.attrs["zscore"] else "none"
 
 
 def write_header(

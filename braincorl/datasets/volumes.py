@@ -66,7 +66,8 @@ def open_image(path: str | Path) -> Any:
         raise InputError(f"{path} does not exist or is not a file: pass a NIfTI image.")
     try:
         # The file stays open so that a compressed one is read once through, not from its start for every chunk.
-        image = nib.load(path, keep_file_open=True)
+        # Not mapped: mapped pages of many sessions would count as memory of this process.
+        image = nib.load(path, keep_file_open=True, mmap=False)
     except (ImageFileError, OSError, EOFError, zlib.error, ValueError) as error:
         raise FileFormatError(f"{path} is not a readable NIfTI image ({_first_line(error)}).") from error
     if not isinstance(image, nib.Nifti1Image):

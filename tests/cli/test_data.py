@@ -96,3 +96,52 @@ def test_other_folders_get_one_line(tmp_path, braincorl):
         assert result.status == 2
         assert words in result.err
         assert len(result.err.splitlines()) == 1
+
+
+def test_a_prepared_person_is_fitted_and_scored_without_further_files(nsd, braincorl, tmp_path):
+    import json
+
+    import numpy as np
+
+    from braincorl.datasets import load_nsd
+    from braincorl.features import FeatureTable, save_features
+
+    out = tmp_path / "person.h5"
+    prepare = ("data", "prepare", "nsd", nsd.root, "--subject", 1, "--sessions", "1-3", "--output", out)
+    result = braincorl(*prepare)
+    assert result.status == 0, result.err
+    assert "2250 trials" in result.out
+    assert braincorl(*prepare).status == 0
+    direct = load_nsd(nsd.root, 1, sessions=[1, 2, 3])
+    features = np.random.default_rng(0).standard_normal((direct.n_images, 8)).astype("f4")
+    save_features(tmp_path / "f.npz", FeatureTable(features, direct.image_ids, {}))
+    given = ("--features", tmp_path / "f.npz", "--betas", out)
+    result = braincorl("fit", *given, "--n-context", 50, "--output-dir", tmp_path / "fit")
+    assert result.status == 0, result.err
+    config = json.loads((tmp_path / "fit" / "config.json").read_text())
+    assert (config["zscore"], config["n_voxels"], config["n_context"]) == ("session", direct.n_voxels, 50)
+    result = braincorl("score", tmp_path / "fit", *given, "--output-dir", tmp_path / "scores")
+    assert result.status == 0, result.err
+    for extra in (("--mask", out), ("--trials", out)):
+        result = braincorl("fit", *given, *extra, "--output-dir", tmp_path / "no")
+        assert result.status == 2
+        assert f"leave out {extra[0]}" in result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("algonauts2023", "--subject", "1", "--zscore", "none"), "knows no --zscore"),
+        (("nsd", "--subject", "one"), "no list of numbers"),
+        (("nsd", "--subject", "9"), "must be 1 to 8"),
+        (("nsd", "--subject", "1", "--sessions", "50"), "must be among 1 to 40"),
+        (("nsd", "--subject", "1", "--sessions", "1", "--voxels", "V9"), "voxels names V9"),
+    ],
+)
+def test_mistakes_in_preparing_get_one_line(nsd, braincorl, tmp_path, arguments, words):
+    dataset, *rest = arguments
+    result = braincorl("data", "prepare", dataset, nsd.root, *rest, "--output", tmp_path / "p.h5")
+    assert result.status == 2
+    assert words in result.err
+    assert len(result.err.splitlines()) == 1
+    assert not (tmp_path / "p.h5").exists()
