@@ -185,18 +185,24 @@ def progress_bar(label: str, unit: str = "") -> Iterator[Progress]:
         with tqdm(desc=label, unit=unit, leave=False) as bar:
 
             def show(done: int, total: int) -> None:
-                bar.total = total
+                if bar.total is None:
+                    bar.initial = bar.n = done  # work that goes on from an earlier run does not begin at 0
+                    bar.total = total
+                    bar.refresh()
                 bar.update(done - bar.n)
 
             yield show
         return
     start = last = time.monotonic()
+    first: int | None = None  # work that goes on from an earlier run does not begin at 0
 
     def log(done: int, total: int) -> None:
-        nonlocal last
+        nonlocal first, last
         now = time.monotonic()
-        if now - last >= 10 and done < total:
-            left = (now - start) / done * (total - done)
+        if first is None:
+            first = done
+        if now - last >= 10 and first < done < total:
+            left = (now - start) / (done - first) * (total - done)
             logger.info("%s: %d of %d, about %.0f s left", label, done, total, left)
             last = now
 

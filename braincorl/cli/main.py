@@ -14,6 +14,7 @@ from braincorl.errors import BraincorlError
 # In the order of a first use. A verb's module is imported only for its own command: scientific libraries take seconds.
 VERBS = {
     "demo": "simulate a person, compare the encoders, write maps and a report",
+    "embed": "turn images, or words, into features",
     "fit": "fit a voxelwise encoder to one person's responses",
     "predict": "predict a fitted person's responses to images",
     "score": "score a fit on images that it has not seen",

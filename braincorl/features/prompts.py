@@ -1,0 +1,87 @@
+"""Prompt templates: a phrase is embedded inside sentences like those of the backbone's training, and averaged.
+
+An ensemble is the mean of the unit-length embeddings of all templates, as in CLIP's zero-shot classifiers (Radford et
+al. 2021, arXiv:2103.00020, section 3.1.4).
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from braincorl.errors import InputError
+from braincorl.features.batches import to_unit_length
+from braincorl.validation import FloatArray
+
+TEMPLATES: dict[str, tuple[str, ...]] = {
+    "plain": ("{}",),
+    "photo": ("a photo of a {}.",),
+    "ensemble": (
+        "a photo of a {}.",
+        "a photo of the {}.",
+        "a close-up photo of a {}.",
+        "a photo of many {}.",
+        "a picture of a {} in a scene.",
+        "there is a {} in the photo.",
+    ),
+}
+
+
+def resolve_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
+    """Look up a named set of templates, or check the user's own.
+
+    Parameters
+    ----------
+    templates
+        A name in `TEMPLATES`, one template, or several; each has exactly one `{}` where the text goes.
+
+    Returns
+    -------
+    tuple of str
+
+    Raises
+    ------
+    InputError
+        If a template has not exactly one `{}`.
+    """
+    if isinstance(templates, str):
+        templates = TEMPLATES.get(templates, (templates,))
+    chosen = tuple(templates)
+    for template in chosen:
+        if template.count("{}") != 1:
+            raise InputError(
+                f"template '{template}' must have exactly one {{}} where the text goes (or be one of "
+                f"{', '.join(TEMPLATES)})."
+            )
+    if not chosen:
+        raise InputError("templates is empty: pass one or more, such as 'a photo of a {}.'.")
+    return chosen
+
+
+def embed_prompts(
+    encode: Callable[[list[str]], FloatArray], texts: Sequence[str], templates: Sequence[str], batch_size: int
+) -> FloatArray:
+    """Embed texts inside templates.
+
+    Parameters
+    ----------
+    encode
+        Texts -> (n_texts, n_features).
+    texts
+        What goes into the templates.
+    templates
+        Each with one `{}`.
+    batch_size
+        Prompts per call of `encode`.
+
+    Returns
+    -------
+    ndarray of shape (n_texts, n_features), float32
+        With one template its embedding as it is; with several the mean of the unit-length embeddings.
+    """
+    prompts = [template.replace("{}", text) for text in texts for template in templates]
+    parts = [encode(prompts[start : start + batch_size]) for start in range(0, len(prompts), batch_size)]
+    features = np.concatenate(parts).astype(np.float32, copy=False)
+    if len(templates) == 1:
+        return features
+    mean: FloatArray = to_unit_length(features).reshape(len(texts), len(templates), -1).mean(axis=1)
+    return mean

@@ -1,0 +1,97 @@
+"""Names of backbones: what `--backbone` takes.
+
+"gabor"; "open_clip:ARCHITECTURE/TAG"; "timm:NAME.TAG"; or one of the short names below.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from braincorl.errors import InputError
+from braincorl.features.backbone import Backbone, BackboneOptions
+from braincorl.features.gabor import GaborConfig
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A short name's meaning.
+
+    Attributes
+    ----------
+    backbone
+        The full name.
+    about
+        In a few words.
+    squash_to
+        Pixels a side to which pictures are squashed, in place of the network's own resize and crop.
+    unit_norm
+        Whether features are of unit length by default.
+    """
+
+    backbone: str
+    about: str
+    squash_to: int | None = None
+    unit_norm: bool = True
+
+
+PRESETS = {
+    "clip-vit-b32": Preset("open_clip:ViT-B-32/openai", "CLIP ViT-B/32, 512 features"),
+    "clip-vit-b16": Preset("open_clip:ViT-B-16/openai", "CLIP ViT-B/16, 512 features"),
+    "siglip-so400m": Preset("open_clip:ViT-SO400M-14-SigLIP/webli", "SigLIP SO400M/14, 1,152 features"),
+    "dino-vit-b16": Preset("timm:vit_base_patch16_224.dino", "DINO ViT-B/16, 768 features"),
+    "dinov2-vit-b14": Preset("timm:vit_base_patch14_dinov2.lvd142m", "DINOv2 ViT-B/14, 768 features"),
+    "resnet18-squash": Preset(
+        "timm:resnet18.tv_in1k",
+        "torchvision's ResNet-18, global average pool, pictures squashed to 224 x 224, 512 features",
+        squash_to=224,
+        unit_norm=False,
+    ),
+}
+
+
+def make_named_backbone(name: str, options: BackboneOptions) -> Backbone:
+    """Make a backbone by name.
+
+    Parameters
+    ----------
+    name
+        Short or full name.
+    options
+        Weights, layer, pooling, device.
+
+    Returns
+    -------
+    Backbone
+
+    Raises
+    ------
+    InputError
+        If the name is unknown, or an option does not apply to it.
+    """
+    preset = PRESETS.get(name, Preset(name, ""))
+    kind, _, rest = preset.backbone.partition(":")
+    if kind == "gabor" and not rest:
+        return _make_gabor(options)
+    if options.gabor is not None:
+        raise InputError(f"gabor settings were given, but the backbone is '{name}': use the backbone 'gabor'.")
+    if kind not in ("open_clip", "timm") or not rest:
+        raise InputError(
+            f"backbone '{name}' is unknown: use open_clip:ARCHITECTURE/TAG, timm:NAME.TAG or one of "
+            f"{', '.join(('gabor', *PRESETS))}."
+        )
+    if kind == "open_clip":
+        from braincorl.features.clip_backbone import clip_backbone
+
+        architecture, _, tag = rest.partition("/")
+        return clip_backbone(architecture, tag or None, options)
+    from braincorl.features.timm_backbone import timm_backbone
+
+    return timm_backbone(rest, options, squash_to=preset.squash_to, unit_norm=preset.unit_norm)
+
+
+def _make_gabor(options: BackboneOptions) -> Backbone:
+    from braincorl.features.own_backbone import gabor_backbone
+
+    if options.layer is not None or options.pooling != "auto" or options.weights is not None:
+        raise InputError("the backbone 'gabor' has no weights, layers or pooling: leave those options out.")
+    return gabor_backbone(options.gabor or GaborConfig())

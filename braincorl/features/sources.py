@@ -1,0 +1,265 @@
+"""Where images come from: files, folders, arrays, and HDF5 bricks, behind one small interface.
+
+A source knows the images' names, reads one image by its row, and can say whether a run of rows is still what it was
+(its `state`), which is how an interrupted embedding notices that its input changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from braincorl.errors import FileFormatError, InputError
+from braincorl.features.pictures import IMAGE_SUFFIXES, array_to_picture, open_picture
+
+if TYPE_CHECKING:
+    from PIL import Image as PILImage
+
+BRICK_SUFFIXES = (".h5", ".hdf5")
+DEFAULT_DATASET = "imgBrick"  # the name in nsd_stimuli.hdf5
+
+
+class ImageSource(Protocol):
+    """Named images that can be read one by one, from several threads."""
+
+    @property
+    def image_ids(self) -> Sequence[str]:
+        """One name per image."""
+
+    def read(self, row: int, background: str) -> PILImage.Image:
+        """Image of a row, RGB."""
+
+    def state(self, start: int, stop: int) -> bytes:
+        """Fingerprint (32 bytes) of rows from `start` to before `stop`, which changes when they do."""
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """Image files.
+
+    Attributes
+    ----------
+    paths
+        The files, in order.
+    image_ids
+        One distinct name per file.
+    """
+
+    paths: Sequence[Path]
+    image_ids: Sequence[str]
+
+    def read(self, row: int, background: str) -> PILImage.Image:
+        """Image of a row, RGB."""
+        return open_picture(self.paths[row], background)
+
+    def state(self, start: int, stop: int) -> bytes:
+        """SHA-256 over the files' sizes and times of change; a file that cannot be read counts as of size -1."""
+        digest = hashlib.sha256()
+        for path in self.paths[start:stop]:
+            try:
+                stat = path.stat()
+                digest.update(f"{stat.st_size} {stat.st_mtime_ns}\n".encode())
+            except OSError:
+                digest.update(b"-1\n")
+        return digest.digest()
+
+
+@dataclass(frozen=True)
+class ArraySource:
+    """Images in memory, uint8 (n_images, height, width[, 1, 3 or 4])."""
+
+    pixels: npt.NDArray[np.uint8]
+    image_ids: Sequence[str]
+
+    def read(self, row: int, background: str) -> PILImage.Image:
+        """Image of a row, RGB."""
+        return array_to_picture(self.pixels[row], background, self.image_ids[row])
+
+    def state(self, start: int, stop: int) -> bytes:
+        """SHA-256 over shape and pixels."""
+        digest = hashlib.sha256(f"{self.pixels.shape[1:]}".encode())
+        for image in self.pixels[start:stop]:
+            digest.update(np.ascontiguousarray(image).data)
+        return digest.digest()
+
+
+@dataclass(frozen=True)
+class BrickSource:
+    """Rows of an HDF5 dataset of images, uint8 (n_images, height, width, 3), read one by one.
+
+    Attributes
+    ----------
+    path, dataset
+        The file and the dataset in it.
+    rows
+        0-based rows to read, in order.
+    image_ids
+        One distinct name per row.
+    """
+
+    path: Path
+    dataset: str
+    rows: npt.NDArray[np.intp]
+    image_ids: Sequence[str]
+    _open: threading.local = field(default_factory=threading.local, repr=False, compare=False)
+
+    def read(self, row: int, background: str) -> PILImage.Image:
+        """Image of a row, RGB."""
+        import h5py
+
+        try:
+            if not hasattr(self._open, "images"):  # one handle per thread, kept open: opening costs more than reading
+                self._open.images = h5py.File(self.path, "r")[self.dataset]
+            pixels = self._open.images[int(self.rows[row])]
+        except OSError as error:
+            raise FileFormatError(
+                f"{self.path} is damaged at row {self.rows[row]} ({error}): get a new copy."
+            ) from error
+        return array_to_picture(pixels, background, f"{self.path}, row {self.rows[row]}")
+
+    def state(self, start: int, stop: int) -> bytes:
+        """SHA-256 over the file's size and time of change, the dataset and the rows."""
+        stat = self.path.stat()
+        digest = hashlib.sha256(f"{self.dataset}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+        digest.update(np.asarray(self.rows[start:stop], dtype="<i8").tobytes())
+        return digest.digest()
+
+
+def names_hash(source: ImageSource) -> str:
+    """SHA-256 over the images' names, in order."""
+    return hashlib.sha256("\n".join(source.image_ids).encode()).hexdigest()
+
+
+def image_source(
+    images: Any,
+    image_ids: Sequence[str] | None = None,
+    dataset: str = DEFAULT_DATASET,
+    rows: Iterable[int] | None = None,
+) -> ImageSource:
+    """Make a source of whatever holds the images.
+
+    Parameters
+    ----------
+    images
+        An array uint8 (n_images, height, width[, channels]); or one path or several: image files, folders (every image
+        file in them, subfolders included, in natural order), or one HDF5 file.
+    image_ids
+        Names, one per image. By default a file's name (below its folder, for a folder), an HDF5 row's number, or an
+        array's row number.
+    dataset
+        Dataset of an HDF5 file.
+    rows
+        0-based rows of an HDF5 file or array; all by default.
+
+    Returns
+    -------
+    ImageSource
+
+    Raises
+    ------
+    InputError
+        If nothing is found, names repeat, or the array or dataset does not hold 8-bit images.
+    """
+    if isinstance(images, np.ndarray):
+        return _array_source(images, image_ids, rows)
+    paths = [Path(images)] if isinstance(images, str | Path) else [Path(path) for path in images]
+    if len(paths) == 1 and paths[0].suffix.lower() in BRICK_SUFFIXES:
+        return _brick_source(paths[0], dataset, rows, image_ids)
+    if rows is not None:
+        raise InputError("rows choose images of one HDF5 file or array: name the files instead.")
+    return _file_source(paths, image_ids)
+
+
+def _file_source(paths: Sequence[Path], image_ids: Sequence[str] | None) -> FileSource:
+    named: list[tuple[str, Path]] = []
+    for path in paths:
+        if path.suffix.lower() in BRICK_SUFFIXES:
+            raise InputError(f"{path} is an HDF5 file: embed it by itself, not together with other images.")
+        named.extend(_in_folder(path) if path.is_dir() else [(path.name, path)])
+    if not named:
+        raise InputError("images is empty: pass image files, folders, an HDF5 file or an array.")
+    if missing := [path for _, path in named if not path.exists()]:
+        raise InputError(
+            f"{len(missing)} of {len(named)} images cannot be read, such as {missing[0]}: check the names."
+        )
+    names = _names(image_ids, [name for name, _ in named], [str(path) for _, path in named])
+    return FileSource([path for _, path in named], names)
+
+
+def _in_folder(folder: Path) -> list[tuple[str, Path]]:
+    files = [path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+    # Hidden files are the operating system's (macOS puts a ._name.jpg beside each name.jpg).
+    named = [(path.relative_to(folder).as_posix(), path) for path in files if not path.name.startswith(".")]
+    if not named:
+        raise InputError(f"{folder} holds no image files ({', '.join(IMAGE_SUFFIXES)}).")
+    return sorted(named, key=lambda pair: _natural(pair[0]))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sort key by which img2 comes before img10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _array_source(pixels: npt.NDArray[Any], image_ids: Sequence[str] | None, rows: Iterable[int] | None) -> ArraySource:
+    _check_pixels(pixels.shape, pixels.dtype, "images")
+    chosen = _check_rows(rows, len(pixels), "images")
+    selected = pixels if rows is None else pixels[chosen]
+    return ArraySource(selected, _names(image_ids, [str(row) for row in chosen]))
+
+
+def _brick_source(path: Path, dataset: str, rows: Iterable[int] | None, image_ids: Sequence[str] | None) -> BrickSource:
+    import h5py
+
+    if not path.is_file():
+        raise InputError(f"{path} does not exist or is not a file: pass an HDF5 file of images.")
+    try:
+        with h5py.File(path, "r") as file:
+            if not isinstance(file.get(dataset), h5py.Dataset):
+                raise InputError(f"{path} holds {', '.join(file) or 'nothing'} but no dataset '{dataset}': name one.")
+            shape, dtype = file[dataset].shape, file[dataset].dtype
+    except OSError as error:
+        raise FileFormatError(f"{path} cannot be read as HDF5 ({error}): it is damaged or of another kind.") from error
+    _check_pixels(shape, dtype, f"{path}, dataset '{dataset}',")
+    chosen = _check_rows(rows, shape[0], str(path))
+    return BrickSource(path, dataset, chosen, _names(image_ids, [str(row) for row in chosen]))
+
+
+def _check_pixels(shape: tuple[int, ...], dtype: np.dtype[Any], what: str) -> None:
+    layout_fits = len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3, 4))
+    if not layout_fits or 0 in shape:
+        hint = " Channels must come last." if len(shape) == 4 and shape[1] in (1, 3, 4) else ""
+        raise InputError(f"{what} has shape {shape}, expected (n_images, height, width[, 1, 3 or 4 channels]).{hint}")
+    if dtype != np.uint8:
+        raise InputError(f"{what} has pixels of type {dtype}, expected uint8 (0 to 255): scale and convert them first.")
+
+
+def _check_rows(rows: Iterable[int] | None, n_images: int, what: str) -> npt.NDArray[np.intp]:
+    if rows is None:
+        return np.arange(n_images)
+    chosen = np.asarray(list(rows))
+    if chosen.size == 0 or not np.issubdtype(chosen.dtype, np.integer):
+        raise InputError("rows must be 0-based row numbers, at least one.")
+    if chosen.min() < 0 or chosen.max() >= n_images:
+        raise InputError(f"rows reach from {chosen.min()} to {chosen.max()}, but {what} has rows 0 to {n_images - 1}.")
+    return chosen.astype(np.intp)
+
+
+def _names(given: Sequence[str] | None, default: list[str], origin: list[str] | None = None) -> list[str]:
+    names = default if given is None else [str(name) for name in given]
+    if len(names) != len(default):
+        raise InputError(f"image_ids has {len(names)} names for {len(default)} images: name every image once.")
+    first: dict[str, int] = {}
+    for row, name in enumerate(names):
+        if name in first:
+            where = f" ({origin[first[name]]} and {origin[row]})" if origin else f" (rows {first[name]} and {row})"
+            raise InputError(f"two images are named '{name}'{where}: rename one, or pass image_ids.")
+        first[name] = row
+    return names

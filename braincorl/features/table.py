@@ -1,0 +1,170 @@
+"""A table of features: one row per named image, and where the features come from.
+
+The provenance travels with the features, so that features of another backbone, weights or preprocessing are refused
+wherever they could enter.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from braincorl.errors import InputError
+from braincorl.features.containers import BLOCK_BYTES, check_finite_in_blocks, release_pages
+from braincorl.validation import FloatArray
+
+# What makes two feature files one space. Other keys of a provenance (versions, counts) may differ.
+SPACE_KEYS = (
+    "backbone",
+    "weights",
+    "weights_sha256",
+    "preprocessing",
+    "layer",
+    "pooling",
+    "normalized",
+    "n_features",
+)
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """Features of named images.
+
+    Attributes
+    ----------
+    features
+        (n_images, n_features), float32 or float64; a read-only memory map for a large file.
+    image_ids
+        One distinct name per image (n_images,).
+    provenance
+        Where the features come from; empty if unknown.
+
+    Raises
+    ------
+    InputError
+        If the shapes do not match, a name occurs twice, or a value is not finite.
+    """
+
+    features: FloatArray
+    image_ids: npt.NDArray[np.str_]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.features.ndim != 2 or 0 in self.features.shape:
+            raise InputError(f"features has shape {self.features.shape}: expected (n_images, n_features), both ≥ 1.")
+        if self.image_ids.shape != self.features.shape[:1]:
+            raise InputError(
+                f"image_ids has shape {self.image_ids.shape} but there are {self.features.shape[0]} rows of features: "
+                "name every row once."
+            )
+        names, counts = np.unique(self.image_ids, return_counts=True)
+        if (counts > 1).any():
+            raise InputError(f"image_ids names '{names[counts.argmax()]}' {counts.max()} times: names must differ.")
+        check_finite_in_blocks(self.features, "features")
+
+    @property
+    def n_features(self) -> int:
+        """Number of features of an image."""
+        return int(self.features.shape[1])
+
+    def rows(self, image_ids: Iterable[str]) -> npt.NDArray[np.intp]:
+        """Row of each named image.
+
+        Parameters
+        ----------
+        image_ids
+            Names, all of which must be in the table.
+
+        Returns
+        -------
+        ndarray of shape (n_names,)
+
+        Raises
+        ------
+        InputError
+            If a name is missing.
+        """
+        return rows_of(self.image_ids, image_ids)
+
+    def select(self, image_ids: Iterable[str]) -> "FeatureTable":
+        """Features of the named images, in that order and in memory.
+
+        Parameters
+        ----------
+        image_ids
+            Distinct names, all of which must be in the table.
+
+        Returns
+        -------
+        FeatureTable
+
+        Raises
+        ------
+        InputError
+            If a name is missing, or given twice.
+        """
+        rows = self.rows(image_ids)
+        return FeatureTable(take_rows(self.features, rows), self.image_ids[rows], self.provenance)
+
+
+def check_same_space(provenance: Mapping[str, Any], expected: Mapping[str, Any], what: str) -> None:
+    """Refuse features of another backbone, weights or preprocessing than a model was made with.
+
+    Only what both sides state is compared: files without provenance pass. Where both state the hash of the weights,
+    it decides, so that a tag and a local file of the same weights agree.
+
+    Parameters
+    ----------
+    provenance
+        Of the features at hand.
+    expected
+        Of the features that the model was made with.
+    what
+        Name of the model, for the message.
+
+    Raises
+    ------
+    InputError
+        Naming what differs, and both values.
+    """
+    both = [key for key in SPACE_KEYS if key in provenance and key in expected]
+    if "weights_sha256" in both and provenance["weights_sha256"] == expected["weights_sha256"]:
+        both = [key for key in both if key != "weights"]
+    for key in both:
+        if provenance[key] != expected[key]:
+            raise InputError(
+                f"the features have {key} '{provenance[key]}' but {what} was made with '{expected[key]}': "
+                "embed the images the same way."
+            )
+
+
+def rows_of(table: npt.NDArray[np.str_], image_ids: Iterable[str]) -> npt.NDArray[np.intp]:
+    """Row of each name in a list of distinct names.
+
+    Raises
+    ------
+    InputError
+        If a name is missing.
+    """
+    position = {name: row for row, name in enumerate(table.tolist())}
+    names = [str(name) for name in image_ids]
+    missing = [name for name in names if name not in position]
+    if missing:
+        raise InputError(
+            f"{len(missing)} of {len(names)} images have no features, such as '{missing[0]}': "
+            "embed them, or leave them out."
+        )
+    return np.array([position[name] for name in names], dtype=np.intp)
+
+
+def take_rows(features: npt.NDArray[Any], rows: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
+    """Copy rows; a mapped file is gone through once, block by block, letting go of its pages."""
+    taken = np.empty((len(rows), features.shape[1]), dtype=features.dtype)
+    order = np.argsort(rows, kind="stable")
+    block_of = rows[order] // max(1, BLOCK_BYTES // max(1, features[:1].nbytes))
+    for places in np.split(order, np.flatnonzero(np.diff(block_of)) + 1):
+        taken[places] = features[rows[places]]
+        release_pages(features)
+    return taken
