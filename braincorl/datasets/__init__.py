@@ -12,6 +12,7 @@ from braincorl.datasets.simulation import simulate_people
 from braincorl.datasets.space import Surface, VoxelSpace
 from braincorl.datasets.splits import Split, split_repeated
 from braincorl.datasets.subject import SubjectData
+from braincorl.datasets.surface import load_surface
 from braincorl.datasets.volumes import Grid
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "load_nsd",
     "load_prepared",
     "load_subject",
+    "load_surface",
     "prepare",
     "simulate_people",
     "split_nsd",

@@ -25,9 +25,11 @@ from braincorl.datasets.nsd_files import (
 )
 from braincorl.datasets.nsd_regions import read_atlases, select_voxels
 from braincorl.datasets.recording import Recording
-from braincorl.datasets.sources import HDF5Betas, Scaled
+from braincorl.datasets.sources import HDF5Betas, Scaled, SurfaceBetas
+from braincorl.datasets.space import Surface
 from braincorl.datasets.splits import Split
 from braincorl.datasets.subject import SubjectData
+from braincorl.datasets.surface import read_pair
 from braincorl.datasets.trials import TrialsTable
 from braincorl.datasets.volumes import BetasSource, Grid, NiftiBetas
 from braincorl.errors import InputError
@@ -75,7 +77,8 @@ def load_nsd(
     zscore
         "session" as above; "none" leaves % signal change.
     space
-        "func1pt8mm" or "func1mm".
+        "func1pt8mm", "func1mm", or "fsaverage", whose voxels are vertices: then `voxels` is "all" or a bool array over
+        all vertices, left hemisphere first.
     preparation
         Folder of the betas: `betas_fithrf_GLMdenoise_RR`, `betas_fithrf` or `betas_assumehrf`.
     images
@@ -130,10 +133,12 @@ def open_nsd(
     check_subject(subject)
     if zscore not in ("none", "session"):
         raise InputError(f"zscore must be 'none' or 'session', but is {zscore!r}.")
-    if space not in ("func1pt8mm", "func1mm"):
-        raise InputError(f"space must be 'func1pt8mm' or 'func1mm', but is {space!r}.")
+    if space not in ("func1pt8mm", "func1mm", "fsaverage"):
+        raise InputError(f"space must be 'func1pt8mm', 'func1mm' or 'fsaverage', but is {space!r}.")
     folder = NsdFolder(Path(root), subject, space, preparation)
     numbers = choose_sessions(folder, sessions)
+    if space == "fsaverage":
+        return _open_on_surface(folder, numbers, voxels, zscore == "session")
     labels = read_atlases(folder, atlases)
     grid, ncsnr, rois = select_voxels(folder, labels, voxels, min_ceiling)
     return Recording(
@@ -229,6 +234,37 @@ def _open_session(path: Path, grid: Grid) -> BetasSource:
         )
     if source.stored_type.kind == "i" and not scaled:
         return Scaled(source, SCALE)
+    return source
+
+
+def _open_on_surface(folder: NsdFolder, numbers: list[int], voxels: Voxels, zscore: bool) -> Recording:
+    """Open float betas on fsaverage, which are % signal change already."""
+    left = SurfaceBetas.n_vertices(folder.session(numbers[0])[0])
+    right = SurfaceBetas.n_vertices(folder.session(numbers[0])[1])
+    if isinstance(voxels, np.ndarray) and voxels.shape == (left + right,):
+        chosen = voxels.astype(bool)
+    elif isinstance(voxels, str) and voxels == "all":
+        chosen = np.ones(left + right, dtype=bool)
+    else:
+        raise InputError(f"on fsaverage voxels must be 'all' or a bool array of {left + right} vertices.")
+    surface = Surface(chosen[:left], chosen[left:])
+    maps = folder.betas / "lh.ncsnr.mgh", folder.betas / "rh.ncsnr.mgh"
+    there = all(path.is_file() for path in maps)
+    return Recording(
+        name=f"sub-{folder.subject:02d}",
+        sources=[_open_hemispheres(folder.session(number), surface) for number in numbers],
+        tables=_tables(folder, numbers),
+        zscore=zscore,
+        surface=surface,
+        ncsnr=read_pair(maps, surface).astype(np.float64) if there else None,
+        options={"data set": "nsd", "space": "fsaverage", "preparation": folder.preparation, "sessions": numbers},
+    )
+
+
+def _open_hemispheres(paths: Sequence[Path], surface: Surface) -> SurfaceBetas:
+    source = SurfaceBetas(paths[0], paths[1], surface)
+    if source.n_trials != TRIALS_PER_SESSION:
+        raise InputError(f"{source.path} holds {source.n_trials} trials, expected {TRIALS_PER_SESSION}: truncated?")
     return source
 
 

@@ -7,12 +7,17 @@ mask's voxels in C order of the grid. Letters: T trials, X Y Z the grid.
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
+from xml.parsers.expat import ExpatError
 
 import h5py
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import ImageFileError
+from nibabel.freesurfer.mghformat import MGHHeader
+from nibabel.gifti.gifti import GiftiImage
+from nibabel.openers import ImageOpener
+from nibabel.spatialimages import HeaderDataError
 
 from braincorl.datasets.space import Surface
 from braincorl.datasets.volumes import CHUNK_BYTES, BetasSource
@@ -165,12 +170,12 @@ class VolumeArrayBetas:
 
 
 class SurfaceBetas:
-    """Trials of a pair of surface files (n_vertices, 1, 1, T), left hemisphere first.
+    """Trials of a pair of surface files, left hemisphere first.
 
     Parameters
     ----------
     left, right
-        FreeSurfer `.mgh` or `.mgz` files.
+        FreeSurfer `.mgh` or `.mgz` (n_vertices, 1, 1, T), or GIFTI with an array (n_vertices,) per trial.
     surface
         Vertices to read.
 
@@ -186,31 +191,57 @@ class SurfaceBetas:
         self.path = Path(left)
         self.paths = (Path(left), Path(right))
         self._chosen = (surface.left, surface.right)
-        counts = []
-        for path, chosen in zip(self.paths, self._chosen, strict=True):
-            shape = _open_surface(path).shape
-            if len(shape) not in (3, 4) or shape[0] != chosen.size:
-                raise InputError(f"{path} has shape {shape}, expected ({chosen.size}, 1, 1, trials).")
-            counts.append(shape[3] if len(shape) == 4 else 1)
+        shapes = [_surface_shape(path) for path in self.paths]
+        for path, shape, chosen in zip(self.paths, shapes, self._chosen, strict=True):
+            if shape[0] != chosen.size:
+                raise InputError(f"{path} has {shape[0]} vertices, but the surface has {chosen.size}.")
+        counts = [shape[1] for shape in shapes]
         if counts[0] != counts[1]:
             raise InputError(f"{left} has {counts[0]} trials but {right} has {counts[1]}: get a new copy of both.")
         self.n_trials, self.n_voxels = counts[0], surface.n_chosen
 
+    @staticmethod
+    def n_vertices(path: Path) -> int:
+        """Vertices of one surface file."""
+        return _surface_shape(path)[0]
+
     def chunks(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Yield (index of the first trial, responses (n, n_vertices)) in order."""
-        images = [_open_surface(path) for path in self.paths]
+        images = [open_surface(path) for path in self.paths]
         step = max(1, CHUNK_BYTES // (8 * sum(chosen.size for chosen in self._chosen)))
         for start in range(0, self.n_trials, step):
+            stop = min(start + step, self.n_trials)
             parts = []
             for path, image, chosen in zip(self.paths, images, self._chosen, strict=True):
                 try:
-                    data = image.dataobj[..., start : start + step] if image.ndim == 4 else image.dataobj[..., None]
+                    parts.append(_surface_trials(image, start, stop)[:, chosen])
                 except (OSError, EOFError, ValueError) as error:
                     raise FileFormatError(
                         f"{path} is truncated or damaged at trial {start} ({_first_line(error)}): get a new copy."
                     ) from error
-                parts.append(np.asarray(data)[:, 0, 0][chosen].T)
             yield start, np.concatenate(parts, axis=1).astype(np.float32)
+
+
+def _surface_shape(path: Path) -> tuple[int, int]:
+    """Vertices and trials of a surface file."""
+    image = open_surface(path)
+    if isinstance(image, GiftiImage):
+        sizes = {array.data.shape for array in image.darrays}
+        if len(sizes) != 1 or len(next(iter(sizes))) != 1:
+            raise InputError(f"{path} holds arrays of shapes {sorted(sizes)}, expected one (n_vertices,) per trial.")
+        return int(next(iter(sizes))[0]), len(image.darrays)
+    shape = image.shape
+    if len(shape) not in (3, 4) or shape[1:3] != (1, 1):
+        raise InputError(f"{path} has shape {shape}, expected (n_vertices, 1, 1, trials).")
+    return int(shape[0]), int(shape[3]) if len(shape) == 4 else 1
+
+
+def _surface_trials(image: Any, start: int, stop: int) -> npt.NDArray[Any]:
+    """Trials of one hemisphere (n, n_vertices)."""
+    if isinstance(image, GiftiImage):
+        return np.stack([array.data for array in image.darrays[start:stop]])
+    data = image[..., start:stop] if len(image.shape) == 4 else np.asarray(image)[..., None]
+    return np.asarray(data)[:, 0, 0].T
 
 
 def open_hdf5(path: Path) -> Any:
@@ -231,12 +262,32 @@ def open_hdf5(path: Path) -> Any:
         raise FileFormatError(f"{path} is not a readable HDF5 file ({_first_line(error)}): get a new copy.") from error
 
 
-def _open_surface(path: Path) -> Any:
+def open_surface(path: Path) -> Any:
+    """Open a FreeSurfer or GIFTI file of one hemisphere.
+
+    Returns
+    -------
+    nibabel.GiftiImage or nibabel.arrayproxy.ArrayProxy
+        A proxy with shape and slices for FreeSurfer's files, which are read as they are asked for.
+
+    Raises
+    ------
+    InputError
+        If it is missing or another kind of file.
+    FileFormatError
+        If it is damaged.
+    """
     if not path.is_file():
         raise InputError(f"{path} does not exist or is not a file.")
+    if not path.name.endswith((".mgh", ".mgz", ".gii")):
+        raise InputError(f"{path} is of another kind, expected .mgh, .mgz or .gii of one hemisphere.")
     try:
-        return nib.load(path)
-    except (ImageFileError, OSError, EOFError, ValueError) as error:
+        if path.suffix == ".gii":
+            return GiftiImage.from_filename(path)
+        with ImageOpener(str(path)) as file:  # nibabel's own MGHImage would leave the file open
+            header = MGHHeader.from_fileobj(file)
+        return ArrayProxy(str(path), header, mmap=False)
+    except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, ExpatError) as error:
         raise FileFormatError(f"{path} is not a readable surface file ({_first_line(error)}).") from error
 
 
