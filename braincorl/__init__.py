@@ -10,6 +10,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "BayesianRidgeEncoder": "braincorl.encoders",
+    "GroupPrior": "braincorl.priors",
+    "GroupPriorEncoder": "braincorl.encoders",
     "InContextEncoder": "braincorl.encoders",
     "RidgeEncoder": "braincorl.encoders",
     "convert_reference_checkpoint": "braincorl.checkpoint",
@@ -21,6 +23,8 @@ _HOMES = {
 
 __all__ = [
     "BayesianRidgeEncoder",
+    "GroupPrior",
+    "GroupPriorEncoder",
     "InContextEncoder",
     "RidgeEncoder",
     "convert_reference_checkpoint",

@@ -13,9 +13,11 @@ from tqdm import tqdm
 from braincorl.datasets import Grid, SubjectData, VoxelSpace, load_prepared, load_subject
 from braincorl.datasets.prepared_file import is_prepared, prepared_scaling
 from braincorl.encoders import BayesianRidgeEncoder, LinearEncoder, RidgeEncoder
+from braincorl.encoders.group_prior import GroupPriorEncoder
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable, load_features
 from braincorl.files import Progress
+from braincorl.priors import GroupPrior
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +27,7 @@ ENCODERS: dict[str, Callable[[], LinearEncoder]] = {
 }
 
 NETWORK_ENCODER = "in-context"
+PRIOR_ENCODER = "group-prior"
 
 
 def add_verb(
@@ -42,9 +45,13 @@ def add_encoder_options(parser: argparse.ArgumentParser) -> None:
     """Add `--encoder`, and the options of the encoder that is a network."""
     parser.add_argument(
         "--encoder",
-        choices=(*ENCODERS, NETWORK_ENCODER),
+        choices=(*ENCODERS, PRIOR_ENCODER, NETWORK_ENCODER),
         default="bayesian-ridge",
-        help="in-context is the published network, and needs --checkpoint (default: bayesian-ridge)",
+        help="group-prior needs --prior; in-context is the published network, and needs --checkpoint "
+        "(default: bayesian-ridge)",
+    )
+    parser.add_argument(
+        "--prior", metavar="FILE", help="group-prior: a file of braincorl prior, or a shipped name: bold5000-resnet18"
     )
     network = parser.add_argument_group(f"options of --encoder {NETWORK_ENCODER}")
     network.add_argument(
@@ -60,6 +67,11 @@ def add_encoder_options(parser: argparse.ArgumentParser) -> None:
 
 def make_encoder(options: argparse.Namespace) -> LinearEncoder:
     """Make the encoder that the options choose, not fitted yet."""
+    if (options.prior is None) == (options.encoder == PRIOR_ENCODER):
+        raise InputError(
+            f"--encoder {PRIOR_ENCODER} and --prior belong together: pass both, or neither; "
+            "the prior is a file of braincorl prior, or a shipped name."
+        )
     network = {name: getattr(options, name) for name in ("checkpoint", "device", "precision")}
     given = {name: value for name, value in network.items() if value is not None}
     if options.encoder != NETWORK_ENCODER:
@@ -68,6 +80,8 @@ def make_encoder(options: argparse.Namespace) -> LinearEncoder:
                 f"--{next(iter(given))} is an option of --encoder {NETWORK_ENCODER}, but the encoder is "
                 f"{options.encoder}: pass --encoder {NETWORK_ENCODER}, or leave the option out."
             )
+        if options.encoder == PRIOR_ENCODER:
+            return GroupPriorEncoder(GroupPrior.load(options.prior))
         return ENCODERS[options.encoder]()
     if options.checkpoint is None:
         raise InputError(

@@ -4,6 +4,7 @@ import argparse
 import logging
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,13 @@ from braincorl.cli.common import (
 from braincorl.cli.score import describe
 from braincorl.datasets import SubjectData
 from braincorl.encoders import LinearEncoder
+from braincorl.encoders.group_prior import GroupPriorEncoder
 from braincorl.errors import InputError
-from braincorl.features import FeatureTable
+from braincorl.features import FeatureTable, check_same_space
 from braincorl.features.files import read_names
 from braincorl.files import check_destination, staged_directory
+from braincorl.priors import GroupPrior
+from braincorl.priors.regions import label_voxels
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +82,8 @@ def run(options: argparse.Namespace) -> None:
     features = table.features[table.rows(context)]
     pool = table.features[~np.isin(table.image_ids, left_out)]
     responses = subject.select_images(context).responses
-    encoder, seconds = fit_encoder(encoder, features, responses, pool)
+    more = prior_arguments(encoder, table, subject)
+    encoder, seconds = fit_encoder(encoder, features, responses, pool, more)
     maps: dict[str, npt.NDArray[Any]] = dict(encoder_maps(encoder))
     scores: Scores = {}
     if left_out.size >= 2:
@@ -106,6 +111,7 @@ def fit_encoder(
     features: npt.NDArray[np.floating[Any]],
     responses: npt.NDArray[np.floating[Any]],
     pool: npt.NDArray[np.floating[Any]],
+    more: Mapping[str, Any] | None = None,
 ) -> tuple[LinearEncoder, float]:
     """Fit an encoder, giving it the pool of features if it wants one.
 
@@ -119,6 +125,8 @@ def fit_encoder(
         (n_images, n_voxels).
     pool
         Features of any images but those to be scored (n_pool, n_features).
+    more
+        Further arguments of the encoder's `fit`.
 
     Returns
     -------
@@ -129,10 +137,29 @@ def fit_encoder(
     responses = responses.astype(features.dtype, copy=False)
     with progress_bar("fitting voxels") as progress:
         arguments: dict[str, Any] = {"X_pool": pool} if encoder.uses_pool else {}
+        arguments |= more or {}
         if encoder.reports_progress:
             arguments["progress"] = progress
         encoder.fit(features, responses, **arguments)
     return encoder, time.perf_counter() - start
+
+
+def prior_arguments(encoder: LinearEncoder, table: FeatureTable, subject: SubjectData) -> dict[str, Any]:
+    """Check the prior's feature space, and name each voxel's region if the prior knows regions."""
+    if not isinstance(encoder, GroupPriorEncoder):
+        return {}
+    prior: GroupPrior = encoder.prior
+    check_same_space(table.provenance, prior.provenance, "the prior")
+    if not subject.rois or not prior.regions:
+        return {}
+    if not set(subject.rois) & set(prior.regions):
+        logger.warning(
+            "the prior knows the regions %s but not %s: fitting without regions",
+            ", ".join(prior.regions),
+            ", ".join(sorted(subject.rois)),
+        )
+    known = {name: members for name, members in subject.rois.items() if name in prior.regions}
+    return {"rois": label_voxels(known, subject.n_voxels)}
 
 
 def choose_context(options: argparse.Namespace, image_ids: npt.NDArray[np.str_]) -> npt.NDArray[np.str_]:
@@ -181,6 +208,7 @@ def _config(
         "subject": subject.name,
         "prefix": bids_prefix(options.betas[0], subject.name),
         "encoder": options.encoder,
+        "prior": options.prior,
         "checkpoint": None if options.checkpoint is None else str(options.checkpoint),
         "zscore": options.zscore,
         "features": str(options.features),

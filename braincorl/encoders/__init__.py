@@ -9,13 +9,22 @@ from typing import Any
 
 from braincorl.encoders.base import LinearEncoder, saved_class
 from braincorl.encoders.bayesian_ridge import BayesianRidgeEncoder
+from braincorl.encoders.group_prior import GroupPriorEncoder
 from braincorl.encoders.ridge import RidgeEncoder
 from braincorl.errors import FileFormatError
 
-__all__ = ["BayesianRidgeEncoder", "InContextEncoder", "LinearEncoder", "RidgeEncoder", "load_encoder"]
+__all__ = [
+    "BayesianRidgeEncoder",
+    "GroupPriorEncoder",
+    "InContextEncoder",
+    "LinearEncoder",
+    "RidgeEncoder",
+    "load_encoder",
+]
 
 _HOMES = {
     "BayesianRidgeEncoder": "braincorl.encoders.bayesian_ridge",
+    "GroupPriorEncoder": "braincorl.encoders.group_prior",
     "InContextEncoder": "braincorl.encoders.in_context",
     "RidgeEncoder": "braincorl.encoders.ridge",
 }

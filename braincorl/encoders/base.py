@@ -118,7 +118,7 @@ class LinearEncoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         header = {
             "class": type(self).__name__,
-            "parameters": {name: _jsonable(value) for name, value in self.get_params(deep=False).items()},
+            "parameters": self._header_parameters(),
             "one_voxel": self._one_voxel,
             "feature_names": list(getattr(self, "feature_names_in_", [])),
             "provenance": dict(provenance or getattr(self, "provenance_", {})),
@@ -163,6 +163,10 @@ class LinearEncoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     _array_names: ClassVar[tuple[str, ...]] = ("coef_", "intercept_", "noise_variance_")
     _one_voxel: bool = False
+
+    def _header_parameters(self) -> dict[str, Any]:
+        """Parameters as a file's header stores them."""
+        return {name: _jsonable(value) for name, value in self.get_params(deep=False).items()}
 
     def _check_fit(self, X: npt.ArrayLike, y: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
         """Features (n, p) and responses (n, v) as one floating type; remembers whether y was 1-D."""

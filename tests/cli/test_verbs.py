@@ -170,8 +170,14 @@ def test_demo_shows_every_encoder_and_says_that_it_is_a_simulation(braincorl, tm
 def test_help_says_shapes_and_files(braincorl, verb):
     result = braincorl(verb, "--help")
     assert result.status == 0
-    expected = {"convert": "--output FILE", "embed": "--output FILE", "data": "check"}.get(verb, "--output-dir DIR")
-    assert expected in result.out
+    single_files = {
+        "convert": "--output FILE",
+        "embed": "--output FILE",
+        "prior": "--output FILE",
+        "select": "--output TXT",
+        "data": "check",
+    }
+    assert single_files.get(verb, "--output-dir DIR") in result.out
 
 
 def test_only_verbs_that_work_are_listed(braincorl):

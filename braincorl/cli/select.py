@@ -1,0 +1,44 @@
+"""`braincorl select`: which images to show the next person."""
+
+import argparse
+from pathlib import Path
+
+from braincorl.cli.common import add_features_options, add_verb, read_features
+from braincorl.errors import InputError
+from braincorl.features import check_same_space
+from braincorl.files import atomic_file
+from braincorl.priors import GroupPrior
+from braincorl.priors.selection import select_images
+
+# The variance over all pairs of candidates is held in memory: 8 bytes each.
+_MOST_CANDIDATES = 20_000
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Describe the verb."""
+    parser = add_verb(subparsers, "select", "Choose the images that tell most about a new person, given a group prior.")
+    add_features_options(parser)
+    parser.add_argument("--n", type=int, required=True, metavar="N", help="number of images to choose")
+    parser.add_argument("--prior", required=True, metavar="FILE", help="a file of braincorl prior, or a shipped name")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="TXT", help="list to write, one image name per line, best first"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Choose, and write the list at once."""
+    if options.output.exists() and not options.overwrite:
+        raise InputError(f"{options.output} exists: choose another --output, or pass --overwrite.")
+    prior = GroupPrior.load(options.prior)
+    table = read_features(options)
+    check_same_space(table.provenance, prior.provenance, "the prior")
+    if table.image_ids.size > _MOST_CANDIDATES:
+        raise InputError(
+            f"{options.features} has {table.image_ids.size} images: choose from at most {_MOST_CANDIDATES}."
+        )
+    chosen = select_images(table.features, options.n, prior.components)
+    with atomic_file(options.output) as temporary:
+        temporary.write_text("".join(f"{name}\n" for name in table.image_ids[chosen]), encoding="utf-8")
+    print(f"{chosen.size} of {table.image_ids.size} images -> {options.output}")

@@ -1,0 +1,175 @@
+"""`GroupPriorEncoder`: the exact posterior of every voxel under a prior learned from other people."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from braincorl.encoders.base import LinearEncoder, as_float, check_batch_size
+from braincorl.errors import FileFormatError, InputError
+from braincorl.priors import GroupPrior, load_prior
+from braincorl.priors.components import Components
+from braincorl.priors.context import Context, context_from_arrays, reduce_context
+from braincorl.priors.person import update_levels, with_shared_scale
+from braincorl.priors.predictive import predictive_std, solve_mixture
+from braincorl.priors.robust import image_weights
+from braincorl.validation import FloatArray, check_finite
+
+
+class GroupPriorEncoder(LinearEncoder):
+    """Voxelwise encoder that starts from what other people's voxels are like.
+
+    Each voxel is one of a few kinds, each a Gaussian over weights; kind, noise level and weights are inferred together,
+    in closed form, and averaged by their evidence. Usable from no image at all if regions are known.
+
+    Parameters
+    ----------
+    prior : GroupPrior, path or name
+        A learned prior, its file, or the name of a shipped one.
+    robust : bool
+        Let images count for less in which the responses of all voxels are off.
+    voxel_batch_size : "auto" or int
+        Voxels at a time; bounds memory and changes no result.
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (n_voxels, n_features)
+        Posterior mean weights.
+    intercept_ : ndarray of shape (n_voxels,)
+        Posterior mean intercepts.
+    noise_variance_ : ndarray of shape (n_voxels,)
+        Posterior mean variance of one response around the encoder.
+    signal_fraction_ : ndarray of shape (n_voxels,)
+        Posterior mean of r, the share of response variance that the features explain.
+    responsibility_ : ndarray of shape (n_voxels, n_components)
+        Probability that the voxel is of each kind; the last is "none of them".
+    image_weight_ : ndarray of shape (n_images,)
+        Relative precision of each image; below 1 where the responses of all voxels were off.
+    context_ : Context
+        Sufficient statistics of the context, which `predict(return_std=True)` and `GroupPrior.fit` read.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from braincorl import GroupPrior
+    >>> rng = np.random.default_rng(0)
+    >>> kinds = rng.standard_normal((8, 2))
+    >>> def person(n_images):
+    ...     X = rng.standard_normal((n_images, 8))
+    ...     signal = X @ kinds @ rng.standard_normal((2, 30))
+    ...     return X, signal + rng.standard_normal(signal.shape)
+    >>> prior = GroupPrior.fit([person(60), person(50)], n_components=1)
+    >>> X, y = person(6)
+    >>> GroupPriorEncoder(prior).fit(X, y).coef_.shape
+    (30, 8)
+    """
+
+    uses_pool = False  # it can take one, but the prior has its own
+    _array_names = ("coef_", "intercept_", "noise_variance_", "signal_fraction_", "responsibility_", "image_weight_")
+
+    def __init__(self, prior: Any, robust: bool = True, voxel_batch_size: int | str = "auto") -> None:
+        self.prior = prior
+        self.robust = robust
+        self.voxel_batch_size = voxel_batch_size
+
+    def fit(
+        self,
+        X: npt.ArrayLike,
+        y: npt.ArrayLike,
+        X_pool: npt.ArrayLike | None = None,
+        rois: npt.ArrayLike | None = None,
+    ) -> Self:
+        """Fit every voxel.
+
+        Parameters
+        ----------
+        X
+            Features of the context (n_images, n_features). With no image or one, the prior is the encoder; responses
+            are then in units of their standard deviation.
+        y
+            Responses (n_images, n_voxels), any unit.
+        X_pool
+            Features of any images (n_pool, n_features), no responses needed, over which a voxel's signal has unit
+            variance. By default the images that the prior was learned with.
+        rois
+            One region label per voxel (n_voxels,), "" where unknown.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        InputError
+            If shapes do not match, values are not finite, or the prior is of another feature space.
+        """
+        check_batch_size(self.voxel_batch_size)
+        prior = load_prior(self.prior)
+        features, responses = self._check_few(X, y)
+        if features.shape[1] != prior.n_features:
+            raise InputError(
+                f"X has {features.shape[1]} features but the prior was learned with {prior.n_features}: "
+                "embed the images with the prior's backbone, or learn a prior in this feature space."
+            )
+        self.log_weight_ = prior.log_weight(rois, responses.shape[1])
+        components = prior.for_pool(X_pool)
+        alike = np.ones(features.shape[0])
+        self.image_weight_ = image_weights(features, responses, components) if self.robust else alike
+        self.context_ = with_shared_scale(reduce_context(features, responses, self.image_weight_))
+        self.components_ = update_levels(self.context_, components, self.log_weight_)
+        self.feature_mean_ = prior.feature_mean if X_pool is None else np.asarray(X_pool, np.float64).mean(axis=0)
+        self.prior_ = prior
+        posterior = solve_mixture(
+            self.context_, self.components_, self.log_weight_, self.feature_mean_, self.voxel_batch_size
+        )
+        for part in fields(posterior):
+            setattr(self, f"{part.name}_", getattr(posterior, part.name))
+        return self
+
+    def _check_few(self, X: npt.ArrayLike, y: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+        """Check as `_check_fit` does, but let contexts of no image or one pass."""
+        features, responses = np.asarray(X), np.asarray(y)
+        if features.ndim != 2 or features.shape[0] >= 2 or responses.ndim != 2:
+            return self._check_fit(X, y)
+        if features.shape[0] != responses.shape[0]:
+            raise InputError(f"X has {features.shape[0]} images but y has {responses.shape[0]}: both index images.")
+        features, responses = as_float(features), as_float(responses)
+        check_finite(features, "X")
+        check_finite(responses, "y")
+        self.n_features_in_, self._one_voxel = features.shape[1], False
+        dtype = np.result_type(features, responses)
+        return features.astype(dtype, copy=False), responses.astype(dtype, copy=False)
+
+    def _predictive_std(self, X: FloatArray) -> FloatArray:
+        return predictive_std(
+            self.context_, self.components_, self.log_weight_, self.feature_mean_, X, self.voxel_batch_size
+        )
+
+    def _header_parameters(self) -> dict[str, Any]:
+        return super()._header_parameters() | {"prior": None}  # the prior itself is among the arrays
+
+    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+        arrays, header = self.prior_.to_arrays()
+        stored = {f"prior.{name}": array for name, array in arrays.items()} | {
+            "prior_header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
+        }
+        stored |= {f"context.{f.name}": np.asarray(getattr(self.context_, f.name)) for f in fields(Context)}
+        stored |= {f"components.{f.name}": getattr(self.components_, f.name) for f in fields(Components)}
+        stored |= {"log_weight": self.log_weight_, "feature_mean": self.feature_mean_}
+        return super()._arrays() | stored
+
+    def _restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        super()._restore(arrays)
+        try:
+            parts = {f.name: arrays[f"context.{f.name}"] for f in fields(Context)}
+            self.components_ = Components(**{f.name: arrays[f"components.{f.name}"] for f in fields(Components)})
+            self.log_weight_, self.feature_mean_ = arrays["log_weight"], arrays["feature_mean"]
+            header = json.loads(arrays["prior_header"].tobytes().decode())
+        except KeyError as error:
+            raise FileFormatError(f"The encoder file holds no {error}: it is incomplete.") from error
+        self.context_ = context_from_arrays(parts)
+        stored = {name.removeprefix("prior."): a for name, a in arrays.items() if name.startswith("prior.")}
+        self.prior = self.prior_ = GroupPrior.from_arrays(stored, header)

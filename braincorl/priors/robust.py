@@ -1,0 +1,92 @@
+"""Images whose responses are off in all voxels at once (motion, a missed trial) count for less.
+
+Every image is predicted from the others under one Gaussian that stands for the whole mixture, with K its covariance of
+responses over images and P = K⁻¹ - K⁻¹11ᵀK⁻¹ / 1ᵀK⁻¹1 its inverse with a flat intercept; the left-out residual of
+image i in units of its expected size is [Py]_i / √P_ii, in closed form. Its mean square over voxels, e_i, is alike for
+all good images, since many voxels are averaged, and many times larger for a spoilt one. The precision of an image is
+
+    ω_i = min(1, tolerated · median(e) / e_i),
+
+a Huber weight (Huber 1964) on whole images, so that one decomposition still serves all voxels.
+
+Letters: n images, p features, v voxels, c components.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import scipy.linalg
+
+from braincorl.priors.components import LEVELS, Components, response_moment
+from braincorl.validation import FloatArray
+
+# How far above the median an image may lie. Noise that voxels share scatters good images by factors of two or three.
+_TOLERATED = 4.0
+_FEWEST_IMAGES = 5
+_ROUNDS = 3
+# Voxels that the mean is taken over, spread evenly.
+_MOST_VOXELS = 2000
+
+
+def image_weights(X: FloatArray, y: FloatArray, components: Components) -> npt.NDArray[np.float64]:
+    """Relative precision of every image.
+
+    Parameters
+    ----------
+    X
+        Features (n, p).
+    y
+        Responses (n, v), any unit.
+    components
+        The prior's mixture.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        1 for good images, less for spoilt ones; all 1 for fewer than five images or without varying voxels.
+    """
+    n_images = X.shape[0]
+    weights = np.ones(n_images)
+    varying = np.flatnonzero(np.ptp(y, axis=0) > 0) if n_images else np.zeros(0, dtype=np.intp)
+    if n_images < _FEWEST_IMAGES or varying.size == 0:
+        return weights
+    signal = _signal_covariance(X, components)
+    chosen = varying[np.linspace(0, varying.size - 1, min(varying.size, _MOST_VOXELS)).astype(np.intp)]
+    standard = y[:, chosen].astype(np.float64)
+    standard = (standard - standard.mean(axis=0)) / standard.std(axis=0)
+    for _ in range(_ROUNDS):  # a spoilt image spoils the predictions of the others, so weights are found in turns
+        energy = left_out_energy(signal, standard, weights)
+        limit = _TOLERATED * np.median(energy)
+        # e_i is in units of the noise that the present weight expects.
+        weights = np.minimum(1.0, weights * limit / np.maximum(energy, 1e-300))
+    return weights
+
+
+def left_out_energy(signal: FloatArray, y: FloatArray, weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Mean over voxels of squared, standardised left-out residuals.
+
+    Parameters
+    ----------
+    signal
+        Covariance of the signal over images (n, n), in units of the noise variance of a good image.
+    y
+        Responses (n, v).
+    weights
+        Precision of each image (n,).
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        In squared units of `y`, the same for all images if the model holds.
+    """
+    inverse = scipy.linalg.inv(signal + np.diag(1.0 / weights))
+    ones = inverse.sum(axis=1)
+    inverse -= np.outer(ones, ones) / ones.sum()
+    residual = inverse @ y
+    return np.asarray((residual**2).mean(axis=1) / np.diag(inverse))
+
+
+def _signal_covariance(X: FloatArray, components: Components) -> npt.NDArray[np.float64]:
+    """One Gaussian for the whole mixture: its second moment over images, at the prior's mean r."""
+    centred = X.astype(np.float64) - X.mean(axis=0, dtype=np.float64)
+    r = float(components.weight @ components.level_probability @ LEVELS)
+    return r / (1.0 - r) * response_moment(centred, components)
