@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from braincorl import __version__
 from braincorl.analysis.maps import Outside, save_map
-from braincorl.datasets.space import VoxelSpace
+from braincorl.datasets.space import Surface, VoxelSpace
 from braincorl.encoders import load_encoder
 from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import InputError
@@ -196,9 +196,12 @@ def write_space(path: Path, space: VoxelSpace, rois: Mapping[str, npt.NDArray[np
     arrays: dict[str, npt.NDArray[Any]] = {"included": space.included}
     if space.mask is not None and space.affine is not None:
         arrays |= {"mask": space.mask, "affine": space.affine}
+    if space.surface is not None:
+        arrays |= {"left": space.surface.left, "right": space.surface.right}
     names = list(rois)
     arrays |= {f"roi{number}": rois[name] for number, name in enumerate(names)}
-    write_tensors(path, SPACE_KIND, arrays, {"rois": names})
+    header = {"rois": names} | ({} if space.surface is None else {"surface": space.surface.name})
+    write_tensors(path, SPACE_KIND, arrays, header)
 
 
 def read_space(path: Path) -> tuple[VoxelSpace, dict[str, npt.NDArray[np.bool_]]]:
@@ -212,5 +215,6 @@ def read_space(path: Path) -> tuple[VoxelSpace, dict[str, npt.NDArray[np.bool_]]
         If it is damaged.
     """
     arrays, header = read_tensors(path, SPACE_KIND)
-    space = VoxelSpace(arrays["included"], arrays.get("mask"), arrays.get("affine"))
+    surface = Surface(arrays["left"], arrays["right"], header["surface"]) if "surface" in header else None
+    space = VoxelSpace(arrays["included"], arrays.get("mask"), arrays.get("affine"), surface)
     return space, {name: arrays[f"roi{number}"] for number, name in enumerate(header["rois"])}

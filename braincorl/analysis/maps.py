@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.openers import Opener
 
+from braincorl.analysis.surface_maps import save_surface_map
 from braincorl.datasets.space import VoxelSpace
 from braincorl.datasets.volumes import open_image
 from braincorl.errors import InputError, OutputError
@@ -126,7 +127,7 @@ def save_series(
     Returns
     -------
     Path
-        The file written; `.npy` instead of NIfTI if the space has no grid.
+        The file written; CIFTI if the space is a surface (with GIFTI files beside it), `.npy` if it has no grid.
 
     Raises
     ------
@@ -135,7 +136,10 @@ def save_series(
     """
     path = Path(path)
     stem = path.name.removesuffix(".gz").removesuffix(".nii")
-    if space.mask is None:
+    if space.surface is not None:
+        maps = np.concatenate([np.atleast_2d(chunk) for chunk in chunks])
+        path = save_surface_map(maps, space, path.parent, stem, np.nan if outside == "nan" else 0.0)
+    elif space.mask is None:
         path = path.with_name(stem + ".npy")
         _write_npy(path, chunks, (n_volumes, space.included.size), space, squeeze)
     else:

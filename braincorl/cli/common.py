@@ -10,7 +10,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from braincorl.datasets import Grid, SubjectData, VoxelSpace, load_subject
+from braincorl.datasets import Grid, SubjectData, VoxelSpace, load_prepared, load_subject
+from braincorl.datasets.prepared_file import is_prepared, prepared_scaling
 from braincorl.encoders import BayesianRidgeEncoder, LinearEncoder, RidgeEncoder
 from braincorl.encoders.group_prior import GroupPriorEncoder
 from braincorl.errors import InputError
@@ -130,13 +131,14 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         required=True,
         metavar="NII",
-        help="4-D NIfTI images (X, Y, Z, trials), in any unit; or .npy (n_trials, n_voxels) without a mask",
+        help="4-D NIfTI images (X, Y, Z, trials), in any unit; GLMsingle's .hdf5 or .npy; .npy (n_trials, n_voxels) "
+        "without a mask; or one file of braincorl data prepare, which needs nothing else",
     )
     parser.add_argument(
         "--trials",
         type=Path,
         nargs="+",
-        required=True,
+        default=[],
         metavar="TSV",
         help="one row per volume, columns 'image' and (optional) 'session': a table per betas file, or one for all",
     )
@@ -169,6 +171,10 @@ def read_responses(
     options: argparse.Namespace, table: FeatureTable, mask: Path | Grid | None, zscore: str, rois: list[Path]
 ) -> SubjectData:
     """Read the responses that the options name, to images that have features."""
+    if len(options.betas) == 1 and is_prepared(options.betas[0]):
+        return _read_prepared(options, table, rois)
+    if not options.trials:
+        raise InputError("the following arguments are required: --trials (unless --betas is a prepared person)")
     with progress_bar("reading trials") as progress:
         return load_subject(
             options.betas,
@@ -180,6 +186,19 @@ def read_responses(
             ncsnr=options.ncsnr,
             progress=progress,
         )
+
+
+def _read_prepared(options: argparse.Namespace, table: FeatureTable, rois: list[Path]) -> SubjectData:
+    """Read a prepared person, who brings trials, mask, regions and scaling along."""
+    given = {"--trials": options.trials, "--rois": rois, "--ncsnr": options.ncsnr}
+    given["--mask"] = getattr(options, "mask", None)
+    extra = [name for name, value in given.items() if value]
+    if extra:
+        raise InputError(
+            f"{options.betas[0]} is a prepared person with its own mask and regions: leave out {extra[0]}."
+        )
+    options.zscore = prepared_scaling(options.betas[0])
+    return load_prepared(options.betas[0], images=table.image_ids.tolist())
 
 
 def grid_of(space: VoxelSpace, path: Path) -> Grid | None:

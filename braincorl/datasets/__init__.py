@@ -1,9 +1,36 @@
 """People: responses to images, with repeats, sessions, regions and the space that the voxels live in."""
 
+from braincorl.datasets.algonauts import load_algonauts2023
+from braincorl.datasets.bids import load_bids
+from braincorl.datasets.bold5000 import load_bold5000
 from braincorl.datasets.load import load_subject
+from braincorl.datasets.nsd import load_nsd, split_nsd
+from braincorl.datasets.prepared import prepare
+from braincorl.datasets.prepared_file import load_prepared
+from braincorl.datasets.recording import Recording
 from braincorl.datasets.simulation import simulate_people
-from braincorl.datasets.space import VoxelSpace
+from braincorl.datasets.space import Surface, VoxelSpace
+from braincorl.datasets.splits import Split, split_repeated
 from braincorl.datasets.subject import SubjectData
+from braincorl.datasets.surface import load_surface
 from braincorl.datasets.volumes import Grid
 
-__all__ = ["Grid", "SubjectData", "VoxelSpace", "load_subject", "simulate_people"]
+__all__ = [
+    "Grid",
+    "Recording",
+    "Split",
+    "SubjectData",
+    "Surface",
+    "VoxelSpace",
+    "load_algonauts2023",
+    "load_bids",
+    "load_bold5000",
+    "load_nsd",
+    "load_prepared",
+    "load_subject",
+    "load_surface",
+    "prepare",
+    "simulate_people",
+    "split_nsd",
+    "split_repeated",
+]

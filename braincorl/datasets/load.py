@@ -1,6 +1,5 @@
 """`load_subject`: one person's betas, trials and mask, to one response per image and voxel."""
 
-import logging
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -9,11 +8,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.datasets.averaging import average_trials
+from braincorl.datasets.glmsingle import GlmsingleBetas, is_glmsingle
+from braincorl.datasets.recording import Recording
 from braincorl.datasets.rois import read_rois
-from braincorl.datasets.space import VoxelSpace
 from braincorl.datasets.subject import SubjectData
-from braincorl.datasets.trials import TrialsTable, match_trials, read_trials
+from braincorl.datasets.trials import match_trials, read_trials
 from braincorl.datasets.volumes import (
     ArrayBetas,
     BetasSource,
@@ -25,8 +24,6 @@ from braincorl.datasets.volumes import (
 )
 from braincorl.errors import InputError
 from braincorl.files import Progress
-
-logger = logging.getLogger(__name__)
 
 Paths = str | Path | Sequence[str | Path]
 ZScore = Literal["none", "session"]
@@ -51,7 +48,8 @@ def load_subject(
     Parameters
     ----------
     betas
-        One or more 4-D NIfTI files (X, Y, Z, trials), or `.npy` arrays (n_trials, n_voxels) without a mask.
+        One or more 4-D NIfTI files (X, Y, Z, trials), GLMsingle files (`.hdf5`, or `.npy` with a dictionary), or `.npy`
+        arrays (n_trials, n_voxels) without a mask.
     trials
         Tab-separated tables, one row per volume: one per betas file, in order, or one for all. Column `image`;
         optional `session` (else the `ses-` in a betas file's name).
@@ -83,6 +81,26 @@ def load_subject(
     FileFormatError
         If a file is damaged.
     """
+    recording = open_subject(betas, trials, mask, rois=rois, zscore=zscore, ncsnr=ncsnr, name=name)
+    return recording.load(images, progress)
+
+
+def open_subject(
+    betas: Paths,
+    trials: Paths,
+    mask: str | Path | Grid | None = None,
+    *,
+    rois: Paths = (),
+    zscore: ZScore = "none",
+    ncsnr: str | Path | None = None,
+    name: str | None = None,
+) -> Recording:
+    """Open one person's files without reading the betas. Parameters and errors are those of `load_subject`.
+
+    Returns
+    -------
+    Recording
+    """
     beta_paths, trial_paths = _paths(betas, "betas"), _paths(trials, "trials")
     if zscore not in ("none", "session"):
         raise InputError(f"zscore must be 'none' or 'session', but is {zscore!r}.")
@@ -90,38 +108,14 @@ def load_subject(
     tables = match_trials(
         [read_trials(path) for path in trial_paths], trial_paths, beta_paths, [source.n_trials for source in sources]
     )
-    sessions = np.unique(np.concatenate([table.sessions[table.images != ""] for table in tables]))
-    if zscore == "session" and "" in sessions and (sessions.size > 1 or len(sources) > 1):
-        raise InputError(
-            "zscore='session' needs the session of every trial: add a column 'session' to the trials tables, "
-            "or 'ses-' to the names of the betas files."
-        )
-    if zscore == "none" and sessions.size > 1:
-        logger.info(
-            "the betas come from %d sessions and are not z-scored: consider scaling each session (zscore session)",
-            sessions.size,
-        )
-    kept = _images_to_keep(tables, images)
-    regions = read_rois(_paths(rois, "rois", empty=True), grid, sources[0].n_voxels)
-    ncsnr_map = None if ncsnr is None else _read_ncsnr(Path(ncsnr), grid)
-    averages = average_trials(sources, tables, kept, zscore=zscore == "session", progress=progress)
-    space = VoxelSpace(averages.included, *((grid.mask, grid.affine) if grid else (None, None)))
-    if space.n_excluded:
-        logger.warning(
-            "%d of %d voxels are constant or not finite: kept out of fits, NaN in maps",
-            space.n_excluded,
-            averages.included.size,
-        )
-    signal = averages.ncsnr if ncsnr_map is None else ncsnr_map
-    whole = space.n_excluded == 0
-    return SubjectData(
-        responses=averages.responses if whole else averages.responses[:, averages.included],
-        image_ids=averages.image_ids,
-        space=space,
-        n_repeats=averages.n_repeats,
-        rois={region: members[averages.included] for region, members in regions.items()},
-        ncsnr=None if signal is None else signal[averages.included],
+    return Recording(
         name=name or subject_label(beta_paths[0]),
+        sources=sources,
+        tables=tables,
+        zscore=zscore == "session",
+        grid=grid,
+        rois=read_rois(_paths(rois, "rois", empty=True), grid, sources[0].n_voxels),
+        ncsnr=None if ncsnr is None else read_ncsnr(Path(ncsnr), grid),
     )
 
 
@@ -131,7 +125,7 @@ def open_betas(paths: Sequence[Path], mask: str | Path | Grid | None) -> tuple[l
     Parameters
     ----------
     paths
-        All NIfTI or all `.npy`.
+        All NIfTI, all GLMsingle, or all `.npy` arrays.
     mask
         3-D NIfTI image, a `Grid`, or None.
 
@@ -139,7 +133,7 @@ def open_betas(paths: Sequence[Path], mask: str | Path | Grid | None) -> tuple[l
     -------
     sources : list of BetasSource
     grid : Grid or None
-        None for arrays.
+        None for arrays, and for GLMsingle files without a mask.
 
     Raises
     ------
@@ -148,21 +142,36 @@ def open_betas(paths: Sequence[Path], mask: str | Path | Grid | None) -> tuple[l
     FileFormatError
         If a file is damaged.
     """
-    arrays = [path.suffix == ".npy" for path in paths]
-    if any(arrays):
-        if not all(arrays) or mask is not None:
+    kinds = [_kind(path) for path in paths]
+    if len(set(kinds)) > 1:
+        raise InputError(
+            f"the betas are of different kinds ({', '.join(sorted(set(kinds)))}): pass files of one kind only."
+        )
+    if kinds[0] == ".npy array":
+        if mask is not None:
             raise InputError(".npy betas come without a mask and cannot be mixed with images: pass only .npy files.")
-        sources: list[BetasSource] = [ArrayBetas(path) for path in paths]
-        if len({source.n_voxels for source in sources}) > 1:
-            counts = ", ".join(f"{source.path.name}: {source.n_voxels}" for source in sources)
-            raise InputError(f"the betas files have different numbers of voxels ({counts}); axis 1 must be the same.")
-        return sources, None
+        return _same_voxels([ArrayBetas(path) for path in paths]), None
     grid = read_mask(mask) if isinstance(mask, str | Path) else mask
+    if kinds[0] == "GLMsingle":
+        return _same_voxels([GlmsingleBetas(path, grid) for path in paths]), grid
     images: list[NiftiBetas] = []
     for path in paths:
         images.append(NiftiBetas(path, grid))
         grid = images[0].grid
     return list(images), grid
+
+
+def _kind(path: Path) -> str:
+    if is_glmsingle(path):
+        return "GLMsingle"
+    return ".npy array" if path.suffix == ".npy" else "NIfTI"
+
+
+def _same_voxels(sources: Sequence[BetasSource]) -> list[BetasSource]:
+    if len({source.n_voxels for source in sources}) > 1:
+        counts = ", ".join(f"{source.path.name}: {source.n_voxels}" for source in sources)
+        raise InputError(f"the betas files have different numbers of voxels ({counts}): they must be the same.")
+    return list(sources)
 
 
 def subject_label(path: Path) -> str:
@@ -178,31 +187,16 @@ def _paths(value: Paths, name: str, *, empty: bool = False) -> list[Path]:
     return paths
 
 
-def _images_to_keep(tables: Sequence[TrialsTable], images: Iterable[str] | None) -> npt.NDArray[np.str_]:
-    shown = list(dict.fromkeys(str(image) for table in tables for image in table.images if image != ""))
-    if not shown:
-        raise InputError("the trials tables name no image: column 'image' is empty in every row.")
-    if images is None:
-        return np.asarray(shown)
-    wanted = {str(image) for image in images}
-    kept = [image for image in shown if image in wanted]
-    if not kept:
-        example = next(iter(wanted), "none")
-        raise InputError(
-            f"no image is in both tables: the trials show images such as '{shown[0]}', the features are of images such "
-            f"as '{example}'; use the same names in both."
-        )
-    if len(kept) < len(shown):
-        logger.warning(
-            "%d of %d images in the trials have no features and are left out, such as '%s'",
-            len(shown) - len(kept),
-            len(shown),
-            next(image for image in shown if image not in wanted),
-        )
-    return np.asarray(kept)
+def read_ncsnr(path: Path, grid: Grid | None) -> npt.NDArray[np.float64]:
+    """Read a map of noise ceiling signal-to-noise ratios at the voxels of a mask (n_mask_voxels,).
 
-
-def _read_ncsnr(path: Path, grid: Grid | None) -> npt.NDArray[np.float64]:
+    Raises
+    ------
+    InputError
+        If there is no mask, the map is on another grid, or holds negative values.
+    FileFormatError
+        If the file is damaged.
+    """
     if grid is None:
         raise InputError(f"{path} is a map, but the betas came without a mask: pass a mask.")
     values, affine = read_volume(path)

@@ -11,11 +11,46 @@ from braincorl.validation import FloatArray
 
 
 @dataclass(frozen=True)
+class Surface:
+    """Which vertices of a cortical surface are looked at, in both hemispheres.
+
+    Attributes
+    ----------
+    left, right
+        Bool over all vertices of the hemisphere's surface (n_vertices,).
+    name
+        Which surface, such as "fsaverage".
+
+    Raises
+    ------
+    InputError
+        If a hemisphere is not a vector of bool.
+    """
+
+    left: npt.NDArray[np.bool_]
+    right: npt.NDArray[np.bool_]
+    name: str = "fsaverage"
+
+    def __post_init__(self) -> None:
+        for side, vertices in (("left", self.left), ("right", self.right)):
+            if vertices.ndim != 1 or vertices.dtype != np.bool_:
+                raise InputError(
+                    f"{side} has shape {vertices.shape} and type {vertices.dtype}, expected bool (n_vertices,)."
+                )
+
+    @property
+    def n_chosen(self) -> int:
+        """Number of vertices that are looked at."""
+        return int(self.left.sum() + self.right.sum())
+
+
+@dataclass(frozen=True)
 class VoxelSpace:
     """A mask, and which of its voxels carry data.
 
     The mask's voxels are in C order of the grid, as `image[mask]` and nilearn's `apply_mask` give them. Voxels that
     were constant or not finite are in the mask but not included: arrays over voxels skip them, maps show NaN there.
+    On a surface the "voxels" are its chosen vertices, left hemisphere first.
 
     Attributes
     ----------
@@ -25,6 +60,8 @@ class VoxelSpace:
         3-D bool grid, or None for responses that came as an array without a grid.
     affine
         Voxel indices to millimetres (4, 4), or None without a grid.
+    surface
+        Chosen vertices, for data on a surface; excludes `mask` and `affine`.
 
     Raises
     ------
@@ -35,6 +72,7 @@ class VoxelSpace:
     included: npt.NDArray[np.bool_]
     mask: npt.NDArray[np.bool_] | None = None
     affine: npt.NDArray[np.float64] | None = None
+    surface: Surface | None = None
 
     def __post_init__(self) -> None:
         if not self.included.any():
@@ -44,6 +82,13 @@ class VoxelSpace:
         if self.mask is not None and int(self.mask.sum()) != self.included.size:
             raise InputError(
                 f"the mask has {int(self.mask.sum())} voxels but included has {self.included.size}: they must match."
+            )
+        if self.surface is not None and self.mask is not None:
+            raise InputError("a space is a volume or a surface: pass mask and affine, or surface.")
+        if self.surface is not None and self.surface.n_chosen != self.included.size:
+            raise InputError(
+                f"the surface has {self.surface.n_chosen} chosen vertices but included has {self.included.size}: "
+                "they must match."
             )
 
     @property

@@ -67,7 +67,8 @@ def open_image(path: str | Path) -> Any:
         raise InputError(f"{path} does not exist or is not a file: pass a NIfTI image.")
     try:
         # The file stays open so that a compressed one is read once through, not from its start for every chunk.
-        image = nib.load(path, keep_file_open=True)
+        # Not mapped: mapped pages of many sessions would count as memory of this process.
+        image = nib.load(path, keep_file_open=True, mmap=False)
     except (ImageFileError, OSError, EOFError, zlib.error, ValueError) as error:
         raise FileFormatError(f"{path} is not a readable NIfTI image ({_first_line(error)}).") from error
     if not isinstance(image, nib.Nifti1Image):
@@ -157,6 +158,9 @@ class NiftiBetas:
         The file.
     grid
         Mask of the voxels to read; None reads every voxel of the grid.
+    same_affine
+        Refuse a file whose affine differs from the mask's. False is for data sets that are known to store a wrong one;
+        the mask's is used then.
 
     Raises
     ------
@@ -166,7 +170,7 @@ class NiftiBetas:
         If it is damaged.
     """
 
-    def __init__(self, path: str | Path, grid: Grid | None) -> None:
+    def __init__(self, path: str | Path, grid: Grid | None, *, same_affine: bool = True) -> None:
         self.path = Path(path)
         self._image = open_image(path)
         shape = self._image.shape
@@ -174,9 +178,21 @@ class NiftiBetas:
             raise InputError(f"{path} has shape {shape}, expected (X, Y, Z, trials).")
         affine = np.asarray(self._image.affine, dtype=np.float64)
         self.grid = grid or Grid(np.ones(shape[:3], dtype=bool), affine, self.path)
-        check_same_grid(shape[:3], affine, self.path, self.grid)
+        check_same_grid(shape[:3], affine if same_affine else self.grid.affine, self.path, self.grid)
         self.n_trials = shape[3] if len(shape) == 4 else 1
-        self.n_voxels = int(self.grid.mask.sum())
+        self._flat = flat_index(self.grid.mask)
+        self.n_voxels = self._flat.size
+
+    @property
+    def stored_type(self) -> np.dtype[Any]:
+        """Type of the numbers in the file, before any scaling of its header."""
+        stored: np.dtype[Any] = self._image.get_data_dtype()
+        return stored
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether the file's header scales or shifts its numbers."""
+        return (float(self._image.dataobj.slope), float(self._image.dataobj.inter)) != (1.0, 0.0)
 
     def chunks(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Yield (index of the first trial, responses (n, n_voxels)) in order."""
@@ -190,7 +206,14 @@ class NiftiBetas:
                     f"{self.path} is truncated or damaged at volume {start} of {self.n_trials} "
                     f"({_first_line(error)}): get a new copy."
                 ) from error
-            yield start, np.ascontiguousarray(chunk[self.grid.mask].T, dtype=np.float32)
+            # In the order of the file the trials are rows, so that taking voxels moves each through the cache once.
+            trials = chunk.reshape(-1, chunk.shape[-1], order="F").T
+            yield start, trials.take(self._flat, axis=1).astype(np.float32, copy=False)
+
+
+def flat_index(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+    """Where each voxel of a mask, in C order, is in a volume whose first axis runs fastest, as NIfTI stores it."""
+    return np.asarray(np.ravel_multi_index(np.nonzero(mask), mask.shape, order="F"))
 
 
 class ArrayBetas:
@@ -221,9 +244,17 @@ class ArrayBetas:
 
     def chunks(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Yield (index of the first trial, responses (n, n_voxels)) in order."""
-        step = max(1, CHUNK_BYTES // (8 * self.n_voxels))
-        for start in range(0, self.n_trials, step):
-            yield start, np.array(self._values[start : start + step], dtype=np.float32)
+        for start in range(0, self.n_trials, self.step):
+            yield start, self.rows(start, start + self.step)
+
+    @property
+    def step(self) -> int:
+        """Trials that are read at a time."""
+        return max(1, CHUNK_BYTES // (8 * int(self.n_voxels)))
+
+    def rows(self, start: int, stop: int) -> npt.NDArray[np.float32]:
+        """Read some trials (n, n_voxels), as a copy."""
+        return np.array(self._values[start:stop], dtype=np.float32)
 
 
 def _map_npy(path: Path) -> npt.NDArray[Any]:

@@ -1,0 +1,166 @@
+"""The paper's protocol on NSD, end to end, on files laid out like NSD: leave one person out, few images, shared test.
+
+SIMULATION, in every number: people, images, features and responses are drawn (`simulate_people`'s world), written as
+int16 sessions with MATLAB design, table of stimuli, label volumes and noise ceilings, and read back by `load_nsd`. It
+shows that the road from disk to table works, and how the encoders compare in that world; nothing on real brains.
+
+Each person in turn is new. Context: images of their own (never the shared 1,000). Test: the images that all people saw
+three times, averaged. Others' own images may teach a group prior; no test image teaches anything.
+
+    uv run python benchmarks/nsd_protocol.py --folder SCRATCH
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from common import print_table
+
+from braincorl.datasets import load_prepared, prepare, simulate_people, split_nsd
+from braincorl.datasets.nsd import open_nsd
+from braincorl.datasets.nsd_files import NsdFolder, read_stimuli, shared_images
+from braincorl.datasets.nsd_writer import write_nsd_design, write_nsd_labels, write_nsd_ncsnr, write_nsd_session
+from braincorl.encoders import BayesianRidgeEncoder, RidgeEncoder
+from braincorl.metrics import explained_variance
+
+SUBJECTS = (1, 2, 5, 7)
+N_CONTEXT = (30, 70, 100, 300, 510)
+
+
+def write_people(root, n_sessions, random_state):
+    """Simulate people of one world and write them as NSD subjects; returns the features of all stimuli shown."""
+    design = write_nsd_design(root, random_state)
+    trials = n_sessions * 750
+    shown = {subject: design.shown(subject)[:trials] for subject in SUBJECTS}
+    stimuli = np.unique(np.concatenate(list(shown.values())))
+    world = simulate_people(
+        len(SUBJECTS), n_own=0, n_shared=stimuli.size, shared_repeats=1, voxel_size_mm=5, random_state=random_state
+    )
+    rng = np.random.default_rng(random_state)
+    row = np.full(73_000, -1)
+    row[stimuli] = np.arange(stimuli.size)
+    for subject, person in zip(SUBJECTS, world.people, strict=True):
+        folder = NsdFolder(root, subject)
+        mask, affine = person.space.mask, person.space.affine
+        mean = person.true_responses(world.features).astype(np.float32)
+        # One draw of noise per stimulus, shared by neighbours and with outliers; trials take draws at random.
+        place = {name: number for number, name in enumerate(world.image_ids.tolist())}
+        residual = person.trials - mean[[place[name] for name in person.trial_images.tolist()]]
+        for session in range(n_sessions):
+            rows = row[shown[subject][session * 750 : (session + 1) * 750]]
+            noise = residual[rng.integers(0, len(residual), 750)]
+            # Sessions drift in level and gain, which z-scoring within sessions must take out.
+            gain, level = rng.uniform(0.8, 1.25), rng.normal(0, 0.5)
+            write_nsd_session(folder, session + 1, gain * (mean[rows] + noise) + level, mask, affine, ".hdf5")
+        write_nsd_ncsnr(folder, mean.std(axis=0) / np.sqrt(person.noise_variance), mask, affine)
+        write_regions(folder, person, mask, affine)
+    return dict(zip(stimuli.astype(str).tolist(), world.features, strict=True))
+
+
+def write_regions(folder, person, mask, affine):
+    """Label volumes: early visual cortex is retinotopic, the other regions are localisers'."""
+    homes = {"prf-visualrois": ("EarlyVis",), "floc-faces": ("FFA",), "floc-bodies": ("EBA", "LOC")}
+    homes |= {"floc-places": ("PPA", "OPA", "RSC"), "floc-words": ("Food",)}
+    for atlas, regions in homes.items():
+        labels = np.full(mask.shape, -1)
+        inside = np.zeros(int(mask.sum()), dtype=int)
+        for number, region in enumerate(regions, start=1):
+            inside[person.rois[region]] = number
+        labels[mask] = inside
+        write_nsd_labels(folder, atlas, labels, affine, dict(enumerate(regions, start=1)))
+
+
+def read_people(root, n_sessions):
+    """Prepare and read everyone, and split their images."""
+    people = {}
+    for subject in SUBJECTS:
+        recording = open_nsd(root, subject, sessions=range(1, n_sessions + 1))
+        data = load_prepared(prepare(recording, root / f"subj{subject:02d}.h5"))
+        shared = shared_images(read_stimuli(NsdFolder(root, subject).stimuli), SUBJECTS, 1).astype(str)
+        split = split_nsd(root, data, subjects=SUBJECTS, min_repeats=1)
+        assert not set(split.own) & set(split.test) | (set(split.test) - set(shared))
+        people[subject] = (data, split)
+    # The test images that everyone saw, as often as they were shown in these sessions.
+    common = set.intersection(*(set(split.test) for _, split in people.values()))
+    return people, np.array(sorted(common, key=int))
+
+
+def group_encoder(people, left_out, features):
+    """Make an encoder with a prior from the other people, where this version has group priors."""
+    try:
+        from braincorl import GroupPrior, GroupPriorEncoder
+    except (ImportError, AttributeError):
+        return None
+    others = [
+        (features_of(features, split.own), data.select_images(split.own).responses)
+        for subject, (data, split) in people.items()
+        if subject != left_out
+    ]
+    return GroupPriorEncoder(GroupPrior.fit(others))
+
+
+def features_of(features, image_ids):
+    return np.stack([features[name] for name in image_ids])
+
+
+def compare(people, test, features, n_draws):
+    rows = []
+    for subject, (data, split) in people.items():
+        queries, truth = features_of(features, test), data.select_images(test).responses
+        ceiling = data.select_images(test).noise_ceiling()
+        pool = features_of(features, split.own)
+        encoders = {"ridge": RidgeEncoder(), "Bayesian ridge": BayesianRidgeEncoder()}
+        group = group_encoder(people, subject, features)
+        if group is not None:
+            encoders["group prior of the others"] = group
+        rows.append(("noise ceiling", subject, 0, 0, float(np.nanmean(ceiling))))
+        whole = RidgeEncoder().fit(pool, data.select_images(split.own).responses)
+        ev = float(np.nanmean(explained_variance(truth, whole.predict(queries))))
+        rows.append(("ridge, all own images", subject, 0, 0, ev))
+        for draw in range(n_draws):
+            order = np.random.default_rng(draw).permutation(split.own)
+            for n in (n for n in N_CONTEXT if n <= split.own.size):
+                context = order[:n]
+                X, y = features_of(features, context), data.select_images(context).responses
+                for name, encoder in encoders.items():
+                    encoder.fit(X, y, X_pool=pool) if encoder.uses_pool else encoder.fit(X, y)
+                    ev = float(np.nanmean(explained_variance(truth, encoder.predict(queries))))
+                    rows.append((name, subject, n, draw, ev))
+    return pd.DataFrame(rows, columns=["encoder", "subject", "n", "draw", "EV"])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--sessions", type=int, default=4)
+    parser.add_argument("--n-draws", type=int, default=3)
+    parser.add_argument("--random-state", type=int, default=0)
+    options = parser.parse_args()
+    features = write_people(options.folder, options.sessions, options.random_state)
+    people, test = read_people(options.folder, options.sessions)
+    table = compare(people, test, features, options.n_draws)
+    counts = {subject: data.n_voxels for subject, (data, _) in people.items()}
+    repeats = np.concatenate([data.select_images(test).n_repeats for data, _ in people.values()])
+    print(
+        f"SIMULATION: NSD-like files of subjects {SUBJECTS}, {options.sessions} sessions of 750 trials each; "
+        f"higher-visual voxels {counts}; test on {test.size} shared images, {repeats.min()}-{repeats.max()} trials "
+        f"each; {options.n_draws} draws of context; mean EV over voxels, of measured responses\n"
+    )
+    few = table[table["n"] > 0]
+    sizes = sorted(few["n"].unique())
+    spread = few.groupby(["encoder", "n", "draw"])["EV"].mean().groupby(["encoder", "n"]).agg(["mean", "std"])
+    names = list(dict.fromkeys(few["encoder"]))
+    cells = [[name, *(show(spread.loc[(name, n)]) for n in sizes)] for name in names]
+    print_table(["context images", *map(str, sizes)], cells)
+    chosen = table[table["n"].isin([0, 100])].groupby(["encoder", "subject"], sort=False)["EV"].mean().unstack()
+    rows = [[name, *(f"{chosen.loc[name, s]:.3f}" for s in SUBJECTS)] for name in chosen.index]
+    print_table(["100 context images, or as said", *(f"S{s}" for s in SUBJECTS)], rows)
+
+
+def show(cell):
+    return f"{cell['mean']:.3f} ± {cell['std']:.3f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""`braincorl data`: check public data sets on disk, and prepare people of them."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from braincorl.cli.common import add_verb, progress_bar
+from braincorl.datasets import Recording, load_prepared, prepare
+from braincorl.datasets.algonauts import open_algonauts2023
+from braincorl.datasets.bids import open_bids
+from braincorl.datasets.bold5000 import open_bold5000
+from braincorl.datasets.check import check_dataset
+from braincorl.datasets.nsd import open_nsd
+from braincorl.errors import InputError
+
+# Data set -> how to open a person, and which of the options it knows.
+OPENERS: dict[str, tuple[Callable[..., Recording], tuple[str, ...]]] = {
+    "nsd": (open_nsd, ("voxels", "sessions", "min_ceiling", "zscore")),
+    "bold5000": (open_bold5000, ("voxels", "sessions", "zscore")),
+    "algonauts2023": (open_algonauts2023, ("voxels",)),
+    "bids": (open_bids, ("zscore",)),
+}
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Describe the verb and what it can do."""
+    parser = add_verb(subparsers, "data", "Public data sets on disk: check them, and prepare people of them.")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    check = add_verb(
+        actions,
+        "check",
+        "Say what of a data set is in a folder, what is missing, and what looks wrong (sizes, grids, scaling, counts\n"
+        "of trials). Knows NSD, BOLD5000, Algonauts 2023, GLMsingle output and BIDS derivatives.\n"
+        "Exit status 2 if a part is unusable.",
+    )
+    check.add_argument("root", type=Path, metavar="ROOT", help="folder that the data set was downloaded to")
+    check.set_defaults(run=run_check)
+    prepare_ = add_verb(
+        actions,
+        "prepare",
+        "Read a person of a data set once, session by session, into one HDF5 file, which fit and score take as\n"
+        "--betas. A run that was stopped goes on when it is given again; a file that is up to date is kept.",
+    )
+    prepare_.add_argument("dataset", choices=tuple(OPENERS), metavar="DATASET", help=", ".join(OPENERS))
+    prepare_.add_argument("root", type=Path, metavar="ROOT", help="folder that the data set was downloaded to")
+    prepare_.add_argument("--subject", required=True, metavar="N", help="number of the subject, or BIDS label")
+    prepare_.add_argument("--output", required=True, type=Path, metavar="FILE", help=".h5 file to write")
+    prepare_.add_argument(
+        "--voxels",
+        nargs="+",
+        metavar="NAME",
+        help="regions to keep (default: higher-visual for nsd, brain for bold5000, all for algonauts2023, the mask for "
+        "bids); nsd knows functional, cortex and all, too",
+    )
+    prepare_.add_argument("--sessions", metavar="LIST", help="such as 1-10 or 1,2,5 (nsd, bold5000; default: all)")
+    prepare_.add_argument(
+        "--min-ceiling", type=float, metavar="NC", help="least noise ceiling of R² for means of three trials (nsd)"
+    )
+    prepare_.add_argument(
+        "--zscore", choices=("none", "session"), help="scaling (default: session; algonauts2023 is scaled already)"
+    )
+    prepare_.add_argument("--half", action="store_true", help="store responses as float16: half the size")
+    prepare_.set_defaults(run=run_prepare)
+
+
+def run_check(options: argparse.Namespace) -> None:
+    """Print what was found."""
+    kind, findings = check_dataset(options.root)
+    print(f"{kind} in {options.root}")
+    for finding in findings:
+        if finding.level != "ok" or not options.quiet:
+            print(f"{finding.level:<8} {' '.join(finding.text.split())}")
+    wrong = sum(finding.level == "wrong" for finding in findings)
+    if wrong:
+        raise InputError(
+            f"{wrong} of {len(findings)} findings make a part unusable: see the lines that begin with 'wrong'."
+        )
+    if not any(finding.level == "ok" for finding in findings):
+        raise InputError(f"{options.root} holds nothing that can be read.")
+
+
+def run_prepare(options: argparse.Namespace) -> None:
+    """Prepare one person."""
+    open_, known = OPENERS[options.dataset]
+    given = {name: getattr(options, name) for name in ("voxels", "sessions", "min_ceiling", "zscore")}
+    unknown = [name for name, value in given.items() if value is not None and name not in known]
+    if unknown:
+        raise InputError(f"{options.dataset} knows no --{unknown[0].replace('_', '-')}: leave it out.")
+    if "zscore" in known and given["zscore"] is None:
+        given["zscore"] = "session"
+    if given["sessions"] is not None:
+        given["sessions"] = parse_numbers(given["sessions"])
+    if given["voxels"] is not None and len(given["voxels"]) == 1:
+        given["voxels"] = given["voxels"][0]
+    subject = options.subject if options.dataset == "bids" else parse_numbers(options.subject)[0]
+    recording = open_(options.root, subject, **{name: value for name, value in given.items() if value is not None})
+    with progress_bar("preparing") as progress:
+        prepare(recording, options.output, dtype="float16" if options.half else "float32", progress=progress)
+    # One image and all voxels: what was made, without reading all of it again.
+    made = load_prepared(options.output, images=recording.image_ids()[:1])
+    print(
+        f"{made.name}: {recording.image_ids().size} images, {recording.n_trials} trials, {made.n_voxels} voxels, "
+        f"{len(made.rois)} regions -> {options.output}"
+    )
+
+
+def parse_numbers(text: str) -> list[int]:
+    """Numbers of a list such as "1-3,7"."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        ends = part.strip().split("-")
+        if not all(end.isdecimal() for end in ends) or len(ends) > 2:
+            raise InputError(f"'{text}' is no list of numbers: write them as in 1-10 or 1,2,5.")
+        numbers.extend(range(int(ends[0]), int(ends[-1]) + 1))
+    if not numbers:
+        raise InputError(f"'{text}' is an empty list of numbers.")
+    return numbers

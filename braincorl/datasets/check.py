@@ -1,0 +1,293 @@
+"""`check_dataset`: what of a public data set is in a folder, what is missing, and what looks wrong.
+
+Nothing is changed and betas are not read through: headers, sizes, tables and the first trials of each person tell.
+"""
+
+import re
+import struct
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from braincorl.datasets import algonauts, bold5000, nsd_files
+from braincorl.datasets.bids import open_bids
+from braincorl.datasets.glmsingle import HDF5_SUFFIXES, GlmsingleBetas
+from braincorl.datasets.nsd import open_nsd
+from braincorl.datasets.nsd_regions import FUNCTIONAL, RETINOTOPIC
+from braincorl.datasets.recording import Recording
+from braincorl.datasets.volumes import open_image
+from braincorl.errors import InputError
+
+# Betas in % signal change vary by about one; hundreds mean that a factor of 300 was left in.
+LARGEST_SPREAD = 50.0
+TRIALS_LOOKED_AT = 20
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was found.
+
+    Attributes
+    ----------
+    level
+        "ok", "note" (fine, but good to know), "missing" (a part that can be done without), or "wrong" (unusable so).
+    text
+        What, and what to do about it.
+    """
+
+    level: str
+    text: str
+
+
+Findings = Iterator[Finding]
+
+
+def check_dataset(root: str | Path) -> tuple[str, list[Finding]]:
+    """Look at a folder of a public data set.
+
+    Parameters
+    ----------
+    root
+        The folder.
+
+    Returns
+    -------
+    kind : str
+        Name of the data set.
+    findings : list of Finding
+
+    Raises
+    ------
+    InputError
+        If the folder does not exist, or looks like no known data set.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise InputError(f"{root} is not a folder: pass the one that a data set was downloaded to.")
+    for kind, (looks_like, check) in KINDS.items():
+        if looks_like(root):
+            return kind, list(check(root))
+    raise InputError(
+        f"{root} looks like none of {', '.join(KINDS)}: expected nsddata and nsddata_betas, CSI1_brainmask.nii.gz, "
+        "subj01/training_split, TYPED_FITHRF_GLMDENOISE_RR, or dataset_description.json in it."
+    )
+
+
+def check_nsd(root: Path) -> Findings:
+    """Look at a copy of the Natural Scenes Dataset."""
+    first = nsd_files.NsdFolder(root, 1)
+    yield from _attempt("design (nsd_expdesign.mat)", lambda: _describe_design(first.design))
+    if first.stimuli.is_file():
+        yield from _attempt("table of stimuli", lambda: f"{len(nsd_files.read_stimuli(first.stimuli))} stimuli")
+    else:
+        yield Finding("missing", f"{first.stimuli}: needed to know the shared images; download it")
+    folders = sorted((root / "nsddata_betas").glob("ppdata/subj0[1-8]/func*/betas_*"))
+    if not folders:
+        yield Finding("wrong", f"{root}/nsddata_betas/ppdata/subjXX/func1pt8mm/betas_…: no betas of any subject")
+    for path in folders:
+        folder = nsd_files.NsdFolder(root, int(path.parts[-3][-1]), path.parts[-2], path.name)
+        yield from _check_nsd_subject(folder)
+
+
+def check_bold5000(root: Path) -> Findings:
+    """Look at a copy of BOLD5000, release 2.0."""
+    masks = {path.name[3] for path in root.rglob("CSI[1-4]_*")}
+    for subject in sorted(map(int, masks)):
+        label, total = f"CSI{subject}", bold5000.N_SESSIONS[subject - 1]
+        files = {
+            int(found.group(1)): path
+            for path in sorted(root.rglob(f"{label}_GLMbetas-{bold5000.PREPARATION}_ses-*.nii*"))
+            if (found := re.search(r"_ses-(\d+)", path.name))
+        }
+        yield from _check_sessions(label, sorted(files), total)
+        unbroken = [n for n in range(1, total + 1) if set(range(1, n + 1)) <= set(files)]
+        recording = yield from _attempt_open(
+            label, partial(bold5000.open_bold5000, root, subject, sessions=unbroken or None)
+        )
+        for path in files.values():
+            yield from _check_volume_file(path)
+        if recording is None:
+            continue
+        grid = recording.grid
+        if grid is not None and grid.mask.shape != bold5000.GRIDS[subject - 1]:
+            yield Finding("note", f"{label}: grid {grid.mask.shape}, the release has {bold5000.GRIDS[subject - 1]}")
+        odd = [s.path.name for s in recording.sources if s.n_trials % bold5000.RUN_TRIALS]
+        if odd:
+            yield Finding("note", f"{label}: {len(odd)} sessions are no whole runs of {bold5000.RUN_TRIALS} trials")
+        lacking = [region for region in bold5000.REGIONS if region not in recording.rois]
+        if lacking:
+            yield Finding("missing", f"{label}: region masks of {', '.join(lacking)} (sub-{label}_mask-LH….nii.gz)")
+
+
+def check_algonauts(root: Path) -> Findings:
+    """Look at a copy of the Algonauts 2023 challenge."""
+    for folder in sorted(root.glob("subj0[1-8]")):
+        recording = yield from _attempt_open(
+            folder.name, partial(algonauts.open_algonauts2023, root, int(folder.name[-1]))
+        )
+        if recording is None:
+            continue
+        if recording.surface is None:
+            yield Finding(
+                "missing", f"{folder.name}: roi_masks/?h.all-vertices_fsaverage_space.npy; without them no maps"
+            )
+        elif recording.surface.left.size != algonauts.FSAVERAGE_VERTICES:
+            yield Finding("note", f"{folder.name}: {recording.surface.left.size} vertices, fsaverage has 163842")
+        if not recording.rois:
+            yield Finding("missing", f"{folder.name}: roi_masks/mapping_*.npy; no regions without them")
+
+
+def check_bids(root: Path) -> Findings:
+    """Look at BIDS derivatives."""
+    if not (root / "dataset_description.json").is_file():
+        yield Finding("missing", 'dataset_description.json: write one with "DatasetType": "derivative"')
+    for folder in sorted(path for path in root.glob("sub-*") if path.is_dir()):
+        yield from _attempt_open(folder.name, partial(open_bids, root, folder.name))
+        for path in sorted(folder.rglob("*_stat-effect_*statmap.nii.gz")):
+            yield from _check_volume_file(path)
+
+
+def check_glmsingle(root: Path) -> Findings:
+    """Look at GLMsingle's output."""
+    for path in sorted(root.glob("TYPE*")):
+        if path.suffix in (".npy", *HDF5_SUFFIXES) and path.name.startswith(("TYPEB", "TYPEC", "TYPED")):
+            yield from _attempt(path.name, partial(_describe_glmsingle, path))
+    yield Finding("note", "pass these files to --betas, with a table of what each trial showed to --trials")
+
+
+def _check_nsd_subject(folder: nsd_files.NsdFolder) -> Findings:
+    label = f"{folder.label} {folder.space} {folder.preparation}"
+    there = folder.sessions()
+    yield from _check_sessions(label, there, folder.n_sessions)
+    if not (folder.betas / "ncsnr.nii.gz").is_file():
+        yield Finding("missing", f"{label}: ncsnr.nii.gz; noise ceilings will be estimated from repeats instead")
+    atlases = [atlas for atlas in (RETINOTOPIC, *FUNCTIONAL) if not list(folder.regions.glob(f"*{atlas}.nii.gz"))]
+    if atlases:
+        yield Finding(
+            "missing", f"{label}: {', '.join(atlases)} in {folder.regions}; the higher-visual voxels need all five"
+        )
+    for atlas in (RETINOTOPIC, *FUNCTIONAL):
+        if atlas not in atlases and folder.color_table(atlas) is None:
+            yield Finding("note", f"{label}: no {atlas}.mgz.ctab; the published names of its regions are used")
+    if not there:
+        return
+    recording = yield from _attempt_open(
+        label,
+        lambda: open_nsd(
+            folder.root,
+            folder.subject,
+            voxels="all",
+            sessions=there,
+            space=folder.space,
+            preparation=folder.preparation,
+        ),
+    )
+    known = nsd_files.GRIDS.get(folder.space)
+    if recording is not None and recording.grid is not None and known is not None:
+        shape = recording.grid.mask.shape
+        if shape != known[folder.subject - 1]:
+            whose = [f"subj{s + 1:02d}" for s, grid in enumerate(known) if grid == shape]
+            yield Finding(
+                "note" if not whose else "wrong",
+                f"{label}: grid {shape}, but this subject's is {known[folder.subject - 1]}"
+                + (f"; these are files of {', '.join(whose)}" if whose else ""),
+            )
+    for number in there:
+        for path in folder.session(number):
+            yield from _check_volume_file(path)
+
+
+def _check_sessions(label: str, there: list[int], total: int) -> Findings:
+    lacking = [number for number in range(1, total + 1) if number not in there]
+    if not there:
+        yield Finding("wrong", f"{label}: no session of the betas; download them")
+    elif lacking:
+        shown = ", ".join(map(str, there))
+        text = f"{label}: {len(lacking)} of {total} sessions; there are {shown}: download the others, or pass sessions"
+        yield Finding("missing", text)
+
+
+def _attempt(label: str, look: Callable[[], str]) -> Findings:
+    try:
+        yield Finding("ok", f"{label}: {look()}")
+    except InputError as error:
+        yield Finding("wrong", f"{label}: {error}")
+
+
+def _attempt_open(label: str, open_: Callable[[], Recording]) -> Generator[Finding, None, Recording | None]:
+    try:
+        recording = open_()
+        spread, zeros = _look_at_values(recording)
+    except InputError as error:
+        yield Finding("wrong", f"{label}: {error}")
+        return None
+    sessions = len({name for table in recording.tables for name in np.unique(table.sessions).tolist()})
+    yield Finding(
+        "ok",
+        f"{label}: {recording.n_trials} trials of {recording.image_ids().size} images in {sessions} sessions, "
+        f"{recording.n_voxels} voxels, {len(recording.rois)} regions",
+    )
+    if spread > LARGEST_SPREAD:
+        yield Finding(
+            "wrong", f"{label}: responses spread by {spread:.0f}, too much for % signal change: a scale is left in"
+        )
+    if zeros > 0.5:
+        yield Finding("note", f"{label}: {zeros:.0%} of the voxels are 0 or not finite in the first trials")
+    return recording
+
+
+def _look_at_values(recording: Recording) -> tuple[float, float]:
+    """Typical spread over the first trials, and the share of voxels without any."""
+    _, chunk = next(iter(recording.sources[0].chunks()))
+    with np.errstate(invalid="ignore"):
+        spread = np.nan_to_num(chunk[:TRIALS_LOOKED_AT].std(axis=0))
+    alive = spread > 0
+    return (float(np.median(spread[alive])) if alive.any() else 0.0), float(1 - alive.mean())
+
+
+def _check_volume_file(path: Path) -> Findings:
+    """Look whether a NIfTI file is as long as its header says, without decompressing it."""
+    if not path.name.endswith((".nii", ".nii.gz")):
+        return
+    try:
+        image = open_image(path)
+    except InputError as error:
+        yield Finding("wrong", str(error))
+        return
+    shape: tuple[int, ...] = image.shape
+    itemsize = image.get_data_dtype().itemsize
+    expected = int(image.dataobj.offset) + int(np.prod(shape, dtype=np.int64)) * itemsize
+    actual: Any = path.stat().st_size
+    if path.suffix == ".gz":
+        with path.open("rb") as file:
+            file.seek(-4, 2)
+            actual = struct.unpack("<I", file.read(4))[0]  # a complete gzip file ends with its length, modulo 2^32
+        expected %= 2**32
+    if actual != expected:
+        yield Finding("wrong", f"{path} is truncated: it ends too early for {shape}; download it again")
+
+
+def _describe_glmsingle(path: Path) -> str:
+    betas = GlmsingleBetas(path, None)
+    return f"{betas.n_trials} trials, {betas.n_voxels} voxels"
+
+
+def _describe_design(path: Path) -> str:
+    design = nsd_files.read_design(path)
+    return f"{design.order.size} trials, {design.images.shape[1]} images of each of {design.images.shape[0]} subjects"
+
+
+KINDS: dict[str, tuple[Callable[[Path], bool], Callable[[Path], Findings]]] = {
+    "NSD": (lambda root: (root / "nsddata").is_dir() or (root / "nsddata_betas").is_dir(), check_nsd),
+    "Algonauts 2023": (lambda root: any(root.glob("subj0[1-8]/training_split")), check_algonauts),
+    "BOLD5000": (lambda root: any(root.rglob("CSI[1-4]_*")), check_bold5000),
+    "GLMsingle": (lambda root: any(root.glob("TYPE[BCD]_*")), check_glmsingle),
+    "BIDS derivatives": (
+        lambda root: (root / "dataset_description.json").is_file() or any(root.glob("sub-*/")),
+        check_bids,
+    ),
+}

@@ -1,0 +1,207 @@
+"""Pickled dictionaries in `.npy` files, read without running what is in them.
+
+Python's pickle is a program: reading it with `numpy.load(allow_pickle=True)` runs whatever code the file names.
+GLMsingle and the Algonauts 2023 challenge store dictionaries that way. This reader admits dictionaries, lists, tuples,
+text, numbers and NumPy arrays, and nothing else. Even NumPy's own constructors are replaced by stand-ins that check
+what they are told before an array is made, and that cannot be altered by the file.
+"""
+
+import pickle
+import re
+from pathlib import Path
+from typing import Any, BinaryIO, Never
+
+import numpy as np
+import numpy.typing as npt
+
+from braincorl.errors import FileFormatError, InputError
+
+PLAIN_TYPE = re.compile(r"[<>=|]?([?bBhHiIlLqQefdgFD]|b1|[iu][1248]|f[248]|c(8|16)|[SU]\d{1,6}|O8?)")
+
+
+def load_pickled_npy(path: str | Path) -> Any:
+    """Read a `.npy` file that may hold a pickled dictionary.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Returns
+    -------
+    object
+        The array, or for a pickled file the object in it, made of built-in containers and NumPy arrays.
+
+    Raises
+    ------
+    InputError
+        If the file is missing.
+    FileFormatError
+        If it is damaged, or its pickle names anything but plain data. Nothing of the file has run then.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path} does not exist or is not a file.")
+    try:
+        with path.open("rb") as file:
+            if not _is_pickled(file):
+                file.seek(0)
+                return np.load(file, allow_pickle=False)
+            return _resolve(_PlainUnpickler(file).load(), {})
+    except FileFormatError as error:
+        raise FileFormatError(f"{path}: {error}") from error
+    except Exception as error:  # a damaged pickle can raise anything; none of it is a fault of this program
+        raise FileFormatError(f"{path} is not a readable .npy file ({type(error).__name__}: {error}).") from error
+
+
+def _is_pickled(file: BinaryIO) -> bool:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    _, _, dtype = read(file)
+    return bool(dtype.hasobject)
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """An unpickler that knows a handful of names, each of them a stand-in defined here."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        known = _STAND_INS.get((module.replace("numpy._core", "numpy.core"), name))
+        if known is None:
+            raise FileFormatError(
+                f"its pickle wants to use {module}.{name}, which is not plain data; it was not run. "
+                "Load it yourself if you trust it, and save the arrays as .npz or .hdf5."
+            )
+        return known
+
+    def persistent_load(self, pid: Any) -> Never:
+        raise FileFormatError("its pickle refers to another file, which plain data do not.")
+
+
+class _DType:
+    """What a pickled dtype says; becomes a dtype only if it is a plain one."""
+
+    __slots__ = ("code", "order")
+
+    def __init__(self, code: str) -> None:
+        self.code, self.order = code, "|"
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, tuple) or len(state) < 5 or any(part is not None for part in state[2:5]):
+            raise FileFormatError("its pickle holds a structured or altered dtype.")
+        self.order = state[1]
+
+    def resolve(self) -> np.dtype[Any]:
+        code = self.code if self.order in ("|", "=") else f"{self.order}{self.code}"
+        if not isinstance(code, str) or PLAIN_TYPE.fullmatch(code) is None:
+            raise FileFormatError(f"its pickle holds an array of type {code!r}, expected numbers or text.")
+        return np.dtype(code)
+
+
+class _Array:
+    """What a pickled array says; becomes an array only if shape, type and bytes agree."""
+
+    __slots__ = ("values",)
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, data = state
+        kind = dtype.resolve()
+        if kind.hasobject:
+            items = np.empty(len(data), dtype=object)
+            items[:] = [_Held(item) for item in data]
+            flat: npt.NDArray[Any] = items
+        else:
+            flat = np.frombuffer(data, dtype=kind)
+        self.values = flat.reshape(shape, order="F" if fortran else "C")
+
+
+class _Held:
+    """An element of an object array, kept from NumPy until it is resolved."""
+
+    __slots__ = ("item",)
+
+    def __init__(self, item: Any) -> None:
+        self.item = item
+
+
+class _Maker:
+    """A callable without attributes, so that a pickle's BUILD instruction finds nothing to change."""
+
+    __slots__ = ()
+
+
+class _Reconstruct(_Maker):
+    def __call__(self, *_: Any) -> _Array:
+        return _Array()
+
+
+class _MakeDType(_Maker):
+    def __call__(self, code: str, *_: Any) -> _DType:
+        return _DType(code)
+
+
+class _Scalar(_Maker):
+    def __call__(self, dtype: _DType, data: bytes) -> Any:
+        kind = dtype.resolve()
+        if kind.hasobject:
+            raise FileFormatError("its pickle holds an object scalar.")
+        return np.frombuffer(data, dtype=kind, count=1)[0]
+
+
+class _Latin1(_Maker):
+    def __call__(self, text: str, encoding: str = "latin1") -> bytes:
+        if encoding != "latin1":
+            raise FileFormatError(f"its pickle encodes text as {encoding!r}, expected latin1.")
+        return text.encode("latin1")
+
+
+class _FromBuffer(_Maker):
+    def __call__(self, data: bytes, dtype: _DType, shape: tuple[int, ...], order: str) -> _Array:
+        array = _Array()
+        array.__setstate__((1, shape, dtype, order == "F", data))
+        return array
+
+
+class _OrderedDict(_Maker):
+    def __call__(self, *pairs: Any) -> dict[Any, Any]:
+        return dict(*pairs)
+
+
+_STAND_INS: dict[tuple[str, str], _Maker] = {
+    ("numpy.core.multiarray", "_reconstruct"): _Reconstruct(),
+    ("numpy.core.multiarray", "scalar"): _Scalar(),
+    ("numpy.core.numeric", "_frombuffer"): _FromBuffer(),
+    ("numpy", "ndarray"): _Maker(),
+    ("numpy", "dtype"): _MakeDType(),
+    ("_codecs", "encode"): _Latin1(),
+    ("collections", "OrderedDict"): _OrderedDict(),
+}
+
+
+def _resolve(value: Any, seen: dict[int, Any]) -> Any:
+    """Replace stand-ins by arrays, once each, whatever shares them."""
+    if id(value) in seen:
+        return seen[id(value)]
+    result: Any
+    if isinstance(value, _Array):
+        result = value.values
+        if result.dtype == object:
+            flat = [_resolve(held.item, seen) for held in result.ravel()]
+            result = flat[0] if result.ndim == 0 else _object_array(flat, result.shape)
+    elif isinstance(value, dict):
+        result = {key: _resolve(item, seen) for key, item in value.items()}
+    elif isinstance(value, list | tuple):
+        result = type(value)(_resolve(item, seen) for item in value)
+    elif isinstance(value, _DType):
+        result = value.resolve()
+    elif isinstance(value, str | bytes | int | float | complex | np.generic | None):
+        result = value
+    else:
+        raise FileFormatError(f"its pickle holds a {type(value).__name__}, expected arrays, text and numbers.")
+    seen[id(value)] = result
+    return result
+
+
+def _object_array(items: list[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    array = np.empty(len(items), dtype=object)
+    array[:] = items
+    return array.reshape(shape)

@@ -1,0 +1,147 @@
+"""`load_surface`: a person whose betas lie on the cortical surface, one file per hemisphere and session.
+
+FreeSurfer `.mgh` / `.mgz` (n_vertices, 1, 1, trials), or GIFTI `.func.gii` with one array per trial.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from nibabel.filebasedimages import ImageFileError
+from nibabel.gifti.gifti import GiftiImage
+
+from braincorl.datasets.recording import Recording
+from braincorl.datasets.sources import SurfaceBetas, open_surface
+from braincorl.datasets.space import Surface
+from braincorl.datasets.subject import SubjectData
+from braincorl.datasets.trials import match_trials, read_trials
+from braincorl.errors import FileFormatError, InputError
+from braincorl.files import Progress
+
+Paths = str | Path | Sequence[str | Path]
+Pair = tuple[str | Path, str | Path]
+
+
+def load_surface(
+    left: Paths,
+    right: Paths,
+    trials: Paths,
+    *,
+    mask: Pair | None = None,
+    rois: Mapping[str, Pair] | None = None,
+    ncsnr: Pair | None = None,
+    surface: str = "fsaverage",
+    zscore: Literal["none", "session"] = "none",
+    images: Iterable[str] | None = None,
+    name: str = "sub-new",
+    progress: Progress | None = None,
+) -> SubjectData:
+    """Read a person on a surface, averaging the repeats of each image.
+
+    Parameters
+    ----------
+    left, right
+        Betas of the hemispheres, in the same order: one file or several.
+    trials
+        Tables as for `load_subject`, one per pair of files or one for all.
+    mask
+        Files of the left and the right hemisphere with one value per vertex, 0 outside; by default every vertex.
+    rois
+        Region name -> files of the left and the right hemisphere, values above 0 inside.
+    ncsnr
+        Files with the noise ceiling signal-to-noise ratio of each vertex; by default estimated from repeats.
+    surface
+        Name of the surface.
+    zscore, images, progress
+        As for `load_subject`.
+    name
+        BIDS label.
+
+    Returns
+    -------
+    SubjectData
+        Voxels are vertices, left hemisphere first.
+
+    Raises
+    ------
+    InputError
+        If files are missing or do not fit together.
+    FileFormatError
+        If a file is damaged.
+    """
+    halves = [_paths(left, "left"), _paths(right, "right")]
+    if len(halves[0]) != len(halves[1]):
+        raise InputError(f"left has {len(halves[0])} files but right has {len(halves[1])}: pass both of each session.")
+    chosen = _mask_of(halves, mask, surface)
+    sources = [SurfaceBetas(one, two, chosen) for one, two in zip(*halves, strict=True)]
+    tables = [Path(path) for path in _paths(trials, "trials")]
+    matched = match_trials(
+        [read_trials(path) for path in tables], tables, halves[0], [source.n_trials for source in sources]
+    )
+    return Recording(
+        name=name,
+        sources=sources,
+        tables=matched,
+        zscore=zscore == "session",
+        surface=chosen,
+        rois={region: read_pair(pair, chosen) > 0 for region, pair in (rois or {}).items()},
+        ncsnr=None if ncsnr is None else read_pair(ncsnr, chosen).astype(np.float64),
+    ).load(images, progress)
+
+
+def read_pair(pair: Pair, surface: Surface) -> npt.NDArray[Any]:
+    """Read one value per chosen vertex from a file of each hemisphere (n_vertices,), left first.
+
+    Raises
+    ------
+    InputError
+        If a file is missing or has another number of vertices.
+    FileFormatError
+        If a file is damaged.
+    """
+    parts = []
+    for path, chosen in zip(pair, (surface.left, surface.right), strict=True):
+        values = read_vertices(path)
+        if values.shape != chosen.shape:
+            raise InputError(f"{path} has {values.size} vertices, but the surface has {chosen.size}.")
+        parts.append(np.nan_to_num(values[chosen]))
+    return np.concatenate(parts)
+
+
+def read_vertices(path: str | Path) -> npt.NDArray[Any]:
+    """Read one value per vertex (n_vertices,) from `.mgh`, `.mgz` or `.gii`.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or holds more than one value per vertex.
+    FileFormatError
+        If it is damaged.
+    """
+    path = Path(path)
+    image = open_surface(path)
+    try:
+        values = image.agg_data() if isinstance(image, GiftiImage) else np.asarray(image)
+    except (ImageFileError, OSError, EOFError, ValueError) as error:
+        raise FileFormatError(f"{path} is truncated or damaged: get a new copy.") from error
+    array = np.squeeze(np.asarray(values))
+    if array.ndim != 1:
+        raise InputError(f"{path} has shape {np.shape(values)}, expected one value per vertex.")
+    return array
+
+
+def _mask_of(halves: list[list[Path]], mask: Pair | None, name: str) -> Surface:
+    if mask is not None:
+        left, right = (np.nan_to_num(read_vertices(path)) != 0 for path in mask)
+        return Surface(left, right, name)
+    sizes = [SurfaceBetas.n_vertices(paths[0]) for paths in halves]
+    return Surface(np.ones(sizes[0], dtype=bool), np.ones(sizes[1], dtype=bool), name)
+
+
+def _paths(value: Paths, name: str) -> list[Path]:
+    paths = [Path(value)] if isinstance(value, str | Path) else [Path(item) for item in value]
+    if not paths:
+        raise InputError(f"{name} is empty: pass at least one file.")
+    return paths
