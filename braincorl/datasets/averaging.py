@@ -89,7 +89,7 @@ def average_trials(
     row_of = {image: row for row, image in enumerate(images.tolist())}
     sums = np.zeros((images.size, sources[0].n_voxels), dtype=np.float32)
     squares, counts = np.zeros(sums.shape[1]), np.zeros(images.size, dtype=np.int64)
-    origin: npt.NDArray[np.float32] | None = None
+    origin = np.zeros(0, dtype=np.float32)
     for image, session, values in _shown_trials(sources, tables, counter):
         row = row_of.get(image)
         if row is None:
@@ -97,17 +97,34 @@ def average_trials(
         if zscore:
             mean, inverse_sd = scaling[session]
             values = (values - mean) * inverse_sd
-        # Around the first trial, so that a large baseline costs no digits and a constant voxel is exactly 0.
-        origin = values.copy() if origin is None else origin
-        values = values - origin
-        sums[row] += values
-        squares += values.astype(np.float64) ** 2
-        counts[row] += 1
-    ncsnr = _ncsnr(squares, sums, counts) if counts.max() > 1 and counts.size > 1 else None
-    sums /= counts[:, None]
+        origin = values.copy() if origin.size == 0 else origin
+        _add(sums, counts, row, values, origin)
+        squares += (values - origin).astype(np.float64) ** 2
+    ncsnr = _ncsnr(squares, sums, counts, origin) if counts.max() > 1 and counts.size > 1 else None
+    for repeated in np.flatnonzero(counts > 1):
+        sums[repeated] = sums[repeated] / counts[repeated] + origin
     varies = np.ptp(sums, axis=0) > 0 if counts.size > 1 else True
-    sums += 0.0 if origin is None else origin
     return ImageAverages(sums, images, counts, np.isfinite(squares) & varies, ncsnr)
+
+
+def _add(
+    sums: npt.NDArray[np.float32],
+    counts: npt.NDArray[np.int64],
+    row: int,
+    values: npt.NDArray[np.float32],
+    origin: npt.NDArray[np.float32],
+) -> None:
+    """Add one trial: an image's only trial as it is, several as distances from the first trial of all.
+
+    So a single trial comes back to the last digit, a large baseline costs none, and a constant voxel stays constant.
+    """
+    if counts[row] == 0:
+        sums[row] = values
+    elif counts[row] == 1:
+        sums[row] = (sums[row] - origin) + (values - origin)
+    else:
+        sums[row] += values - origin
+    counts[row] += 1
 
 
 def _shown_trials(
@@ -162,13 +179,17 @@ def _session_scaling(trials: Iterator[tuple[str, str, npt.NDArray[np.float32]]])
 
 
 def _ncsnr(
-    squares: npt.NDArray[np.float64], sums: npt.NDArray[np.float32], counts: npt.NDArray[np.int64]
+    squares: npt.NDArray[np.float64],
+    sums: npt.NDArray[np.float32],
+    counts: npt.NDArray[np.int64],
+    origin: npt.NDArray[np.float32],
 ) -> npt.NDArray[np.float64]:
-    n_trials = int(counts.sum())
+    n_trials, single = int(counts.sum()), counts == 1
     ncsnr = np.empty(squares.size)
     for start in range(0, squares.size, VOXELS_AT_A_TIME):  # a float64 copy of all sums would double the memory
         part = slice(start, start + VOXELS_AT_A_TIME)
         image_sums = sums[:, part].astype(np.float64)
+        image_sums[single] -= origin[part]
         mean = image_sums.sum(axis=0) / n_trials
         centred_squares = np.maximum(squares[part] - n_trials * mean**2, 0.0)
         ncsnr[part] = ncsnr_from_sums(centred_squares, image_sums - counts[:, None] * mean, counts)
