@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from common import print_table
 
+from braincorl import GroupPrior, GroupPriorEncoder
 from braincorl.datasets import load_prepared, prepare, simulate_people, split_nsd
 from braincorl.datasets.nsd import open_nsd
 from braincorl.datasets.nsd_files import NsdFolder, read_stimuli, shared_images
@@ -35,7 +36,7 @@ def write_people(root, n_sessions, random_state):
     shown = {subject: design.shown(subject)[:trials] for subject in SUBJECTS}
     stimuli = np.unique(np.concatenate(list(shown.values())))
     world = simulate_people(
-        len(SUBJECTS), n_own=0, n_shared=stimuli.size, shared_repeats=1, voxel_size_mm=5, random_state=random_state
+        len(SUBJECTS), n_own=0, n_shared=stimuli.size, shared_repeats=1, voxel_size_mm=6, random_state=random_state
     )
     rng = np.random.default_rng(random_state)
     row = np.full(73_000, -1)
@@ -87,11 +88,7 @@ def read_people(root, n_sessions):
 
 
 def group_encoder(people, left_out, features):
-    """Make an encoder with a prior from the other people, where this version has group priors."""
-    try:
-        from braincorl import GroupPrior, GroupPriorEncoder
-    except (ImportError, AttributeError):
-        return None
+    """Make an encoder with a prior from the other people."""
     others = [
         (features_of(features, split.own), data.select_images(split.own).responses)
         for subject, (data, split) in people.items()
@@ -104,16 +101,15 @@ def features_of(features, image_ids):
     return np.stack([features[name] for name in image_ids])
 
 
-def compare(people, test, features, n_draws):
+def compare(people, test, features, n_draws, with_group):
     rows = []
     for subject, (data, split) in people.items():
         queries, truth = features_of(features, test), data.select_images(test).responses
         ceiling = data.select_images(test).noise_ceiling()
         pool = features_of(features, split.own)
         encoders = {"ridge": RidgeEncoder(), "Bayesian ridge": BayesianRidgeEncoder()}
-        group = group_encoder(people, subject, features)
-        if group is not None:
-            encoders["group prior of the others"] = group
+        if with_group:
+            encoders["group prior of the others"] = group_encoder(people, subject, features)
         rows.append(("noise ceiling", subject, 0, 0, float(np.nanmean(ceiling))))
         whole = RidgeEncoder().fit(pool, data.select_images(split.own).responses)
         ev = float(np.nanmean(explained_variance(truth, whole.predict(queries))))
@@ -133,13 +129,14 @@ def compare(people, test, features, n_draws):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--sessions", type=int, default=4)
-    parser.add_argument("--n-draws", type=int, default=3)
+    parser.add_argument("--sessions", type=int, default=2)
+    parser.add_argument("--n-draws", type=int, default=2)
+    parser.add_argument("--group-prior", action="store_true", help="also a prior from the other people (many minutes)")
     parser.add_argument("--random-state", type=int, default=0)
     options = parser.parse_args()
     features = write_people(options.folder, options.sessions, options.random_state)
     people, test = read_people(options.folder, options.sessions)
-    table = compare(people, test, features, options.n_draws)
+    table = compare(people, test, features, options.n_draws, options.group_prior)
     counts = {subject: data.n_voxels for subject, (data, _) in people.items()}
     repeats = np.concatenate([data.select_images(test).n_repeats for data, _ in people.values()])
     print(
