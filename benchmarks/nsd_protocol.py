@@ -5,7 +5,7 @@ int16 sessions with MATLAB design, table of stimuli, label volumes and noise cei
 shows that the road from disk to table works, and how the encoders compare in that world; nothing on real brains.
 
 Each person in turn is new. Context: images of their own (never the shared 1,000). Test: the images that all people saw
-three times, averaged. Others' own images may teach a group prior; no test image teaches anything.
+at least once, averaged. Others' own images may teach a group prior; no test image teaches anything.
 
     uv run python benchmarks/nsd_protocol.py --folder SCRATCH
 """
