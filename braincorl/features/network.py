@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PRECISIONS = ("auto", "float32", "bf16")
 
 # Larger batches were not faster: on a CPU they only leave its caches, on a GPU they are full by then.
-MAX_BATCH = {"cpu": 64, "cuda": 512}
+MAX_BATCH = {"cpu": 32, "cuda": 512}
 
 # A layer's input, output, a few temporaries and the residual stream are alive at once.
 LIVE_ACTIVATIONS = 6
