@@ -79,6 +79,7 @@ def test_no_voxels_give_no_weights(exact):
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0")
 def test_compiled_layers_change_nothing(tiny_network):
     runner = InferenceEngine(tiny_network, device="cpu", precision="float64", voxel_batch_size=4, compile_blocks=True)
     context = make_context(6, 9, n_voxels=6)
