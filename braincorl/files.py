@@ -238,3 +238,24 @@ def _output_error(path: Path, error: OSError) -> OutputError:
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) as work goes on."""
+
+
+class ProgressCounter:
+    """Work done so far, told to whoever wants to know.
+
+    Parameters
+    ----------
+    total
+        Work in all.
+    progress
+        Called with (done, total) after every piece; None to tell nobody.
+    """
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self._done, self._total, self._progress = 0, total, progress
+
+    def add(self, n: int) -> None:
+        """Count a piece of work."""
+        self._done += n
+        if self._progress is not None:
+            self._progress(self._done, self._total)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from braincorl.datasets.trials import TrialsTable
 from braincorl.datasets.volumes import BetasSource
 from braincorl.errors import InputError
-from braincorl.files import Progress
+from braincorl.files import Progress, ProgressCounter
 from braincorl.metrics import ncsnr_from_sums
 
 logger = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ def average_trials(
         If a volume holds no finite value, or z-scoring meets a session of one trial.
     """
     total = sum(source.n_trials for source in sources) * (2 if zscore else 1)
-    counter = _Counter(total, progress)
+    counter = ProgressCounter(total, progress)
     scaling = _session_scaling(_shown_trials(sources, tables, counter)) if zscore else {}
     row_of = {image: row for row, image in enumerate(images.tolist())}
     sums = np.zeros((images.size, sources[0].n_voxels), dtype=np.float32)
@@ -128,7 +128,7 @@ def _add(
 
 
 def _shown_trials(
-    sources: Sequence[BetasSource], tables: Sequence[TrialsTable], counter: "_Counter"
+    sources: Sequence[BetasSource], tables: Sequence[TrialsTable], counter: ProgressCounter
 ) -> Iterator[tuple[str, str, npt.NDArray[np.float32]]]:
     """Yield image, session and responses (n_voxels,) of every trial that showed an image; infinities become NaN."""
     for source, table in zip(sources, tables, strict=True):
@@ -194,15 +194,3 @@ def _ncsnr(
         centred_squares = np.maximum(squares[part] - n_trials * mean**2, 0.0)
         ncsnr[part] = ncsnr_from_sums(centred_squares, image_sums - counts[:, None] * mean, counts)
     return ncsnr
-
-
-class _Counter:
-    """Trials read so far, told to whoever wants to know."""
-
-    def __init__(self, total: int, progress: Progress | None) -> None:
-        self._done, self._total, self._progress = 0, total, progress
-
-    def add(self, n: int) -> None:
-        self._done += n
-        if self._progress is not None:
-            self._progress(self._done, self._total)

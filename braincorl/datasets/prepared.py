@@ -26,7 +26,7 @@ from braincorl.datasets.prepared_file import KIND, read_key, write_header
 from braincorl.datasets.recording import Recording
 from braincorl.datasets.volumes import BetasSource
 from braincorl.errors import InputError, OutputError
-from braincorl.files import Progress, atomic_file
+from braincorl.files import Progress, ProgressCounter, atomic_file
 from braincorl.metrics import ncsnr_from_sums
 
 logger = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def prepare(
     parts = _open_parts(path, key, recording)
     images = recording.image_ids()
     width = _block_width(recording.n_trials, images.size)
-    counter = _Counter(2 * recording.n_trials, progress)
+    counter = ProgressCounter(2 * recording.n_trials, progress)
     try:
         for number, source in enumerate(recording.sources):
             part = parts / f"{number:04d}"
@@ -224,10 +224,9 @@ def _assemble(
         for first in range(0, recording.n_voxels, width):
             y = _read_block(parts, recording, first, width)
             last = first + y.shape[1]
-            sums, squares = _sum_by_image(y, row, sessions if recording.zscore else None, counts)
+            means, sums, squares = _average(y, row, sessions if recording.zscore else None, counts)
             if counts.max() > 1 and counts.size > 1 and recording.ncsnr is None:
                 ncsnr[first:last] = _ncsnr(sums, squares, counts)
-            means = sums / counts[:, None]
             varies = np.ptp(means, axis=0) > 0 if counts.size > 1 else True
             included[first:last] = np.isfinite(squares) & varies
             out[:, first:last] = means
@@ -238,13 +237,17 @@ def _assemble(
         write_header(file, recording, images, counts, included, signal, key)
 
 
-def _sum_by_image(
+def _average(
     y: npt.NDArray[np.float32],
     row: npt.NDArray[np.intp],
     sessions: npt.NDArray[np.str_] | None,
     counts: npt.NDArray[np.intp],
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
-    """Sum each image's trials (n_images, B), and the squares of all trials (B,), after z-scoring."""
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float64]]:
+    """Average each image's trials (n_images, B), after z-scoring.
+
+    Beside the means come, around the first trial of all, each image's sum (n_images, B) and the sum of squares (B,): so
+    a large baseline costs no digits and a constant voxel stays constant, as in `braincorl.datasets.averaging`.
+    """
     y[~np.isfinite(y)] = np.nan
     if sessions is not None:
         for members in _members(sessions, row):
@@ -252,8 +255,12 @@ def _sum_by_image(
     order = np.argsort(row, kind="stable")[np.count_nonzero(row < 0) :]
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
     ordered = y[order]
-    squares = np.einsum("tb,tb->b", ordered, ordered, dtype=np.float64)
-    return np.add.reduceat(ordered, starts, axis=0), squares
+    origin = y[np.argmax(row >= 0)]
+    distance = ordered - origin
+    squares = np.einsum("tb,tb->b", distance, distance, dtype=np.float64)
+    sums = np.add.reduceat(distance, starts, axis=0)
+    means = np.where(counts[:, None] == 1, ordered[starts], sums / counts[:, None].astype(np.float32) + origin)
+    return means, sums, squares
 
 
 def _members(sessions: npt.NDArray[np.str_], row: npt.NDArray[np.intp]) -> Iterator[npt.NDArray[np.intp]]:
@@ -282,15 +289,3 @@ def _ncsnr(
     mean = image_sums.sum(axis=0) / n_trials
     centred = np.maximum(squares - n_trials * mean**2, 0.0)
     return ncsnr_from_sums(centred, image_sums - counts[:, None] * mean, counts)
-
-
-class _Counter:
-    """Work done so far, told to whoever wants to know."""
-
-    def __init__(self, total: int, progress: Progress | None) -> None:
-        self._done, self._total, self._progress = 0, total, progress
-
-    def add(self, n: int) -> None:
-        self._done += n
-        if self._progress is not None:
-            self._progress(self._done, self._total)

@@ -20,7 +20,7 @@ from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError
 
 from braincorl.datasets.space import Surface
-from braincorl.datasets.volumes import CHUNK_BYTES, BetasSource
+from braincorl.datasets.volumes import CHUNK_BYTES, BetasSource, first_line
 from braincorl.errors import FileFormatError, InputError
 
 BLOCK_BYTES = 256 * 2**20  # of chosen voxels, where a file is better read through than trial by trial
@@ -109,7 +109,7 @@ class HDF5Betas:
                 except OSError as error:
                     raise FileFormatError(
                         f"{self.path} is truncated or damaged at trial {start} of {self.n_trials} "
-                        f"({_first_line(error)}): get a new copy."
+                        f"({first_line(error)}): get a new copy."
                     ) from error
 
     def _whole(self, data: Any, start: int, stop: int) -> npt.NDArray[np.float32]:
@@ -217,7 +217,7 @@ class SurfaceBetas:
                     parts.append(_surface_trials(image, start, stop)[:, chosen])
                 except (OSError, EOFError, ValueError) as error:
                     raise FileFormatError(
-                        f"{path} is truncated or damaged at trial {start} ({_first_line(error)}): get a new copy."
+                        f"{path} is truncated or damaged at trial {start} ({first_line(error)}): get a new copy."
                     ) from error
             yield start, np.concatenate(parts, axis=1).astype(np.float32)
 
@@ -259,7 +259,7 @@ def open_hdf5(path: Path) -> Any:
     try:
         return h5py.File(path, "r")
     except OSError as error:
-        raise FileFormatError(f"{path} is not a readable HDF5 file ({_first_line(error)}): get a new copy.") from error
+        raise FileFormatError(f"{path} is not a readable HDF5 file ({first_line(error)}): get a new copy.") from error
 
 
 def open_surface(path: Path) -> Any:
@@ -288,12 +288,8 @@ def open_surface(path: Path) -> Any:
             header = MGHHeader.from_fileobj(file)
         return ArrayProxy(str(path), header, mmap=False)
     except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, ExpatError) as error:
-        raise FileFormatError(f"{path} is not a readable surface file ({_first_line(error)}).") from error
+        raise FileFormatError(f"{path} is not a readable surface file ({first_line(error)}).") from error
 
 
 def _times(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -70,7 +70,7 @@ def open_image(path: str | Path) -> Any:
         # Not mapped: mapped pages of many sessions would count as memory of this process.
         image = nib.load(path, keep_file_open=True, mmap=False)
     except (ImageFileError, OSError, EOFError, zlib.error, ValueError) as error:
-        raise FileFormatError(f"{path} is not a readable NIfTI image ({_first_line(error)}).") from error
+        raise FileFormatError(f"{path} is not a readable NIfTI image ({first_line(error)}).") from error
     if not isinstance(image, nib.Nifti1Image):
         raise FileFormatError(f"{path} is a {type(image).__name__}, expected a NIfTI image (.nii or .nii.gz).")
     if image.get_data_dtype().kind not in "fiub":
@@ -102,7 +102,7 @@ def read_volume(path: str | Path) -> tuple[npt.NDArray[Any], npt.NDArray[np.floa
     try:
         values = np.asanyarray(image.dataobj)
     except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise FileFormatError(f"{path} is truncated or damaged ({_first_line(error)}): get a new copy.") from error
+        raise FileFormatError(f"{path} is truncated or damaged ({first_line(error)}): get a new copy.") from error
     while values.ndim > 3 and values.shape[-1] == 1:
         values = values[..., 0]
     if values.ndim != 3:
@@ -204,7 +204,7 @@ class NiftiBetas:
             except (OSError, EOFError, zlib.error, ValueError) as error:
                 raise FileFormatError(
                     f"{self.path} is truncated or damaged at volume {start} of {self.n_trials} "
-                    f"({_first_line(error)}): get a new copy."
+                    f"({first_line(error)}): get a new copy."
                 ) from error
             # In the order of the file the trials are rows, so that taking voxels moves each through the cache once.
             trials = chunk.reshape(-1, chunk.shape[-1], order="F").T
@@ -263,9 +263,10 @@ def _map_npy(path: Path) -> npt.NDArray[Any]:
     try:
         array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise FileFormatError(f"{path} is not a readable .npy array ({_first_line(error)}).") from error
+        raise FileFormatError(f"{path} is not a readable .npy array ({first_line(error)}).") from error
     return array
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Cut another library's error down to its first line, for a message of one."""
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -57,6 +57,19 @@ def test_a_single_file_without_a_grid_or_with_blank_trials(tmp_path):
         same(load_prepared(path), load_subject(tiny.npy, tiny.trials, mask))
 
 
+def test_a_large_baseline_hides_no_constant_voxel_and_changes_no_ceiling(tmp_path, rng):
+    """Images of three, one and two trials, around 1e4."""
+    index = np.arange(60).repeat(np.arange(60) % 3 + 1)
+    trials = (1e4 + rng.standard_normal((60, 50))[index] + rng.standard_normal((index.size, 50))).astype("f4")
+    trials[:, :20] = 1e4 + rng.standard_normal(20).astype("f4")
+    np.save(tmp_path / "betas.npy", trials)
+    (tmp_path / "trials.tsv").write_text("image\n" + "\n".join(f"img{i}" for i in index))
+    recording = open_subject(tmp_path / "betas.npy", tmp_path / "trials.tsv")
+    prepared = load_prepared(prepare(recording, tmp_path / "p.h5"))
+    np.testing.assert_array_equal(prepared.space.included, np.arange(50) >= 20)
+    np.testing.assert_allclose(prepared.ncsnr, recording.load().ncsnr, atol=1e-4)
+
+
 def test_a_person_on_a_surface(tmp_path):
     TinyAlgonauts(tmp_path)
     recording = open_algonauts2023(tmp_path, 3)
