@@ -3,13 +3,14 @@
 The authors publish Python pickles in two shapes, a bare state dict and a Lightning file. They are read with PyTorch's
 restricted unpickler alone, which builds tensors and plain containers and runs nothing. `convert_reference_checkpoint`
 writes their tensors to a safetensors file with a checksum, the network's sizes, its backbone, and the hash of the file
-they came from. `load_checkpoint` reads either kind, strictly: every published name, in its shape, and nothing more.
+they came from. `load_checkpoint` reads either kind, strictly: every name of the network, in its shape, and nothing
+more. Native networks are written by `save_checkpoint`; the one that comes with the package is "default".
 """
 
 import hashlib
 import logging
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,20 @@ import torch
 from torch import Tensor
 
 from braincorl.errors import FileFormatError, InputError
-from braincorl.models import ReferenceConfig, ReferenceTransformer
+from braincorl.models import NativeConfig, NativeTransformer, ReferenceConfig, ReferenceTransformer
 from braincorl.tensorfile import read_tensors, write_tensors
 
 logger = logging.getLogger(__name__)
 
+Network = ReferenceTransformer | NativeTransformer
+
 KIND = "braincorl-checkpoint/1"
-ARCHITECTURE = "reference"
+ARCHITECTURES: dict[str, tuple[type[Any], type[ReferenceTransformer] | type[NativeTransformer]]] = {
+    "reference": (ReferenceConfig, ReferenceTransformer),
+    "native": (NativeConfig, NativeTransformer),
+}
+SHIPPED = Path(__file__).parent / "models" / "shipped"
+DEFAULT = "native-2026-11"
 BACKBONES = {(512, 560): "CLIP ViT-B/16", (768, 800): "DINO", (1152, 1200): "SigLIP"}  # (E, D) of the published sizes
 MARKER = "cls_token"  # a name that no other part of a Lightning module has; what stands before it is the prefix
 
@@ -65,17 +73,62 @@ def convert_reference_checkpoint(path: str | Path, output: str | Path) -> dict[s
     return header
 
 
-def load_checkpoint(path: str | Path) -> ReferenceTransformer:
+def save_checkpoint(path: str | Path, network: Network, header: Mapping[str, Any]) -> None:
+    """Write a network, whole or not at all.
+
+    Parameters
+    ----------
+    path
+        Destination, by convention ending in `.safetensors`.
+    network
+        On any device.
+    header
+        JSON-serialisable notes: what it was trained on, and how.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    architecture = next(name for name, (_, kind) in ARCHITECTURES.items() if isinstance(network, kind))
+    state = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in network.state_dict().items()}
+    facts = {"backbone": "any"} if architecture == "native" else {}
+    described = {"architecture": architecture, "config": asdict(network.config), **facts, **header}
+    write_tensors(path, KIND, state, described)
+
+
+def find_checkpoint(name: str | Path) -> Path:
+    """File of a network, by path or shipped name.
+
+    Raises
+    ------
+    InputError
+        If there is neither; the message lists the shipped names.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    candidate = SHIPPED / f"{DEFAULT if str(name) == 'default' else name}.safetensors"
+    if path.parent == Path() and candidate.is_file():
+        return candidate
+    known = ", ".join(["default", *sorted(file.stem for file in SHIPPED.glob("*.safetensors"))])
+    raise InputError(
+        f"{name} does not exist or is not a file, and no shipped network has that name: pass the path of a checkpoint, "
+        f"or one of: {known}."
+    )
+
+
+def load_checkpoint(path: str | Path) -> Network:
     """Read a network.
 
     Parameters
     ----------
     path
-        A file that `convert_reference_checkpoint` wrote, or the authors' own.
+        A file that `convert_reference_checkpoint` or `braincorl train` wrote, the authors' own, or a shipped name.
 
     Returns
     -------
-    ReferenceTransformer
+    ReferenceTransformer or NativeTransformer
         On the processor, in the precision of the file, not requiring gradients.
 
     Raises
@@ -88,25 +141,26 @@ def load_checkpoint(path: str | Path) -> ReferenceTransformer:
     return read_checkpoint(path)[0]
 
 
-def read_checkpoint(path: str | Path) -> tuple[ReferenceTransformer, dict[str, Any]]:
+def read_checkpoint(path: str | Path) -> tuple[Network, dict[str, Any]]:
     """Read a network and the header that describes it; see `load_checkpoint` and `convert_reference_checkpoint`."""
-    path = Path(path)
+    path = find_checkpoint(path)
     if not _is_safetensors(path):
         state, header = _read_reference(path)
-        return _build(ReferenceConfig(**header["config"]), state), header
+        return _build(ReferenceTransformer, ReferenceConfig(**header["config"]), state), header
     arrays, header = read_tensors(path, KIND)
-    if header.get("architecture") != ARCHITECTURE:
+    if header.get("architecture") not in ARCHITECTURES:
         raise FileFormatError(
             f"{path} holds a network of the kind {header.get('architecture')!r}, which this version cannot run: "
             f"update braincorl."
         )
+    config_class, network_class = ARCHITECTURES[header["architecture"]]
     try:
-        config = ReferenceConfig(**header["config"])
+        config = config_class(**header["config"])
     except (KeyError, TypeError, InputError) as error:
         raise FileFormatError(f"{path} does not describe its network ({error}): convert it anew.") from error
     state = {name: torch.tensor(array) for name, array in arrays.items()}
-    _check_names(path, config, state)
-    return _build(config, state), header
+    _check_names(path, network_class, config, state)
+    return _build(network_class, config, state), header
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -121,9 +175,9 @@ def _read_reference(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors under their published names, and the header, of the authors' file."""
     state = _published_state(path, _unpickle(path))
     config = _recognise(path, state)
-    _check_names(path, config, state)
+    _check_names(path, ReferenceTransformer, config, state)
     header = {
-        "architecture": ARCHITECTURE,
+        "architecture": "reference",
         "config": asdict(config),
         "backbone": BACKBONES.get((config.n_features, config.width), "unknown"),
         "inputs": {"features": "unit norm", "responses": "z-scored"},
@@ -194,10 +248,10 @@ def _recognise(path: Path, state: Mapping[str, Tensor]) -> ReferenceConfig:
         ) from error
 
 
-def _check_names(path: Path, config: ReferenceConfig, state: Mapping[str, Tensor]) -> None:
+def _check_names(path: Path, kind: Callable[[Any], Network], config: Any, state: Mapping[str, Tensor]) -> None:
     """Every name of the network in its shape, and no other name."""
     with torch.device("meta"):
-        expected = {name: tuple(tensor.shape) for name, tensor in ReferenceTransformer(config).state_dict().items()}
+        expected = {name: tuple(tensor.shape) for name, tensor in kind(config).state_dict().items()}
     problems = [f"{name} is missing" for name in expected if name not in state]
     problems += [f"{name} is not part of the network" for name in state if name not in expected]
     problems += [
@@ -207,12 +261,12 @@ def _check_names(path: Path, config: ReferenceConfig, state: Mapping[str, Tensor
     ]
     if problems:
         others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise FileFormatError(f"{path} does not hold the published network: {problems[0]}{others}.")
+        raise FileFormatError(f"{path} does not hold the network that it describes: {problems[0]}{others}.")
 
 
-def _build(config: ReferenceConfig, state: Mapping[str, Tensor]) -> ReferenceTransformer:
+def _build(kind: Callable[[Any], Network], config: Any, state: Mapping[str, Tensor]) -> Network:
     with torch.device("meta"):
-        network = ReferenceTransformer(config)
+        network = kind(config)
     network.load_state_dict(state, assign=True)
     return network.eval().requires_grad_(False)
 

@@ -24,6 +24,7 @@ VERBS = {
     "data": "check public data sets on disk, and prepare people of them",
     "prior": "learn what voxels are like from the fits of earlier people",
     "select": "choose the images to show the next person, given a group prior",
+    "train": "meta-train an in-context network after a recipe",
     "convert": "convert the authors' checkpoint of the published network",
 }
 

@@ -6,7 +6,7 @@ An encoder is a scikit-learn multi-output regressor whose fitted state is `coef_
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -222,7 +222,10 @@ class LinearEncoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return {name.rstrip("_"): getattr(self, name) for name in self._array_names}
 
     def _restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        for name in self._array_names:
+        self._restore_named(arrays, self._array_names)
+
+    def _restore_named(self, arrays: Mapping[str, npt.NDArray[Any]], names: Sequence[str]) -> None:
+        for name in names:
             if name.rstrip("_") not in arrays:
                 raise FileFormatError(f"The encoder file holds no '{name.rstrip('_')}': it is incomplete.")
             setattr(self, name, arrays[name.rstrip("_")])

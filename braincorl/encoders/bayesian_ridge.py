@@ -1,7 +1,6 @@
 """`BayesianRidgeEncoder`: ridge regression averaged over noise levels by their evidence."""
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any, Self
 
 import numpy as np
@@ -10,13 +9,14 @@ import numpy.typing as npt
 from braincorl.encoders.base import LinearEncoder, check_batch_size
 from braincorl.encoders.evidence import (
     SIGNAL_GRID,
-    EvidencePosterior,
     fit_evidence,
     noise_variance,
     pool_scale,
+    posterior_arrays,
     predictive_std,
+    restore_posterior,
 )
-from braincorl.errors import FileFormatError, InputError
+from braincorl.errors import InputError
 from braincorl.validation import FloatArray
 
 
@@ -109,13 +109,8 @@ class BayesianRidgeEncoder(LinearEncoder):
         return predictive_std(self.posterior_, X)
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
-        posterior = {f"posterior.{f.name}": getattr(self.posterior_, f.name) for f in fields(EvidencePosterior)}
-        return super()._arrays() | posterior
+        return super()._arrays() | posterior_arrays(self.posterior_)
 
     def _restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         super()._restore(arrays)
-        try:
-            parts = {f.name: arrays[f"posterior.{f.name}"] for f in fields(EvidencePosterior)}
-        except KeyError as error:
-            raise FileFormatError(f"The encoder file holds no {error}: it is incomplete.") from error
-        self.posterior_ = EvidencePosterior(**parts)
+        self.posterior_ = restore_posterior(arrays)

@@ -1,17 +1,11 @@
 """`InContextEncoder`: a network that reads images and responses of a person and writes down the encoder at once.
 
-The published networks expect features of length 1 and z-scored responses, and return weights w and an intercept b for
-them. With s the length of the features, and m_v and d_v the mean and standard deviation of voxel v over the context:
+Two kinds of network serve: the native one, which comes with the package and takes features of any backbone
+(`braincorl.encoders.native`), and the published ones, which take features of theirs (`braincorl.encoders.published`).
 
-    w_v, b_v = network(X / s, (y_v - m_v) / d_v)        coef_v = d_v w_v / s        intercept_v = m_v + d_v b_v
-
-One s serves all images, so the encoder stays linear in the features as they were given. It is the root mean square of
-the lengths, hence 1 for unit-norm features; lengths that differ much among images have no such s and are refused.
-
-Source: Yu et al., arXiv 2505.15813. Shapes: X (n_images, n_features), y (n_images, n_voxels).
+Shapes: X (n_images, n_features), y (n_images, n_voxels).
 """
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -20,17 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.checkpoint import read_checkpoint
-from braincorl.encoders.base import LinearEncoder
+from braincorl.encoders.base import LinearEncoder, check_batch_size
+from braincorl.encoders.evidence import EvidencePosterior, posterior_arrays, predictive_std, restore_posterior
+from braincorl.encoders.native import fit_native, region_index
+from braincorl.encoders.published import check_query_length, feature_length, fit_published
 from braincorl.errors import InputError
 from braincorl.files import Progress
-from braincorl.models import InferenceEngine
+from braincorl.models import InferenceEngine, NativeTransformer, ReferenceTransformer
+from braincorl.models.hardware import resolve_device
 from braincorl.validation import FloatArray
-
-logger = logging.getLogger(__name__)
-
-NOTED_SPREAD = 0.01  # of the lengths, relative: more than storing unit vectors in half precision makes
-LARGEST_SPREAD = 0.25
-LARGEST_RATIO = 2.0  # of query to context lengths; averages over images are shorter, and welcome
 
 
 class InContextEncoder(LinearEncoder):
@@ -38,16 +30,18 @@ class InContextEncoder(LinearEncoder):
 
     Parameters
     ----------
-    checkpoint : path
-        A network: a file of `braincorl convert`, or the authors' own checkpoint.
+    checkpoint : name or path
+        "default" (the native network that comes with the package: features of any backbone, any number of images ≥ 2),
+        or a file: of `braincorl train`, of `braincorl convert`, or the authors' own checkpoint.
     device : str
         "auto" (a GPU if there is one), "cpu", "cuda", …
     precision : str
-        "auto" (bfloat16 where the device multiplies it natively, else float32), "float32", "bfloat16" or "float64".
-        With random network weights, bfloat16 changed weights and predictions by 3 to 9 % in norm and an explained
-        variance of .300 by less than .004, and another batch size changed them by 1 to 4 %; float32 is within 1e-5.
+        Of a published network: "auto" (bfloat16 where the device multiplies it natively, else float32), "float32",
+        "bfloat16" or "float64". With random network weights, bfloat16 changed weights and predictions by 3 to 9 % in
+        norm and an explained variance of .300 by less than .004, and another batch size changed them by 1 to 4 %;
+        float32 is within 1e-5. The native network computes in the type of the responses.
     voxel_batch_size : "auto" or int
-        Voxels at a time; bounds memory. "auto" follows the free memory.
+        Voxels at a time; bounds memory. "auto" follows the memory.
 
     Attributes
     ----------
@@ -56,26 +50,43 @@ class InContextEncoder(LinearEncoder):
     intercept_ : ndarray of shape (n_voxels,)
         Intercepts.
     noise_variance_ : ndarray of shape (n_voxels,)
-        Mean squared residual over the context itself: a lower bound, since the network has seen these responses.
+        Variance of a response around the encoder. Of a published network: mean squared residual over the context
+        itself, a lower bound, since the network has seen these responses.
+    posterior_ : EvidencePosterior
+        Native network: what the context leaves open, by Bayesian ridge.
+    spread_ : ndarray of shape (n_voxels,)
+        Native network: factor by which it corrects the standard deviation of that.
+    shares_ : ndarray of shape (n_voxels, n_smoothers)
+        Native network: how much of each closed-form and learned smoother is in the encoder, in the order of
+        `braincorl.models.smoothers.NAMES`, then the learned ones.
+    image_weight_ : ndarray of shape (n_images,)
+        Native network: relative precision of each image; below 1 where the responses of all voxels were off.
     feature_length_ : float
-        s, by which the features are divided for the network.
+        Published network: length by which the features are divided.
 
     Examples
     --------
-    >>> encoder = InContextEncoder(checkpoint="clip.safetensors")  # doctest: +SKIP
-    >>> encoder.fit(X, y).predict(X_new).shape  # doctest: +SKIP
-    (n_new_images, n_voxels)
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> X, W = rng.standard_normal((20, 8)), rng.standard_normal((30, 8))
+    >>> y, std = InContextEncoder().fit(X, X @ W.T).predict(X, return_std=True)
+    >>> std.shape
+    (20, 30)
     """
 
     uses_pool = True
     reports_progress = True
-    _array_names = ("coef_", "intercept_", "noise_variance_", "feature_length_")
+    _native_names = ("spread_", "shares_", "image_weight_")
 
+    posterior_: EvidencePosterior
+    spread_: FloatArray
+    shares_: FloatArray
+    image_weight_: FloatArray
     feature_length_: float
 
     def __init__(
         self,
-        checkpoint: str | Path | None = None,
+        checkpoint: str | Path = "default",
         device: str = "auto",
         precision: str = "auto",
         voxel_batch_size: int | str = "auto",
@@ -90,6 +101,7 @@ class InContextEncoder(LinearEncoder):
         X: npt.ArrayLike,
         y: npt.ArrayLike,
         X_pool: npt.ArrayLike | None = None,
+        rois: npt.ArrayLike | None = None,
         *,
         progress: Progress | None = None,
     ) -> Self:
@@ -98,11 +110,17 @@ class InContextEncoder(LinearEncoder):
         Parameters
         ----------
         X
-            Features of the context images (n_images, n_features), of about equal length, from the network's backbone.
+            Features of the context images (n_images, n_features); for a published network from its backbone, and of
+            about equal length.
         y
-            Responses (n_images, n_voxels), any unit; a constant voxel gets weights 0.
+            Responses (n_images, n_voxels), any unit; a constant voxel gets weights 0. All voxels of the person belong
+            into one call: the native network reads what they share.
         X_pool
-            Features of any images, to take the length s from more of them; for unit-norm features it changes nothing.
+            Features of any images (n_pool, n_features), no responses needed, from which the scale of the feature space
+            is learned. By default the context itself.
+        rois
+            One region label per voxel (n_voxels,), "" where unknown; the native network then also reads what the voxels
+            of a region share.
         progress
             Called with (voxels done, voxels) as work goes on.
 
@@ -113,29 +131,22 @@ class InContextEncoder(LinearEncoder):
         Raises
         ------
         InputError
-            If no checkpoint is given, features are not of the network's number or differ much in length, shapes do not
-            match, values are not finite, or an option is unknown.
+            If the checkpoint is unknown, features are not of the network's number or differ much in length, shapes do
+            not match, values are not finite, or an option is unknown.
         FileFormatError
             If the checkpoint is damaged or holds another network.
         OutOfMemoryError
             If not even one voxel fits into the memory.
         """
+        check_batch_size(self.voxel_batch_size)
         features, responses = self._check_fit(X, y)
-        length = feature_length(features, self._check_pool(X_pool, features))
-        engine, description = self._load_network(features.shape[1])
-        mean, deviation = responses.mean(axis=0), responses.std(axis=0)
-        varying = deviation > np.finfo(responses.dtype).eps * np.abs(mean) * len(responses)
-        scale = np.where(varying, deviation, 1)
-        weights = engine(features / length, ((responses - mean) / scale).T, progress).astype(
-            responses.dtype, copy=False
-        )
-        scale = np.where(varying, deviation, 0)
-        self.coef_ = weights[:, :-1] * (scale / length)[:, None]
-        self.intercept_ = mean + weights[:, -1] * scale
-        residuals = responses - features @ self.coef_.T - self.intercept_
-        self.noise_variance_ = np.mean(residuals**2, axis=0)
-        self.feature_length_ = length
-        self.provenance_ = {"network": {**description, "precision": engine.precision}}
+        pool = self._check_pool(X_pool, features)
+        regions = region_index(rois, responses.shape[1])
+        network, header = read_checkpoint(self.checkpoint)
+        if isinstance(network, ReferenceTransformer):
+            self._fit_published(network, header, features, responses, pool, progress)
+        else:
+            self._fit_native(network, header, features, responses, pool, regions, progress)
         return self
 
     def predict(self, X: npt.ArrayLike, return_std: bool = False) -> Any:
@@ -146,77 +157,99 @@ class InContextEncoder(LinearEncoder):
         X
             Features (n_images, n_features), prepared as the context's were.
         return_std
-            Not to be had from these networks.
+            Also return the predictive standard deviation; not to be had from published networks.
 
         Returns
         -------
-        ndarray of shape (n_images, n_voxels)
+        y : ndarray of shape (n_images, n_voxels)
             Predicted responses, in the units of the context's; (n_images,) if the encoder was fitted on a 1-D y.
+        std : ndarray of the same shape
+            Only with `return_std`.
 
         Raises
         ------
         InputError
-            If the number of features differs from the context's, or their length is more than twice the context's.
+            If the number of features differs from the context's, or, for a published network, their length is more than
+            twice the context's.
         """
         prediction = super().predict(X, return_std)
-        length = float(np.sqrt(np.mean(np.sum(np.square(np.asarray(X, dtype=np.float64)), axis=1))))
-        if length > LARGEST_RATIO * self.feature_length_:
-            raise InputError(
-                f"X has features of length {length:.3g}, but the context's had {self.feature_length_:.3g}: "
-                f"prepare both in the same way, as X / np.linalg.norm(X, axis=1, keepdims=True)."
-            )
+        if hasattr(self, "feature_length_"):
+            check_query_length(np.asarray(X), self.feature_length_)
         return prediction
 
-    def _restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        super()._restore(arrays)
-        self.feature_length_ = float(self.feature_length_)
-
-    def _load_network(self, n_features: int) -> tuple[InferenceEngine, Mapping[str, Any]]:
-        if self.checkpoint is None:
-            raise InputError(
-                "checkpoint is None, but a network is needed: pass the path of the authors' checkpoint, or of a file "
-                "that `braincorl convert` made from it."
-            )
-        network, header = read_checkpoint(self.checkpoint)
+    def _fit_published(
+        self,
+        network: ReferenceTransformer,
+        header: Mapping[str, Any],
+        features: FloatArray,
+        responses: FloatArray,
+        pool: FloatArray,
+        progress: Progress | None,
+    ) -> None:
+        length = feature_length(features, pool)
         expected = network.config.n_features
-        if n_features != expected:
+        if features.shape[1] != expected:
             raise InputError(
-                f"X has {n_features} features, but the network in {self.checkpoint} reads {expected} "
+                f"X has {features.shape[1]} features, but the network in {self.checkpoint} reads {expected} "
                 f"(backbone: {header['backbone']}): embed the images with that backbone."
             )
         engine = InferenceEngine(
             network, device=self.device, precision=self.precision, voxel_batch_size=self.voxel_batch_size
         )
-        return engine, header
+        self.coef_, self.intercept_ = fit_published(engine, features, responses, length, progress)
+        residuals = responses - features @ self.coef_.T - self.intercept_
+        self.noise_variance_ = np.mean(residuals**2, axis=0)
+        self.feature_length_ = length
+        self.provenance_ = {"network": {**header, "precision": engine.precision}}
 
-
-def feature_length(X: FloatArray, pool: FloatArray) -> float:
-    """Root mean square length of feature vectors.
-
-    Parameters
-    ----------
-    X
-        Context features (n_images, n_features).
-    pool
-        Features to take the length from (n_pool, n_features).
-
-    Raises
-    ------
-    InputError
-        If the length of a context image differs by more than a quarter: the network was trained on unit-norm features.
-    """
-    length = float(np.sqrt(np.mean(np.sum(np.square(pool, dtype=np.float64), axis=1))))
-    lengths = np.linalg.norm(X.astype(np.float64, copy=False), axis=1)
-    spread = float(np.abs(lengths / length - 1).max()) if length > 0 else np.inf
-    if not spread <= LARGEST_SPREAD:
-        raise InputError(
-            f"X has features of length {lengths.min():.3g} to {lengths.max():.3g}, but the network reads features of "
-            f"equal length: divide them, as X / np.linalg.norm(X, axis=1, keepdims=True), here and for predict."
+    def _fit_native(
+        self,
+        network: NativeTransformer,
+        header: Mapping[str, Any],
+        features: FloatArray,
+        responses: FloatArray,
+        pool: FloatArray,
+        regions: npt.NDArray[np.int64] | None,
+        progress: Progress | None,
+    ) -> None:
+        device = resolve_device(self.device)
+        if self.precision not in ("auto", "float32", "float64"):
+            raise InputError(
+                f"precision {self.precision!r} is for published networks; the native network computes in the type of "
+                'the responses: pass "auto".'
+            )
+        fitted = fit_native(
+            network,
+            features,
+            responses,
+            pool,
+            regions,
+            device=device,
+            voxel_batch_size=self.voxel_batch_size,
+            progress=progress,
         )
-    if spread > NOTED_SPREAD:
-        logger.warning(
-            "features are of length %.3g to %.3g; the network was trained on features of equal length",
-            lengths.min(),
-            lengths.max(),
-        )
-    return length
+        self.coef_, self.intercept_, self.noise_variance_ = fitted.coef, fitted.intercept, fitted.noise_variance
+        self.posterior_, self.spread_ = fitted.posterior, fitted.spread
+        self.shares_, self.image_weight_ = fitted.shares, fitted.image_weight
+        self.__dict__.pop("feature_length_", None)
+        self.provenance_ = {"network": {**header, "precision": str(responses.dtype)}}
+
+    def _predictive_std(self, X: FloatArray) -> FloatArray:
+        if hasattr(self, "feature_length_"):
+            return super()._predictive_std(X)
+        return predictive_std(self.posterior_, X) * self.spread_
+
+    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+        arrays = super()._arrays()
+        if hasattr(self, "feature_length_"):
+            return arrays | {"feature_length": np.asarray(self.feature_length_)}
+        named = {name.rstrip("_"): getattr(self, name) for name in self._native_names}
+        return arrays | named | posterior_arrays(self.posterior_)
+
+    def _restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        super()._restore(arrays)
+        if "feature_length" in arrays:
+            self.feature_length_ = float(arrays["feature_length"])
+            return
+        self._restore_named(arrays, self._native_names)
+        self.posterior_ = restore_posterior(arrays)

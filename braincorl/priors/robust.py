@@ -28,7 +28,7 @@ _MOST_VOXELS = 2000
 
 
 def image_weights(X: FloatArray, y: FloatArray, components: Components) -> npt.NDArray[np.float64]:
-    """Relative precision of every image.
+    """Relative precision of every image under a mixture.
 
     Parameters
     ----------
@@ -42,14 +42,33 @@ def image_weights(X: FloatArray, y: FloatArray, components: Components) -> npt.N
     Returns
     -------
     ndarray of shape (n,)
+        See `weights_under`.
+    """
+    if X.shape[0] < _FEWEST_IMAGES:
+        return np.ones(X.shape[0])
+    return weights_under(_signal_covariance(X, components), y)
+
+
+def weights_under(signal: FloatArray, y: FloatArray) -> npt.NDArray[np.float64]:
+    """Relative precision of every image.
+
+    Parameters
+    ----------
+    signal
+        Covariance of the signal over images (n, n), in units of the noise variance of a good image.
+    y
+        Responses (n, v), any unit.
+
+    Returns
+    -------
+    ndarray of shape (n,)
         1 for good images, less for spoilt ones; all 1 for fewer than five images or without varying voxels.
     """
-    n_images = X.shape[0]
+    n_images = y.shape[0]
     weights = np.ones(n_images)
     varying = np.flatnonzero(np.ptp(y, axis=0) > 0) if n_images else np.zeros(0, dtype=np.intp)
     if n_images < _FEWEST_IMAGES or varying.size == 0:
         return weights
-    signal = _signal_covariance(X, components)
     chosen = varying[np.linspace(0, varying.size - 1, min(varying.size, _MOST_VOXELS)).astype(np.intp)]
     standard = y[:, chosen].astype(np.float64)
     standard = (standard - standard.mean(axis=0)) / standard.std(axis=0)

@@ -1,0 +1,59 @@
+"""`braincorl train`: meta-train a network after a recipe, and go on after a kill."""
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+from threadpoolctl import threadpool_limits
+
+from braincorl.cli.common import add_verb, non_negative, progress_bar
+from braincorl.errors import InputError
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Describe the verb."""
+    parser = add_verb(
+        subparsers,
+        "train",
+        "Meta-train an in-context network on synthetic and real people. Run again to go on after an interruption; "
+        "start with torchrun to use several processes.",
+    )
+    parser.add_argument("recipe", type=Path, metavar="RECIPE.toml", help="architecture, sizes, stages (see encoders/)")
+    parser.add_argument(
+        "--output-dir", type=Path, metavar="DIR", help="for checkpoint, log and state (default: the recipe's name)"
+    )
+    parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, … (default: auto)")
+    parser.add_argument(
+        "--precision", choices=("float32", "bfloat16"), default="float32", help="of matrix products (default: float32)"
+    )
+    parser.add_argument(
+        "--workers", type=non_negative, default=1, metavar="N", help="processes that draw episodes (default: 1)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Train, or go on."""
+    from braincorl.models.hardware import resolve_device  # PyTorch takes seconds to import
+    from braincorl.training.loop import STATE, train
+    from braincorl.training.recipe import read_recipe
+
+    recipe = read_recipe(options.recipe)
+    folder = options.output_dir or options.recipe.with_suffix("")
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / STATE).is_file())):
+        raise InputError(f"{folder} exists and holds no run of braincorl train: choose another --output-dir.")
+    device = str(resolve_device(options.device)) if options.device != "cuda" else "cuda"
+    start = time.perf_counter()
+    # Small matrices by the thousand: several threads on one of them cost more than they gain.
+    with progress_bar("training", "step") as progress, threadpool_limits(1 if device == "cpu" else None):
+        checkpoint = train(
+            recipe,
+            folder,
+            device=device,
+            precision=options.precision,
+            n_workers=options.workers,
+            progress=progress,
+        )
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{recipe.architecture} network trained in {time.perf_counter() - start:.0f} s -> {checkpoint}")

@@ -1,0 +1,208 @@
+"""The native network as an encoder of whole people: arrays in, every voxel's weights out, memory bounded.
+
+With c the scale of the feature space, X the context's features, centred, and D² the images' precisions:
+
+    K = c D X Xᵀ D = U Λ Uᵀ        z = Uᵀ D (y - ȳ) / sd        f = network(Λ, z)        w = sd · c Xᵀ D U Λ⁺ f
+
+Images in which the responses of all voxels are off (motion, a missed trial) get precisions below 1. Predictive
+standard deviations are those of Bayesian ridge, times one factor per voxel from the network.
+
+Letters: n images, p features, v voxels, k = n - 1 context coordinates, c smoothers.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from braincorl.encoders.evidence import EvidencePosterior, fit_evidence, noise_variance, pool_scale
+from braincorl.errors import InputError
+from braincorl.files import Progress
+from braincorl.models.native import NativeTransformer
+from braincorl.models.person import PersonContext, read_person
+from braincorl.models.smoothers import Spectrum
+from braincorl.priors.robust import weights_under
+from braincorl.validation import FloatArray
+
+# Numbers that a voxel of a batch needs at once, per context coordinate: its signals by seven smoothers, and workspace.
+_COPIES = 24
+_BYTES = 128 * 2**20
+# What a response's signal share is taken to be when spoilt images are looked for.
+_TYPICAL_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class NativeFit:
+    """What the network wrote.
+
+    Attributes
+    ----------
+    coef
+        (v, p).
+    intercept
+        (v,).
+    noise_variance
+        (v,).
+    posterior
+        Of Bayesian ridge, for predictive standard deviations.
+    spread
+        Factor of those (v,).
+    shares
+        Weight of each smoother, gain included (v, c).
+    image_weight
+        Relative precision of each image (n,).
+    """
+
+    coef: FloatArray
+    intercept: FloatArray
+    noise_variance: FloatArray
+    posterior: EvidencePosterior
+    spread: FloatArray
+    shares: FloatArray
+    image_weight: npt.NDArray[np.float64]
+
+
+def fit_native(
+    network: NativeTransformer,
+    X: FloatArray,
+    y: FloatArray,
+    pool: FloatArray,
+    regions: npt.NDArray[np.int64] | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    voxel_batch_size: int | str = "auto",
+    robust: bool = True,
+    progress: Progress | None = None,
+) -> NativeFit:
+    """Let the native network write every voxel's encoder.
+
+    Parameters
+    ----------
+    network
+        Trained.
+    X
+        Features (n, p).
+    y
+        Responses (n, v), any unit, of the type of `X`.
+    pool
+        Features of any images (n_pool, p), for the scale.
+    regions
+        Index of every voxel's region (v,), -1 where unknown.
+    device
+        Where the network runs.
+    voxel_batch_size
+        Voxels at a time; changes results only by rounding.
+    robust
+        Let images count for less in which all voxels are off.
+    progress
+        Called with (voxels done, v).
+
+    Returns
+    -------
+    NativeFit
+    """
+    scale = pool_scale(pool)
+    n_images = len(y)
+    dtype = torch.float64 if y.dtype == np.float64 else torch.float32
+    centre = X.mean(axis=0, dtype=np.float64)
+    centred = X.astype(np.float64) - centre
+    gram = scale * centred @ centred.T
+    weight = weights_under(_TYPICAL_SHARE / (1 - _TYPICAL_SHARE) * gram, y) if robust else np.ones(n_images)
+    mean = weight @ y.astype(np.float64) / weight.sum()
+    deviation = np.sqrt(weight @ (y - mean) ** 2 / weight.sum())
+    varying = deviation > np.finfo(y.dtype).eps * np.abs(mean) * n_images
+    safe = np.where(varying, deviation, 1.0)
+    standard = torch.from_numpy((((y - mean) / safe) * varying).astype(y.dtype, copy=False)).to(device, dtype)
+    batch = _batch_size(voxel_batch_size, n_images)
+    root = torch.from_numpy(np.sqrt(weight)).to(device)
+    with torch.inference_mode():
+        person, vectors = read_person(
+            torch.from_numpy(gram).to(device),
+            standard,
+            None if regions is None else torch.from_numpy(regions).to(device),
+            root,
+            batch,
+        )
+        context = Spectrum(vectors, person.smoothers.values)
+        signal_to_weight = _weights_of_signals(scale * centred, root, context).astype(y.dtype)
+        network = network.to(device=device, dtype=dtype)
+        coef, spread, shares = _run(network, person, signal_to_weight, batch, progress)
+    coef = coef * (safe * varying).astype(y.dtype)[:, None]
+    middle = weight @ X.astype(np.float64) / weight.sum()
+    _, _, posterior = fit_evidence(X, y, scale, voxel_batch_size=voxel_batch_size)
+    return NativeFit(
+        coef=coef,
+        intercept=(mean - coef @ middle).astype(y.dtype),
+        noise_variance=noise_variance(posterior) * spread**2,
+        posterior=posterior,
+        spread=spread,
+        shares=shares,
+        image_weight=weight,
+    )
+
+
+def _weights_of_signals(features: FloatArray, root: Tensor, context: Spectrum) -> npt.NDArray[np.float64]:
+    """Turn signals at the weighted context images into weights: c Xᵀ D U Λ⁺ (p, k)."""
+    usable = context.values > 1e-9 * context.values.max().clamp_min(1e-300)
+    inverse = torch.where(usable, 1 / context.values.clamp_min(1e-300), 0)
+    dual = (root[:, None] * context.vectors * inverse).cpu().numpy()
+    return np.asarray(features.T @ dual)
+
+
+def _run(
+    network: NativeTransformer,
+    person: PersonContext,
+    signal_to_weight: FloatArray,
+    batch: int,
+    progress: Progress | None,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Weights in standardised units (v, p), factors of the spread (v,), shares of the smoothers (v, c)."""
+    n_voxels = person.z.shape[1]
+    coef = np.empty((n_voxels, len(signal_to_weight)), signal_to_weight.dtype)
+    spread = np.empty(n_voxels, signal_to_weight.dtype)
+    shares = np.empty((n_voxels, len(network.start)), signal_to_weight.dtype)
+    for start in range(0, n_voxels, batch):
+        part = slice(start, min(start + batch, n_voxels))
+        signal, factor, gates = network(person, part)
+        coef[part] = signal.T.cpu().numpy() @ signal_to_weight.T
+        spread[part], shares[part] = factor.cpu().numpy(), gates.cpu().numpy()
+        if progress is not None:
+            progress(part.stop, n_voxels)
+    return coef, spread, shares
+
+
+def _batch_size(value: int | str, n_images: int) -> int:
+    if value != "auto":
+        return int(value)
+    return max(64, _BYTES // (4 * _COPIES * max(n_images, 40)))
+
+
+def region_index(rois: npt.ArrayLike | None, n_voxels: int) -> npt.NDArray[np.int64] | None:
+    """Region labels as numbers.
+
+    Parameters
+    ----------
+    rois
+        One text label per voxel (v,), "" where unknown, or None.
+    n_voxels
+        v.
+
+    Returns
+    -------
+    ndarray of shape (v,), or None
+        -1 where unknown.
+
+    Raises
+    ------
+    InputError
+        If the number of labels is not that of the voxels.
+    """
+    if rois is None:
+        return None
+    labels = np.asarray(rois).astype(str)
+    if labels.shape != (n_voxels,):
+        raise InputError(f"rois has shape {labels.shape}, but there are {n_voxels} voxels: pass one label per voxel.")
+    names = np.unique(labels[labels != ""])
+    return np.where(labels == "", -1, np.searchsorted(names, labels)).astype(np.int64)

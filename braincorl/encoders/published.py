@@ -1,0 +1,106 @@
+"""The published in-context networks as encoders of whole people.
+
+They expect features of length 1 and z-scored responses, and return weights w and an intercept b for them. With s the
+length of the features, and m_v and d_v the mean and standard deviation of voxel v over the context:
+
+    w_v, b_v = network(X / s, (y_v - m_v) / d_v)        coef_v = d_v w_v / s        intercept_v = m_v + d_v b_v
+
+One s serves all images, so the encoder stays linear in the features as they were given. It is the root mean square of
+the lengths, hence 1 for unit-norm features; lengths that differ much among images have no such s and are refused.
+
+Source: Yu et al., arXiv 2505.15813. Shapes: X (n_images, n_features), y (n_images, n_voxels).
+"""
+
+import logging
+
+import numpy as np
+
+from braincorl.errors import InputError
+from braincorl.files import Progress
+from braincorl.models import InferenceEngine
+from braincorl.validation import FloatArray
+
+logger = logging.getLogger(__name__)
+
+NOTED_SPREAD = 0.01  # of the lengths, relative: more than storing unit vectors in half precision makes
+LARGEST_SPREAD = 0.25
+LARGEST_RATIO = 2.0  # of query to context lengths; averages over images are shorter, and welcome
+
+
+def fit_published(
+    engine: InferenceEngine, X: FloatArray, y: FloatArray, length: float, progress: Progress | None = None
+) -> tuple[FloatArray, FloatArray]:
+    """Let a published network write every voxel's encoder.
+
+    Parameters
+    ----------
+    engine
+        The network.
+    X
+        Features (n_images, n_features).
+    y
+        Responses (n_images, n_voxels), any unit; a constant voxel gets weights 0.
+    length
+        s, of `feature_length`.
+    progress
+        Called with (voxels done, n_voxels).
+
+    Returns
+    -------
+    coef : ndarray of shape (n_voxels, n_features)
+    intercept : ndarray of shape (n_voxels,)
+    """
+    mean, deviation = y.mean(axis=0), y.std(axis=0)
+    varying = deviation > np.finfo(y.dtype).eps * np.abs(mean) * len(y)
+    scale = np.where(varying, deviation, 1)
+    weights = engine(X / length, ((y - mean) / scale).T, progress).astype(y.dtype, copy=False)
+    scale = np.where(varying, deviation, 0)
+    return weights[:, :-1] * (scale / length)[:, None], mean + weights[:, -1] * scale
+
+
+def check_query_length(X: FloatArray, length: float) -> None:
+    """Refuse features that are far longer than the context's.
+
+    Raises
+    ------
+    InputError
+        If their root mean square length is more than twice `length`.
+    """
+    query = float(np.sqrt(np.mean(np.sum(np.square(np.asarray(X, dtype=np.float64)), axis=1))))
+    if query > LARGEST_RATIO * length:
+        raise InputError(
+            f"X has features of length {query:.3g}, but the context's had {length:.3g}: "
+            f"prepare both in the same way, as X / np.linalg.norm(X, axis=1, keepdims=True)."
+        )
+
+
+def feature_length(X: FloatArray, pool: FloatArray) -> float:
+    """Root mean square length of feature vectors.
+
+    Parameters
+    ----------
+    X
+        Context features (n_images, n_features).
+    pool
+        Features to take the length from (n_pool, n_features).
+
+    Raises
+    ------
+    InputError
+        If the length of a context image differs by more than a quarter: the network was trained on unit-norm features.
+    """
+    length = float(np.sqrt(np.mean(np.sum(np.square(pool, dtype=np.float64), axis=1))))
+    lengths = np.linalg.norm(X.astype(np.float64, copy=False), axis=1)
+    spread = float(np.abs(lengths / length - 1).max()) if length > 0 else np.inf
+    if not spread <= LARGEST_SPREAD:
+        raise InputError(
+            f"X has features of length {lengths.min():.3g} to {lengths.max():.3g}, but the network reads features of "
+            f"equal length: divide them, as X / np.linalg.norm(X, axis=1, keepdims=True), here and for predict."
+        )
+    if spread > NOTED_SPREAD:
+        logger.warning(
+            "features are of length %.3g to %.3g; the network was trained on features of equal length",
+            lengths.min(),
+            lengths.max(),
+        )
+    return length

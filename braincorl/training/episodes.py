@@ -1,0 +1,113 @@
+"""Episodes as the network reads them: everything that needs no gradient, computed ahead, in worker processes.
+
+n context images, k = n - 1, m query images, V voxels
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from braincorl.encoders.evidence import fit_evidence, predictive_std
+from braincorl.models.person import PersonContext, read_person
+from braincorl.models.smoothers import Spectrum, readout
+from braincorl.training.worlds import Episode
+
+
+@dataclass(frozen=True)
+class PreparedEpisode:
+    """One person, read, with what is to be predicted in standardised units.
+
+    Attributes
+    ----------
+    person
+        What the network reads.
+    readout
+        Turns signals at the context images into predictions (m, k).
+    truth
+        Noise-free responses (m, V).
+    measured
+        With noise (m, V).
+    spread
+        Predictive standard deviation of Bayesian ridge (m, V).
+    """
+
+    person: PersonContext
+    readout: Tensor
+    truth: Tensor
+    measured: Tensor
+    spread: Tensor
+
+
+def prepare_episode(episode: Episode, n_voxels: int = 64) -> PreparedEpisode:
+    """Read a person.
+
+    Parameters
+    ----------
+    episode
+        A draw.
+    n_voxels
+        Voxels to keep for predicting; all of them are read.
+
+    Returns
+    -------
+    PreparedEpisode
+    """
+    mean, deviation = episode.responses.mean(axis=0), episode.responses.std(axis=0)
+    deviation = np.where(deviation > 0, deviation, 1.0)
+    y = (episode.responses - mean) / deviation
+    middle = episode.features.mean(axis=0)
+    X, Q = episode.features - middle, episode.query_features - middle
+    gram = torch.from_numpy(episode.scale * X @ X.T)
+    person, vectors = read_person(gram, torch.from_numpy(y).float(), torch.from_numpy(episode.regions))
+    matrix = readout(torch.from_numpy(episode.scale * Q @ X.T), Spectrum(vectors, person.smoothers.values))
+    kept = np.linspace(0, y.shape[1] - 1, min(n_voxels, y.shape[1])).astype(int)
+    _, _, posterior = fit_evidence(episode.features, y[:, kept], episode.scale)
+    return PreparedEpisode(
+        person=person.select(torch.from_numpy(kept)),
+        readout=matrix.float(),
+        truth=torch.from_numpy(((episode.truth - mean) / deviation)[:, kept]).float(),
+        measured=torch.from_numpy(((episode.measured - mean) / deviation)[:, kept]).float(),
+        spread=torch.from_numpy(predictive_std(posterior, episode.query_features)).float(),
+    )
+
+
+class Episodes(Dataset[Any]):
+    """Prepared episodes by number: the same number is the same episode, whoever draws it and when.
+
+    Parameters
+    ----------
+    draw
+        Draws an episode.
+    prepare
+        Makes of it what the network reads.
+    seed
+        Of the whole sequence.
+    numbers
+        Which episodes, in order.
+    """
+
+    def __init__(
+        self,
+        draw: Callable[[np.random.Generator], Episode],
+        prepare: Callable[[Episode], Any],
+        seed: Sequence[int],
+        numbers: Sequence[int],
+    ) -> None:
+        self.draw, self.prepare, self.seed, self.numbers = draw, prepare, list(seed), numbers
+
+    def __len__(self) -> int:
+        """Return the number of episodes."""
+        return len(self.numbers)
+
+    def __getitem__(self, index: int) -> Any:
+        """Draw and prepare one."""
+        return self.prepare(self.drawn(index))
+
+    def drawn(self, index: int) -> Episode:
+        """Draw one."""
+        return self.draw(np.random.default_rng([*self.seed, self.numbers[index]]))

@@ -1,0 +1,374 @@
+"""The training loop: stages, validation, early stopping, and a state on disk from which a killed run goes on exactly.
+
+Episode k of a stage is drawn from the seed (recipe, stage, k), so what a step learns from does not depend on how many
+processes share the work or how often it was interrupted. With several processes (torchrun), each takes every
+`world_size`-th episode of a step and gradients are averaged over all of them before the optimiser moves.
+"""
+
+import logging
+import math
+import os
+import pickle
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.utils.data import DataLoader
+
+from braincorl.checkpoint import save_checkpoint
+from braincorl.errors import FileFormatError, InputError
+from braincorl.features import load_features
+from braincorl.files import Progress, atomic_file
+from braincorl.models import NativeTransformer, ReferenceTransformer
+from braincorl.priors import load_prior
+from braincorl.training.episodes import Episodes
+from braincorl.training.real import RealPeople
+from braincorl.training.recipe import RealConfig, Recipe, StageConfig
+from braincorl.training.tasks import Task, baselines, explained, make_task
+from braincorl.training.voxels import VoxelKinds
+from braincorl.training.worlds import Episode, draw_episode
+
+logger = logging.getLogger(__name__)
+
+STATE, LOG, CHECKPOINT = "state.pt", "log.tsv", "checkpoint.safetensors"
+_CLIP = 1.0
+_WARM_UP = 0.05
+_LOWEST_RATE = 0.01
+_SAVE_SECONDS = 60.0
+_VALIDATION_SEED = 987_654_321
+
+
+@dataclass
+class State:
+    """Where a run stands.
+
+    Attributes
+    ----------
+    stage, step
+        The next step to take, of which stage.
+    best
+        Best score on the stage's validation set.
+    stale
+        Validations since.
+    rows
+        The log so far.
+    """
+
+    stage: int = 0
+    step: int = 0
+    best: float = -math.inf
+    stale: int = 0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Trainer:
+    """Trains one network after a recipe; see `train`.
+
+    Parameters
+    ----------
+    recipe
+        What to do.
+    folder
+        For state, log and checkpoint.
+    device
+        "cpu", "cuda", …
+    precision
+        "float32", or "bfloat16" for autocast.
+    n_workers
+        Processes that draw episodes; 0 draws in this one.
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path, device: str, precision: str, n_workers: int) -> None:
+        self.recipe, self.folder, self.device = recipe, folder, torch.device(device)
+        self.precision, self.n_workers = precision, n_workers
+        self.rank = dist.get_rank() if dist.is_initialized() else 0
+        self.world_size = dist.get_world_size() if dist.is_initialized() else 1
+        self.task: Task = make_task(recipe.architecture)
+        torch.manual_seed(recipe.seed)
+        kinds = {"native": NativeTransformer, "reference": ReferenceTransformer}
+        self.network: nn.Module = kinds[recipe.architecture](recipe.network).to(self.device)
+        self.kinds = [VoxelKinds.of(load_prior(name)) for name in recipe.priors]
+        self.state, self.best_weights = State(), self._weights()
+        self.optimizer = self._new_optimizer(recipe.stages[0])
+
+    def run(self, progress: Progress | None = None) -> None:
+        """Go on from the state on disk, or begin, and finish every stage.
+
+        Parameters
+        ----------
+        progress
+            Called with (steps done, steps of all stages).
+        """
+        self._resume()
+        done = [0, *np.cumsum([stage.n_steps for stage in self.recipe.stages]).tolist()]
+        while self.state.stage < len(self.recipe.stages):
+            base = done[self.state.stage]
+            report = None if progress is None else (lambda step, base=base: progress(base + step, done[-1]))
+            self._run_stage(self.recipe.stages[self.state.stage], report)
+            if self.recipe.stages[self.state.stage].real is not None:
+                self.network.load_state_dict(self.best_weights)
+            self.state.stage, self.state.step, self.state.best, self.state.stale = self.state.stage + 1, 0, -math.inf, 0
+            if self.state.stage < len(self.recipe.stages):
+                self.optimizer = self._new_optimizer(self.recipe.stages[self.state.stage])
+            self._save()
+        if self.rank == 0:
+            save_checkpoint(self.folder / CHECKPOINT, self.network, self._header())  # type: ignore[arg-type]
+
+    def _run_stage(self, stage: StageConfig, report: Callable[[int], None] | None) -> None:
+        share = stage.people_per_step // self.world_size
+        if share * self.world_size != stage.people_per_step:
+            raise InputError(
+                f"stage {stage.name!r}: people_per_step is {stage.people_per_step}, but must be a multiple of the "
+                f"{self.world_size} processes."
+            )
+        draw, judge = self._sources(stage)
+        references, fixed = self._validation(stage, judge)
+        numbers = [
+            step * stage.people_per_step + self.rank + self.world_size * i
+            for step in range(self.state.step, stage.n_steps)
+            for i in range(share)
+        ]
+        episodes = Episodes(draw, self.task.prepare, (self.recipe.seed, self.state.stage), numbers)
+        loader = DataLoader(
+            episodes, batch_size=None, num_workers=self.n_workers, worker_init_fn=_one_thread,
+            prefetch_factor=8 if self.n_workers else None,
+        )  # fmt: skip
+        stream = iter(loader)
+        saved, losses = time.monotonic(), []
+        for step in range(self.state.step, stage.n_steps):
+            torch.manual_seed(hash((self.recipe.seed, self.state.stage, step, self.rank)) % 2**31)
+            losses.append(self._step(stage, step, [_to(next(stream), self.device) for _ in range(share)]))
+            self.state.step = step + 1
+            if report is not None:
+                report(step + 1)
+            if (step + 1) % stage.validate_every == 0 or step + 1 == stage.n_steps:
+                self._validate(stage, references, fixed, float(np.mean(losses)))
+                losses = []
+                if stage.real is not None and self.state.stale >= stage.patience:
+                    logger.info("stage %s: no better for %d validations, stopped", stage.name, stage.patience)
+                    return
+                self._save()
+                saved = time.monotonic()
+            elif time.monotonic() - saved > _SAVE_SECONDS:
+                self._save()
+                saved = time.monotonic()
+
+    def _step(self, stage: StageConfig, step: int, items: list[Any]) -> float:
+        """One step of the optimiser; gives the mean loss of this process's episodes."""
+        rate = _rate(stage, step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.network.train()
+        self.optimizer.zero_grad(set_to_none=False)
+        total = 0.0
+        for item in items:
+            with self._autocast():
+                loss = self.task.loss(self.network, item)
+            (loss / stage.people_per_step).backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach()) / len(items)
+        if self.world_size > 1:
+            for parameter in self.network.parameters():
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                dist.all_reduce(parameter.grad)
+        nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP)
+        self.optimizer.step()
+        return total
+
+    def _sources(self, stage: StageConfig) -> tuple[Callable[[np.random.Generator], Episode], ...]:
+        """Functions that draw an episode to learn from, and one to be judged by."""
+        if stage.real is None:
+            draw = partial(draw_episode, stage.world, self.kinds)
+            return draw, draw
+        features = load_features(stage.real.features).features
+        learn, held_out = (
+            _people(stage.real, features, names) for names in (stage.real.responses, stage.real.held_out)
+        )
+        return learn.draw, held_out.draw
+
+    def _validation(
+        self, stage: StageConfig, draw: Callable[[np.random.Generator], Episode]
+    ) -> tuple[dict[str, float], list[Any]]:
+        """Give the fixed episodes of a stage, and what ridge and the closed forms reach on them."""
+        episodes = Episodes(
+            draw, self.task.prepare, (_VALIDATION_SEED, self.state.stage), range(self.recipe.n_validation)
+        )
+        items, scores = [], []
+        for number in range(self.rank, len(episodes), self.world_size):
+            episode = episodes.drawn(number)
+            items.append(self.task.prepare(episode))
+            scores.append(baselines(episode, items[-1]))
+        means = {name: self._mean([score[name] for score in scores]) for name in scores[0]}
+        logger.info("stage %s, validation: %s", stage.name, ", ".join(f"{k} {v:.4f}" for k, v in means.items()))
+        return means, items
+
+    def _validate(self, stage: StageConfig, references: Mapping[str, float], items: list[Any], loss: float) -> None:
+        self.network.eval()
+        with torch.no_grad(), self._autocast():
+            scores = [explained(self.task.predict(self.network, _to(item, self.device)).cpu(), item) for item in items]
+        score = self._mean(scores)
+        row = {"stage": stage.name, "step": self.state.step, "loss": loss, "network": score, **references}
+        self.state.rows.append(row)
+        better = score > self.state.best
+        self.state.best, self.state.stale = max(score, self.state.best), 0 if better else self.state.stale + 1
+        if better:
+            self.best_weights = self._weights()
+        rival = references.get("Bayesian ridge", references["cross-validated ridge"])
+        logger.info(
+            "stage %s, step %d of %d: loss %.4f, EV %.4f, Bayesian ridge's %.4f (%+.1f %%)",
+            stage.name, self.state.step, stage.n_steps, loss, score, rival, 100 * (score / rival - 1),
+        )  # fmt: skip
+
+    def _mean(self, values: list[float]) -> float:
+        """Mean over the episodes of all processes."""
+        totals = torch.tensor([float(np.sum(values)), float(len(values))], dtype=torch.float64)
+        if self.world_size > 1:
+            dist.all_reduce(totals)
+        return float(totals[0] / totals[1])
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.precision == "bfloat16":
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return nullcontext()
+
+    def _new_optimizer(self, stage: StageConfig) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.network.parameters(), lr=stage.learning_rate, weight_decay=stage.weight_decay)
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        return {name: tensor.detach().cpu().clone() for name, tensor in self.network.state_dict().items()}
+
+    def _save(self) -> None:
+        if self.rank != 0:
+            return
+        content = {
+            "recipe": self.recipe.digest,
+            "network": self._weights(),
+            "best": self.best_weights,
+            "optimizer": self.optimizer.state_dict(),
+            "state": asdict(self.state),
+        }
+        with atomic_file(self.folder / STATE) as path:
+            torch.save(content, path)
+        names = list(dict.fromkeys(name for row in self.state.rows for name in row))
+        lines = ["\t".join(names)]
+        lines += [
+            "\t".join(
+                f"{row[name]:.5g}" if isinstance(row.get(name), float) else str(row.get(name, "n/a")) for name in names
+            )
+            for row in self.state.rows
+        ]
+        with atomic_file(self.folder / LOG) as path:
+            path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def _resume(self) -> None:
+        path = self.folder / STATE
+        if not path.is_file():
+            return
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+            raise FileFormatError(f"{path} is damaged ({error}): remove it to begin anew.") from error
+        if content["recipe"] != self.recipe.digest:
+            raise InputError(f"{self.folder} holds a run of another recipe: choose another folder.")
+        self.state = State(**content["state"])
+        self.network.load_state_dict(content["network"])
+        self.best_weights = content["best"]
+        if self.state.stage < len(self.recipe.stages):
+            self.optimizer = self._new_optimizer(self.recipe.stages[self.state.stage])
+            self.optimizer.load_state_dict(content["optimizer"])
+            logger.info("going on at stage %d, step %d", self.state.stage + 1, self.state.step)
+
+    def _header(self) -> dict[str, Any]:
+        last = self.state.rows[-1] if self.state.rows else {}
+        people = sum(stage.people for stage in self.recipe.stages)
+        training = {"recipe": asdict(self.recipe), "digest": self.recipe.digest, "people": people, "validation": last}
+        return {"training": training, "inputs": {"features": "any", "responses": "any unit"}}
+
+
+def train(
+    recipe: Recipe,
+    folder: str | Path,
+    *,
+    device: str = "cpu",
+    precision: str = "float32",
+    n_workers: int = 1,
+    progress: Progress | None = None,
+) -> Path:
+    """Train a network, or go on with it.
+
+    Parameters
+    ----------
+    recipe
+        What to do.
+    folder
+        Holds `state.pt` (to go on from), `log.tsv`, and in the end `checkpoint.safetensors`.
+    device, precision, n_workers, progress
+        As for `Trainer`.
+
+    Returns
+    -------
+    Path
+        The checkpoint.
+
+    Raises
+    ------
+    InputError
+        If the folder holds a run of another recipe, or a file of the recipe is missing.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    launched = "RANK" in os.environ and "WORLD_SIZE" in os.environ and not dist.is_initialized()
+    if launched:
+        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+        if device == "cuda":
+            device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    try:
+        trainer = Trainer(recipe, folder, device, precision, n_workers)
+        trainer.run(progress if trainer.rank == 0 else None)
+    finally:
+        if launched:
+            dist.destroy_process_group()
+    return folder / CHECKPOINT
+
+
+def _people(config: RealConfig, features: Any, names: tuple[str, ...]) -> RealPeople:
+    arrays = []
+    for name in names:
+        try:
+            arrays.append(np.load(name, allow_pickle=False))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{name} cannot be read as an array of responses ({error}).") from error
+    return RealPeople(config, features, arrays)
+
+
+def _rate(stage: StageConfig, step: int) -> float:
+    """Learning rate: up in a line, down as a cosine."""
+    warm = max(1, round(_WARM_UP * stage.n_steps))
+    if step < warm:
+        return stage.learning_rate * (step + 1) / warm
+    phase = (step - warm) / max(1, stage.n_steps - warm)
+    return stage.learning_rate * (_LOWEST_RATE + (1 - _LOWEST_RATE) * 0.5 * (1 + math.cos(math.pi * phase)))
+
+
+def _to(item: Any, device: torch.device) -> Any:
+    """Move all tensors of nested dataclasses to a device."""
+    if device.type == "cpu":
+        return item
+    if isinstance(item, torch.Tensor):
+        return item.to(device)
+    if hasattr(item, "__dataclass_fields__"):
+        return type(item)(**{name: _to(getattr(item, name), device) for name in item.__dataclass_fields__})
+    return item
+
+
+def _one_thread(_: int) -> None:
+    """Keep workers from crowding out one another."""
+    torch.set_num_threads(1)

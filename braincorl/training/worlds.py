@@ -1,0 +1,144 @@
+"""Synthetic people to learn from: voxels, noise and features drawn at random. SIMULATION.
+
+A person is drawn anew for every episode:
+
+-   features: a power-law spectrum of any steepness and number, images in clusters, some far from all others;
+-   weights: isotropic for part of each voxel, for the rest a few directions that voxels share, region by region, with
+    an energy that follows the spectrum more or less; or voxels of a learned group prior, transported by the rank of
+    their principal components to other feature spaces;
+-   misfit: signals that no linear encoder has, products of features, shared by voxels;
+-   noise: part of it from patterns that many voxels share, part independent; unequal over images, with spoilt images
+    now and then;
+-   ceilings r² = .7 u^e, e in .4 to 1.6.
+
+    n context images, m query images, p features, V voxels
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from braincorl.errors import InputError
+from braincorl.training.voxels import (
+    Array,
+    VoxelKinds,
+    draw_features,
+    draw_misfit,
+    draw_noise,
+    isotropic_weights,
+    log_integer,
+    prior_weights,
+    shared_weights,
+    unit_variance,
+)
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """What worlds are drawn from.
+
+    Attributes
+    ----------
+    n_images
+        Smallest and largest context, drawn evenly in the logarithm.
+    n_query
+        Noise-free images to be predicted.
+    n_voxels
+        Smallest and largest number of voxels.
+    n_features
+        Smallest and largest number of features, drawn evenly in the logarithm.
+    brain_like
+        Share of people whose weights have shared directions and whose noise is shared; others have independent
+        Gaussian weights and noise.
+    from_prior
+        Share of the brain-like people whose weights come from the given priors.
+    """
+
+    n_images: tuple[int, int] = (4, 200)
+    n_query: int = 64
+    n_voxels: tuple[int, int] = (32, 1024)
+    n_features: tuple[int, int] = (8, 512)
+    brain_like: float = 0.85
+    from_prior: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuse impossible ranges."""
+        for name in ("n_images", "n_voxels", "n_features"):
+            low, high = getattr(self, name)
+            if not 1 <= low <= high:
+                raise InputError(f"{name} must be a range of positive numbers, low to high, but is {low} to {high}.")
+        if self.n_images[0] < 2 or self.n_query < 2:
+            raise InputError("a context has at least 2 images, and at least 2 are to be predicted.")
+        if not (0 <= self.brain_like <= 1 and 0 <= self.from_prior <= 1):
+            raise InputError("brain_like and from_prior are shares, from 0 to 1.")
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One person, a context and what should be predicted.
+
+    Attributes
+    ----------
+    features
+        Context (n, p).
+    responses
+        Context (n, V).
+    query_features
+        (m, p).
+    truth
+        Noise-free responses to the queries (m, V).
+    measured
+        With noise (m, V).
+    scale
+        c: 1 over the total variance of the feature space.
+    regions
+        (V,), -1 where unknown.
+    """
+
+    features: Array
+    responses: Array
+    query_features: Array
+    truth: Array
+    measured: Array
+    scale: float
+    regions: npt.NDArray[np.int64]
+
+
+def draw_episode(config: WorldConfig, priors: Sequence[VoxelKinds], rng: np.random.Generator) -> Episode:
+    """Draw a person and a context.
+
+    Parameters
+    ----------
+    config
+        Ranges.
+    priors
+        Whose voxels some people have; may be empty.
+    rng
+        Randomness.
+
+    Returns
+    -------
+    Episode
+    """
+    n = log_integer(config.n_images, rng)
+    n_voxels = log_integer(config.n_voxels, rng)
+    brain = rng.random() < config.brain_like
+    prior = priors[int(rng.integers(len(priors)))] if priors and brain and rng.random() < config.from_prior else None
+    X, spectrum = draw_features(n + config.n_query, config.n_features, prior, rng)
+    regions = np.sort(rng.integers(rng.integers(1, 9), size=n_voxels))
+    if prior is not None:
+        weights = prior_weights(prior, spectrum, regions, rng)
+    else:
+        weights = shared_weights(spectrum, regions, rng) if brain else isotropic_weights(spectrum, n_voxels, rng)
+    signal = (X - X.mean(axis=0)) @ weights.T
+    if brain and rng.random() < 0.6:
+        signal = unit_variance(signal) + rng.uniform(0.1, 1.5) * draw_misfit(X, spectrum, signal.shape[1], rng)
+    signal = unit_variance(signal)
+    noise = draw_noise(len(X), regions, brain, rng)
+    ceiling = 0.7 * rng.random(n_voxels) ** rng.uniform(0.4, 1.6)
+    truth = np.sqrt(ceiling) * signal
+    measured = truth + np.sqrt(1 - ceiling) * noise
+    known = regions if rng.random() < 0.4 else np.full(n_voxels, -1)
+    return Episode(X[:n], measured[:n], X[n:], truth[n:], measured[n:], 1.0 / float(spectrum.sum()), known)
