@@ -103,6 +103,29 @@ def staged_directory(path: str | Path, *, overwrite: bool = False, kind: str = "
         shutil.rmtree(staging, ignore_errors=True)
 
 
+def check_new_file(path: Path, overwrite: bool) -> None:
+    """Refuse a file that must not be replaced, before any work is done.
+
+    Parameters
+    ----------
+    path
+        File to be written.
+    overwrite
+        Whether it may be replaced.
+
+    Raises
+    ------
+    OutputError
+        If it exists and may not, is a folder, or its folder does not exist.
+    """
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder, but a file is to be written: choose another name.")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists: choose another name, or pass --overwrite.")
+    if not path.absolute().parent.is_dir():
+        raise OutputError(f"{path.parent} does not exist: make that folder first.")
+
+
 def check_destination(path: str | Path, *, overwrite: bool = False, kind: str = "result") -> None:
     """Refuse a destination folder that must not be replaced, before any work is done.
 

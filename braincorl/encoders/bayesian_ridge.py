@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.encoders.base import LinearEncoder, check_batch_size
+from braincorl.encoders.base import LinearEncoder
 from braincorl.encoders.evidence import (
     SIGNAL_GRID,
     EvidencePosterior,
@@ -17,7 +17,7 @@ from braincorl.encoders.evidence import (
     predictive_std,
 )
 from braincorl.errors import FileFormatError, InputError
-from braincorl.validation import FloatArray
+from braincorl.validation import FloatArray, check_batch_size
 
 
 class BayesianRidgeEncoder(LinearEncoder):
