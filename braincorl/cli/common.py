@@ -55,6 +55,19 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def parse_numbers(text: str) -> list[int]:
+    """Numbers of a list such as "1-3,7"."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        ends = part.strip().split("-")
+        if not all(end.isdecimal() for end in ends) or len(ends) > 2:
+            raise InputError(f"'{text}' is no list of numbers: write them as in 1-10 or 1,2,5.")
+        numbers.extend(range(int(ends[0]), int(ends[-1]) + 1))
+    if not numbers:
+        raise InputError(f"'{text}' is an empty list of numbers.")
+    return numbers
+
+
 def add_encoder_options(parser: argparse.ArgumentParser) -> None:
     """Add `--encoder`, and the options of the encoder that is a network."""
     parser.add_argument(

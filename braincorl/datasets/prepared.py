@@ -12,7 +12,6 @@ Letters: T trials of all files, V voxels of the mask, B voxels of a block.
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +26,7 @@ from braincorl.datasets.recording import Recording
 from braincorl.datasets.volumes import BetasSource
 from braincorl.datasets.zscoring import SessionMoments
 from braincorl.errors import InputError, OutputError
-from braincorl.files import Progress, ProgressCounter, atomic_file
+from braincorl.files import Progress, ProgressCounter, atomic_file, check_free_space, flush_to_disk
 from braincorl.metrics import ncsnr_from_sums
 
 logger = logging.getLogger(__name__)
@@ -92,8 +91,7 @@ def prepare(
                 counter.add(source.n_trials)
         assembled = parts / "assembled"
         _assemble(assembled, parts, recording, images, width, np.dtype(dtype), key, counter.add)
-        with assembled.open("rb") as file:
-            os.fsync(file.fileno())
+        flush_to_disk(assembled)
         assembled.replace(path)
     except OSError as error:
         if isinstance(error, OutputError):
@@ -139,9 +137,7 @@ def _open_parts(path: Path, key: str, recording: Recording) -> Path:
     have = sum(file.stat().st_size for file in parts.iterdir()) if parts.is_dir() else 0
     n_images = recording.image_ids().size
     needed = 4 * recording.n_voxels * (recording.n_trials + n_images) - have
-    free = shutil.disk_usage(path.parent).free
-    if needed > free:
-        raise OutputError(f"{path.parent} has {free / 1e9:.1f} GB free, but {needed / 1e9:.1f} GB are needed.")
+    check_free_space(path.parent, needed)
     parts.mkdir(exist_ok=True)
     if not stamp.is_file():
         with atomic_file(stamp) as temporary:
