@@ -177,7 +177,7 @@ def main():
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--sessions", type=int, default=2)
     parser.add_argument("--n-draws", type=int, default=2)
-    parser.add_argument("--voxel-size", type=float, default=6.0, help="mm; smaller voxels are more")
+    parser.add_argument("--voxel-size", type=int, default=6, help="mm; smaller voxels are more")
     parser.add_argument("--encoders", nargs="+", choices=ENCODERS, default=ENCODERS[:3])
     parser.add_argument(
         "--n-components", type=number_or_auto(int), default="auto", help="of the group prior; a number saves minutes"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from braincorl.cli.common import add_verb, parse_numbers, positive, progress_bar
 from braincorl.datasets.download import Downloads
-from braincorl.datasets.nsd_fetch import CONTAINERS, TERMS, plan_nsd
+from braincorl.datasets.nsd_fetch import CONTAINERS, TERMS, NsdSelection, plan_nsd
 from braincorl.datasets.nsd_files import PREPARATION, SPACES
 from braincorl.errors import InputError
 
@@ -54,21 +54,17 @@ def run(options: argparse.Namespace) -> None:
         raise InputError(f"{options.dataset} is not downloaded by braincorl: {BY_HAND[options.dataset]}.")
     if options.subject is None or options.output is None:
         raise InputError("the following arguments are required: --subject, --output")
-    subjects = parse_numbers(options.subject)
-    sessions = None if options.sessions is None else parse_numbers(options.sessions)
+    selection = NsdSelection(
+        tuple(parse_numbers(options.subject)),
+        None if options.sessions is None else tuple(parse_numbers(options.sessions)),
+        options.space,
+        options.preparation,
+        options.container,
+        options.images,
+    )
     if not options.dry_run:
         _ask(options.accept_terms)
-    downloads = plan_nsd(
-        options.output,
-        subjects,
-        sessions=sessions,
-        space=options.space,
-        preparation=options.preparation,
-        container=options.container,
-        images=options.images,
-        parallel=options.parallel,
-        endpoint_url=options.endpoint_url,
-    )
+    downloads = plan_nsd(options.output, selection, parallel=options.parallel, endpoint_url=options.endpoint_url)
     if options.dry_run:
         _list(downloads)
         return

@@ -6,11 +6,12 @@ everyone to accept its data access agreement all the same; so nothing is downloa
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from braincorl.datasets.bucket import Bucket, RemoteFile
 from braincorl.datasets.download import Downloads
-from braincorl.datasets.nsd_files import PREPARATION, NsdFolder, check_space, check_subject, in_runs
+from braincorl.datasets.nsd_files import PREPARATION, SPACES, NsdFolder, check_space, check_subject, in_runs
 from braincorl.datasets.nsd_regions import CORTICAL
 from braincorl.errors import InputError
 from braincorl.files import Progress
@@ -30,6 +31,38 @@ Whoever publishes with NSD cites Allen et al., A massive 7T fMRI dataset to brid
 artificial intelligence, Nature Neuroscience 25 (2022). The images are from COCO, which has terms of its own:
     https://cocodataset.org/#termsofuse
 """
+
+
+@dataclass(frozen=True)
+class NsdSelection:
+    """Which files of NSD; the fields are parameters of `fetch_nsd`.
+
+    Raises
+    ------
+    InputError
+        If NSD has no such thing.
+    """
+
+    subjects: tuple[int, ...]
+    sessions: tuple[int, ...] | None = None
+    space: str = SPACES[0]
+    preparation: str = PREPARATION
+    container: str = CONTAINERS[0]
+    images: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.subjects:
+            raise InputError("subjects is empty: name at least one of 1 to 8.")
+        check_space(self.space)
+        if self.container not in CONTAINERS:
+            raise InputError(f"container must be '.nii.gz' or '.hdf5', but is {self.container!r}.")
+        for subject, folder in zip(self.subjects, self.folders(), strict=True):
+            check_subject(subject)
+            folder.wanted_sessions(self.sessions)
+
+    def folders(self) -> list[NsdFolder]:
+        """Paths of every subject's files in the bucket."""
+        return [NsdFolder(Path(), subject, self.space, self.preparation) for subject in self.subjects]
 
 
 def fetch_nsd(
@@ -93,56 +126,45 @@ def fetch_nsd(
             "NSD is for those who accept its Data Access Agreement (https://naturalscenesdataset.org): do so, and pass "
             "accept_terms=True."
         )
-    downloads = plan_nsd(
-        root,
-        subjects,
-        sessions=sessions,
-        space=space,
-        preparation=preparation,
-        container=container,
-        images=images,
-        parallel=parallel,
-        endpoint_url=endpoint_url,
+    chosen = (subjects,) if isinstance(subjects, int) else tuple(sorted(set(subjects)))
+    selection = NsdSelection(
+        chosen, None if sessions is None else tuple(sessions), space, preparation, container, images
     )
+    downloads = plan_nsd(root, selection, parallel=parallel, endpoint_url=endpoint_url)
     downloads.run(parallel=parallel, progress=progress)
     return [transfer.path for transfer in downloads.transfers]
 
 
 def plan_nsd(
-    root: str | Path,
-    subjects: int | Iterable[int],
-    *,
-    sessions: Iterable[int] | None = None,
-    space: str = "func1pt8mm",
-    preparation: str = PREPARATION,
-    container: str = ".nii.gz",
-    images: bool = False,
-    parallel: int = 4,
-    endpoint_url: str | None = None,
+    root: str | Path, selection: NsdSelection, *, parallel: int = 4, endpoint_url: str | None = None
 ) -> Downloads:
-    """Look up what `fetch_nsd` would download, and what of it is there. Parameters and errors are those of it.
+    """Look up what of a selection is to be downloaded, and what of it is there.
+
+    Parameters
+    ----------
+    root, parallel, endpoint_url
+        As for `fetch_nsd`.
+    selection
+        Which files.
 
     Returns
     -------
     Downloads
+
+    Raises
+    ------
+    InputError
+        If boto3 is not installed, or the bucket lacks a file or cannot be read.
+    OutputError
+        If a file is in the way.
     """
-    chosen = [subjects] if isinstance(subjects, int) else sorted(set(subjects))
-    for subject in chosen:
-        check_subject(subject)
-    check_space(space)
-    if not chosen:
-        raise InputError("subjects is empty: name at least one of 1 to 8.")
-    if container not in CONTAINERS:
-        raise InputError(f"container must be '.nii.gz' or '.hdf5', but is {container!r}.")
     if parallel not in range(1, MOST_PARALLEL + 1):
         raise InputError(f"parallel must be 1 to {MOST_PARALLEL}, but is {parallel!r}.")
-    folders = [NsdFolder(Path(), subject, space, preparation) for subject in chosen]
-    wanted = list(sessions) if sessions is not None else None
-    numbers = [folder.wanted_sessions(wanted) for folder in folders]
     bucket = Bucket(BUCKET, REGION, endpoint_url=endpoint_url, connections=parallel)
-    files = _experiment(bucket, folders[0], images)
-    for folder, of_subject in zip(folders, numbers, strict=True):
-        files += _regions(bucket, folder) + _betas(bucket, folder, of_subject, container)
+    files = _experiment(bucket, selection.folders()[0], selection.images)
+    for folder in selection.folders():
+        files += _regions(bucket, folder)
+        files += _betas(bucket, folder, folder.wanted_sessions(selection.sessions), selection.container)
     return Downloads(bucket, list(dict.fromkeys(files)), Path(root))
 
 

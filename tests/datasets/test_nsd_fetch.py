@@ -9,7 +9,7 @@ from layouts import NAMES
 
 from braincorl.datasets import fetch_nsd, load_nsd
 from braincorl.datasets.download import RECORD
-from braincorl.datasets.nsd_fetch import plan_nsd
+from braincorl.datasets.nsd_fetch import NsdSelection, plan_nsd
 from braincorl.errors import InputError
 
 BETAS = "nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR"
@@ -23,8 +23,9 @@ def files(folder):
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def planned(bucket, folder, **options):
-    return [transfer.file.key for transfer in plan_nsd(folder, 1, endpoint_url=bucket.url, **options).transfers]
+def planned(bucket, folder, subjects=(1,), **choice):
+    downloads = plan_nsd(folder, NsdSelection(subjects, **choice), endpoint_url=bucket.url)
+    return [transfer.file.key for transfer in downloads.transfers]
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def test_hemispheres_and_common_colour_tables_are_taken_where_there_is_nothing_b
     extra += [f"{LABEL.format('fsaverage')}/floc-faces.mgz.ctab", f"{LABEL.format('subj01')}/prf-visualrois.mgz.ctab"]
     for key in (*extra, f"{ROI}/lh.prf-visualrois.nii.gz", f"{LABEL.format('fsaverage')}/prf-visualrois.mgz.ctab"):
         mirror.put(key, b"x")
-    keys = set(planned(mirror, tmp_path, sessions=[1]))
+    keys = set(planned(mirror, tmp_path, sessions=(1,)))
     volumes = {f"{ROI}/prf-visualrois.nii.gz", f"{BETAS}/ncsnr.nii.gz", f"{BETAS}/betas_session01.nii.gz"}
     assert keys == DESIGN | volumes | set(extra)
 
@@ -75,14 +76,13 @@ def test_the_surface_has_a_file_for_each_hemisphere(mirror, tmp_path):
     names = [f"{side}.{name}.mgh" for name in ("ncsnr", "betas_session02") for side in ("lh", "rh")]
     for name in names:
         mirror.put(f"{folder}/{name}", b"x")
-    keys = planned(mirror, tmp_path, sessions=[2], space="fsaverage")
+    keys = planned(mirror, tmp_path, sessions=(2,), space="fsaverage")
     assert set(keys) == DESIGN | {f"{folder}/{name}" for name in names}
 
 
 def test_several_subjects_share_the_experiment(mirror, tmp_path):
     mirror.put(f"{BETAS}/betas_session01.nii.gz".replace("subj01", "subj08"), b"x")
-    transfers = plan_nsd(tmp_path, [8, 1], sessions=[1], endpoint_url=mirror.url).transfers
-    keys = [transfer.file.key for transfer in transfers]
+    keys = planned(mirror, tmp_path, (8, 1), sessions=(1,))
     assert len(keys) == len(set(keys)) == 6
     assert sum("betas_session" in key for key in keys) == 2
 
@@ -90,22 +90,22 @@ def test_several_subjects_share_the_experiment(mirror, tmp_path):
 def test_images_come_on_request_only(mirror, tmp_path):
     key = "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5"
     mirror.put(key, b"x")
-    assert key not in planned(mirror, tmp_path, sessions=[1])
-    assert key in planned(mirror, tmp_path, sessions=[1], images=True)
+    assert key not in planned(mirror, tmp_path, sessions=(1,))
+    assert key in planned(mirror, tmp_path, sessions=(1,), images=True)
 
 
 def test_what_the_bucket_lacks_is_said(mirror, tmp_path, caplog):
     mirror.delete(f"{BETAS}/ncsnr.nii.gz")
-    planned(mirror, tmp_path, sessions=[1])
+    planned(mirror, tmp_path, sessions=(1,))
     assert "lacks the regions floc-bodies, floc-faces" in caplog.text
     assert "lacks ncsnr.nii.gz; ceilings will rest on repeats" in caplog.text
     with pytest.raises(InputError, match=r"no \.nii\.gz betas of subj01's sessions 2-40 in nsddata_betas"):
         planned(mirror, tmp_path)
     with pytest.raises(InputError, match=r"no \.hdf5 betas"):
-        planned(mirror, tmp_path, sessions=[1], container=".hdf5")
+        planned(mirror, tmp_path, sessions=(1,), container=".hdf5")
     mirror.delete(f"{EXPERIMENT}/nsd_expdesign.mat")
     with pytest.raises(InputError, match=r"lacks nsddata/experiments/nsd/nsd_expdesign.mat: is it a mirror"):
-        planned(mirror, tmp_path, sessions=[1])
+        planned(mirror, tmp_path, sessions=(1,))
 
 
 @pytest.mark.parametrize(
