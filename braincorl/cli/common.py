@@ -244,7 +244,7 @@ def progress_bar(label: str, unit: str = "") -> Iterator[Progress]:
             first = done
         if now - last >= 10 and first < done < total:
             left = (now - start) / (done - first) * (total - done)
-            logger.info("%s: %d of %d, about %.0f s left", label, done, total, left)
+            logger.info("%s: %d of %d%s, about %.0f s left", label, done, total, unit and f" {unit}", left)
             last = now
 
     yield log

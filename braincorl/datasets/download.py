@@ -85,7 +85,7 @@ class Downloads:
     def __init__(self, bucket: Bucket, files: Sequence[RemoteFile], folder: Path) -> None:
         self._bucket, self._folder = bucket, folder
         self._record_path = folder / RECORD
-        self._record = dict(read_json(self._record_path)["files"]) if self._record_path.is_file() else {}
+        self._record = dict(read_json(self._record_path).get("files", {})) if self._record_path.is_file() else {}
         self.transfers = [self._look(file) for file in files]
         self._lock, self._stop = threading.Lock(), threading.Event()
 
