@@ -5,9 +5,12 @@ int16 sessions with MATLAB design, table of stimuli, label volumes and noise cei
 shows that the road from disk to table works, and how the encoders compare in that world; nothing on real brains.
 
 Each person in turn is new. Context: images of their own (never the shared 1,000). Test: the images that all people saw
-at least once, averaged. Others' own images may teach a group prior; no test image teaches anything.
+at least once, averaged. Others' own images teach the group prior and the group average (the mean prediction of the
+others' fully trained ridge at the same place, which needs no image of the new person); no test image teaches anything.
 
     uv run python benchmarks/nsd_protocol.py --folder SCRATCH
+    uv run python benchmarks/nsd_protocol.py --folder SCRATCH --sessions 4 --n-draws 3 --voxel-size 4 --n-components 8 \\
+        --shrinkage 100
 """
 
 import argparse
