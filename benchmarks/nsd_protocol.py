@@ -1,4 +1,4 @@
-"""The paper's protocol on NSD, end to end, on files laid out like NSD: leave one person out, few images, shared test.
+r"""The paper's protocol on NSD, end to end, on files laid out like NSD: leave one person out, few images, shared test.
 
 SIMULATION, in every number: people, images, features and responses are drawn (`simulate_people`'s world), written as
 int16 sessions with MATLAB design, table of stimuli, label volumes and noise ceilings, and read back by `load_nsd`. It
@@ -9,8 +9,8 @@ at least once, averaged. Others' own images teach the group prior and the group 
 others' fully trained ridge at the same place, which needs no image of the new person); no test image teaches anything.
 
     uv run python benchmarks/nsd_protocol.py --folder SCRATCH
-    uv run python benchmarks/nsd_protocol.py --folder SCRATCH --sessions 4 --n-draws 3 --voxel-size 4 --n-components 8 \\
-        --shrinkage 100
+    uv run python benchmarks/nsd_protocol.py --folder SCRATCH --sessions 4 --n-draws 3 --voxel-size 4 \
+        --n-components 8 --shrinkage 100
 """
 
 import argparse
