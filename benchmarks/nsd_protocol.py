@@ -1,23 +1,28 @@
-"""The paper's protocol on NSD, end to end, on files laid out like NSD: leave one person out, few images, shared test.
+r"""The paper's protocol on NSD, end to end, on files laid out like NSD: leave one person out, few images, shared test.
 
 SIMULATION, in every number: people, images, features and responses are drawn (`simulate_people`'s world), written as
 int16 sessions with MATLAB design, table of stimuli, label volumes and noise ceilings, and read back by `load_nsd`. It
 shows that the road from disk to table works, and how the encoders compare in that world; nothing on real brains.
 
 Each person in turn is new. Context: images of their own (never the shared 1,000). Test: the images that all people saw
-at least once, averaged. Others' own images may teach a group prior; no test image teaches anything.
+at least once, averaged. Others' own images teach the group prior and the group average (the mean prediction of the
+others' fully trained ridge at the same place, which needs no image of the new person); no test image teaches anything.
 
     uv run python benchmarks/nsd_protocol.py --folder SCRATCH
+    uv run python benchmarks/nsd_protocol.py --folder SCRATCH --sessions 4 --n-draws 3 --voxel-size 4 \
+        --n-components 8 --shrinkage 100
 """
 
 import argparse
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from common import print_table
 
-from braincorl import GroupPrior, GroupPriorEncoder
+from braincorl import GroupPrior, GroupPriorEncoder, InContextEncoder
 from braincorl.datasets import load_prepared, prepare, simulate_people, split_nsd
 from braincorl.datasets.nsd import open_nsd
 from braincorl.datasets.nsd_files import NsdFolder, read_stimuli, shared_images
@@ -27,16 +32,22 @@ from braincorl.metrics import explained_variance
 
 SUBJECTS = (1, 2, 5, 7)
 N_CONTEXT = (30, 70, 100, 300, 510)
+ENCODERS = ("ridge", "bayesian-ridge", "group-prior", "in-context")
 
 
-def write_people(root, n_sessions, random_state):
+def write_people(root, n_sessions, voxel_size, random_state):
     """Simulate people of one world and write them as NSD subjects; returns the features of all stimuli shown."""
     design = write_nsd_design(root, random_state)
     trials = n_sessions * 750
     shown = {subject: design.shown(subject)[:trials] for subject in SUBJECTS}
     stimuli = np.unique(np.concatenate(list(shown.values())))
     world = simulate_people(
-        len(SUBJECTS), n_own=0, n_shared=stimuli.size, shared_repeats=1, voxel_size_mm=6, random_state=random_state
+        len(SUBJECTS),
+        n_own=0,
+        n_shared=stimuli.size,
+        shared_repeats=1,
+        voxel_size_mm=voxel_size,
+        random_state=random_state,
     )
     rng = np.random.default_rng(random_state)
     row = np.full(73_000, -1)
@@ -87,43 +98,81 @@ def read_people(root, n_sessions):
     return people, np.array(sorted(common, key=int))
 
 
-def group_encoder(people, left_out, features):
-    """Make an encoder with a prior from the other people."""
-    others = [
-        (features_of(features, split.own), data.select_images(split.own).responses)
-        for subject, (data, split) in people.items()
-        if subject != left_out
-    ]
-    return GroupPriorEncoder(GroupPrior.fit(others))
-
-
 def features_of(features, image_ids):
     return np.stack([features[name] for name in image_ids])
 
 
-def compare(people, test, features, n_draws, with_group):
-    rows = []
+def make_encoders(names, people, left_out, features, settings):
+    """Make the encoders to compare; a group prior rests on the other people's own images."""
+    encoders = {}
+    for name in names:
+        if name == "group-prior":
+            others = [
+                (features_of(features, split.own), data.select_images(split.own).responses)
+                for subject, (data, split) in people.items()
+                if subject != left_out
+            ]
+            encoders[name] = GroupPriorEncoder(GroupPrior.fit(others, **settings))
+        elif name == "in-context":
+            encoders[name] = InContextEncoder()
+        else:
+            encoders[name] = {"ridge": RidgeEncoder, "bayesian-ridge": BayesianRidgeEncoder}[name]()
+    return encoders
+
+
+def group_average(people, left_out, whole, queries):
+    """Mean prediction of the others' fully trained ridge at the same place; 0 where no other person has a voxel."""
+    mask = people[left_out][0].space.mask
+    total, count = np.zeros((len(queries), mask.sum())), np.zeros(mask.sum())
+    for subject, (data, _) in people.items():
+        if subject != left_out:
+            place = np.full(mask.shape, -1)
+            place[data.space.mask] = np.arange(data.space.mask.sum())
+            found = place[mask]
+            there = np.isin(found, np.flatnonzero(data.space.included))
+            column = np.cumsum(data.space.included) - 1
+            total[:, there] += whole[subject].predict(queries)[:, column[found[there]]]
+            count += there
+    keep = people[left_out][0].space.included
+    return (total / np.maximum(count, 1))[:, keep], count[keep]
+
+
+def compare(people, test, features, options):
+    rows, alone = [], 0
+    queries = features_of(features, test)
+    whole = {
+        subject: RidgeEncoder().fit(features_of(features, split.own), data.select_images(split.own).responses)
+        for subject, (data, split) in people.items()
+    }
     for subject, (data, split) in people.items():
-        queries, truth = features_of(features, test), data.select_images(test).responses
-        ceiling = data.select_images(test).noise_ceiling()
+        tested = data.select_images(test)
+        rows.append(("noise ceiling", subject, 0, 0, float(np.nanmean(tested.noise_ceiling()))))
+        average, count = group_average(people, subject, whole, queries)
+        alone += int((count == 0).sum())
+        for name, predicted in (
+            ("ridge, all own images", whole[subject].predict(queries)),
+            ("group average of the others", average),
+        ):
+            rows.append((name, subject, 0, 0, score(tested.responses, predicted)))
+        settings = {"n_components": options.n_components, "shrinkage": options.shrinkage}
+        start = time.perf_counter()
+        encoders = make_encoders(options.encoders, people, subject, features, settings)
+        print(f"S{subject}: encoders ready after {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
         pool = features_of(features, split.own)
-        encoders = {"ridge": RidgeEncoder(), "Bayesian ridge": BayesianRidgeEncoder()}
-        if with_group:
-            encoders["group prior of the others"] = group_encoder(people, subject, features)
-        rows.append(("noise ceiling", subject, 0, 0, float(np.nanmean(ceiling))))
-        whole = RidgeEncoder().fit(pool, data.select_images(split.own).responses)
-        ev = float(np.nanmean(explained_variance(truth, whole.predict(queries))))
-        rows.append(("ridge, all own images", subject, 0, 0, ev))
-        for draw in range(n_draws):
+        for draw in range(options.n_draws):
             order = np.random.default_rng(draw).permutation(split.own)
             for n in (n for n in N_CONTEXT if n <= split.own.size):
-                context = order[:n]
-                X, y = features_of(features, context), data.select_images(context).responses
+                X, y = features_of(features, order[:n]), data.select_images(order[:n]).responses
                 for name, encoder in encoders.items():
                     encoder.fit(X, y, X_pool=pool) if encoder.uses_pool else encoder.fit(X, y)
-                    ev = float(np.nanmean(explained_variance(truth, encoder.predict(queries))))
-                    rows.append((name, subject, n, draw, ev))
-    return pd.DataFrame(rows, columns=["encoder", "subject", "n", "draw", "EV"])
+                    rows.append((name, subject, n, draw, score(tested.responses, encoder.predict(queries))))
+    return pd.DataFrame(rows, columns=["encoder", "subject", "n", "draw", "EV"]), alone
+
+
+def score(truth, predicted):
+    """Mean explained variance over voxels; a constant prediction explains 0."""
+    with np.errstate(invalid="ignore"):
+        return float(np.nanmean(explained_variance(truth, predicted)))
 
 
 def main():
@@ -131,28 +180,57 @@ def main():
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--sessions", type=int, default=2)
     parser.add_argument("--n-draws", type=int, default=2)
-    parser.add_argument("--group-prior", action="store_true", help="also a prior from the other people (many minutes)")
+    parser.add_argument("--voxel-size", type=int, default=6, help="mm; smaller voxels are more")
+    parser.add_argument("--encoders", nargs="+", choices=ENCODERS, default=ENCODERS[:3])
+    parser.add_argument(
+        "--n-components", type=number_or_auto(int), default="auto", help="of the group prior; a number saves minutes"
+    )
+    parser.add_argument(
+        "--shrinkage", type=number_or_auto(float), default="auto", help="of the group prior; a number saves minutes"
+    )
     parser.add_argument("--random-state", type=int, default=0)
     options = parser.parse_args()
-    features = write_people(options.folder, options.sessions, options.random_state)
+    start = time.perf_counter()
+    features = write_people(options.folder, options.sessions, options.voxel_size, options.random_state)
     people, test = read_people(options.folder, options.sessions)
-    table = compare(people, test, features, options.n_draws, options.group_prior)
-    counts = {subject: data.n_voxels for subject, (data, _) in people.items()}
+    read = time.perf_counter()
+    table, alone = compare(people, test, features, options)
+    counts = ", ".join(f"S{subject} {data.n_voxels}" for subject, (data, _) in people.items())
+    own = ", ".join(f"S{subject} {split.own.size}" for subject, (_, split) in people.items())
     repeats = np.concatenate([data.select_images(test).n_repeats for data, _ in people.values()])
     print(
         f"SIMULATION: NSD-like files of subjects {SUBJECTS}, {options.sessions} sessions of 750 trials each; "
-        f"higher-visual voxels {counts}; test on {test.size} shared images, {repeats.min()}-{repeats.max()} trials "
-        f"each; {options.n_draws} draws of context; mean EV over voxels, of measured responses\n"
+        f"higher-visual voxels {counts} ({alone} at places that no other person has); own images {own}; test on "
+        f"{test.size} shared images, {repeats.min()}-{repeats.max()} trials each; {options.n_draws} draws of context; "
+        f"group prior: n_components {options.n_components}, shrinkage {options.shrinkage}; mean EV over voxels, of "
+        f"measured responses; files {read - start:.0f} s, encoders {time.perf_counter() - read:.0f} s\n"
     )
+    report(table)
+
+
+def report(table):
+    """Print how encoders grow with images, and the paper's table per person."""
     few = table[table["n"] > 0]
     sizes = sorted(few["n"].unique())
     spread = few.groupby(["encoder", "n", "draw"])["EV"].mean().groupby(["encoder", "n"]).agg(["mean", "std"])
     names = list(dict.fromkeys(few["encoder"]))
     cells = [[name, *(show(spread.loc[(name, n)]) for n in sizes)] for name in names]
     print_table(["context images", *map(str, sizes)], cells)
-    chosen = table[table["n"].isin([0, 100])].groupby(["encoder", "subject"], sort=False)["EV"].mean().unstack()
-    rows = [[name, *(f"{chosen.loc[name, s]:.3f}" for s in SUBJECTS)] for name in chosen.index]
-    print_table(["100 context images, or as said", *(f"S{s}" for s in SUBJECTS)], rows)
+    lines = [(name, 100) for name in names] + ([("ridge", 300)] if "ridge" in names else [])
+    lines += [(name, 0) for name in ("group average of the others", "ridge, all own images", "noise ceiling")]
+    means = table.groupby(["encoder", "n", "subject"])["EV"].mean()
+    rows = []
+    for name, n in lines:
+        if (name, n) in means.index.droplevel("subject"):
+            values = means.loc[(name, n)]
+            label = f"{name}, {n} images" if n else name
+            rows.append([label, *(f"{values[s]:.3f}" for s in SUBJECTS), f"{values.mean():.3f}"])
+    print_table(["mean EV", *(f"S{s}" for s in SUBJECTS), "mean"], rows)
+
+
+def number_or_auto(kind):
+    """Read an option that is a number or "auto"."""
+    return lambda text: text if text == "auto" else kind(text)
 
 
 def show(cell):

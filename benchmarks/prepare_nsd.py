@@ -1,10 +1,13 @@
 """Preparing a full-size person of NSD: time, peak memory, share of the disk's read rate, and ten kills.
 
 SIMULATION: int16 sessions of 750 random trials on a drawn design, 20,000 voxels of a mask; speed does not depend on
-what the numbers mean. Files are dropped from the operating system's cache before each timed run.
+what the numbers mean. Files are dropped from the operating system's cache before each timed run. `--subject-1-cortex`
+takes the grid of NSD's subject 1 at 1.8 mm and as many voxels as its cortex mask has, in a folded sheet; what lies
+outside an ellipsoid is 0, as outside a brain.
 
     uv run python benchmarks/prepare_nsd.py --folder SCRATCH --sessions 40
     uv run python benchmarks/prepare_nsd.py --folder SCRATCH --sessions 40 --kills 10
+    uv run python benchmarks/prepare_nsd.py --folder SCRATCH --sessions 4 --subject-1-cortex --container .hdf5
 """
 
 import argparse
@@ -19,12 +22,14 @@ from pathlib import Path
 
 import numpy as np
 from common import print_table
+from scipy.ndimage import gaussian_filter
 
-from braincorl.datasets.nsd_files import NsdFolder
+from braincorl.datasets.nsd_files import GRIDS, NsdFolder
 from braincorl.datasets.nsd_writer import write_nsd_design, write_nsd_labels, write_nsd_ncsnr, write_nsd_session
 
 AFFINE = np.diag([1.8, 1.8, 1.8, 1.0])
 N_VOXELS = 20_000
+N_CORTEX = 226_000  # about what the cortex mask of subject 1 holds at 1.8 mm
 
 
 def write(folder, options):
@@ -32,15 +37,29 @@ def write(folder, options):
     if not folder.design.is_file():
         write_nsd_design(folder.root)
     rng = np.random.default_rng(0)
+    brain = np.ones(options.grid, dtype=bool)
     mask = np.zeros(options.grid, dtype=bool)
-    mask.ravel()[rng.permutation(mask.size)[: options.voxels]] = True
+    if options.subject_1_cortex:
+        brain, mask = folded_sheet(options.grid, options.voxels, rng)
+    else:
+        mask.ravel()[rng.permutation(mask.size)[: options.voxels]] = True
     write_nsd_labels(folder, "nsdgeneral", mask.astype(np.int16), AFFINE, {1: "nsdgeneral"})
     everything = np.ones(options.grid, dtype=bool)
     write_nsd_ncsnr(folder, rng.random(mask.size), everything, AFFINE)
     for number in range(1, options.sessions + 1):
         if not folder.session(number):
-            stored = rng.integers(-900, 900, (750, mask.size), dtype=np.int16)
-            write_nsd_session(folder, number, stored / np.float32(300), everything, AFFINE, options.container)
+            stored = rng.integers(-900, 900, (750, int(brain.sum())), dtype=np.int16)
+            write_nsd_session(folder, number, stored / np.float32(300), brain, AFFINE, options.container)
+
+
+def folded_sheet(grid, n_voxels, rng):
+    """Ellipsoid that fills the grid, and those of its voxels where a smooth random field is nearest to zero."""
+    axes = np.meshgrid(*(np.linspace(-1, 1, n) for n in grid), indexing="ij")
+    brain = sum(axis**2 for axis in axes) <= 1
+    depth = np.where(brain, np.abs(gaussian_filter(rng.standard_normal(grid), 4)), np.inf)
+    mask = np.zeros(grid, dtype=bool)
+    mask.ravel()[np.argsort(depth, axis=None)[:n_voxels]] = True
+    return brain, mask
 
 
 def drop(paths):
@@ -101,8 +120,10 @@ def timed(options, paths):
         f"{rate / 2**20:.0f} MiB/s\n"
     )
     share = size / reading / rate
+    per_session = size / 2**20 / options.sessions
     rows = [
         ["reading all sessions", f"{reading:.0f} s", f"{share:.0%} of the disk's rate"],
+        ["reading one session, in the mean", f"{reading / options.sessions:.1f} s", f"{per_session:.0f} MiB on disk"],
         ["z-scoring, averaging, writing", f"{whole - reading:.0f} s", f"{out.stat().st_size / 2**30:.2f} GiB file"],
         ["whole preparation", f"{whole:.0f} s", f"peak memory {peak:.2f} GiB"],
     ]
@@ -147,11 +168,14 @@ def main():
     parser.add_argument("--sessions", type=int, default=40)
     parser.add_argument("--grid", type=int, nargs=3, default=(60, 70, 55))
     parser.add_argument("--voxels", type=int, default=N_VOXELS)
+    parser.add_argument("--subject-1-cortex", action="store_true", help="the grid and number of voxels of subject 1")
     parser.add_argument("--container", default=".nii", choices=(".nii", ".nii.gz", ".hdf5"))
     parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--write-only", action="store_true")
     parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.subject_1_cortex:
+        options.grid, options.voxels = GRIDS["func1pt8mm"][0], N_CORTEX
     options.grid = tuple(options.grid)
     if options.run:
         run(options)

@@ -11,9 +11,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from braincorl.errors import InputError, OutputError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, where two runs into one file are not noticed
+    fcntl = None  # type: ignore[assignment]
 
 GENERATOR = "braincorl"
 MANIFEST = ".braincorl.json"
@@ -47,7 +52,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        _flush_to_disk(temporary)
+        flush_to_disk(temporary)
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files; results get the user's usual mode
         temporary.replace(path)
     except OSError as error:
@@ -91,7 +96,7 @@ def staged_directory(path: str | Path, *, overwrite: bool = False, kind: str = "
         files = sorted(str(file.relative_to(staging)) for file in staging.rglob("*") if file.is_file())
         write_json(staging / MANIFEST, {"generator": GENERATOR, "kind": kind, "files": [*files, MANIFEST]})
         for file in [*files, MANIFEST]:
-            _flush_to_disk(staging / file)
+            flush_to_disk(staging / file)
         staging.chmod(0o777 & ~_umask())
         check_destination(
             path, overwrite=overwrite, kind=kind
@@ -101,6 +106,29 @@ def staged_directory(path: str | Path, *, overwrite: bool = False, kind: str = "
         raise _output_error(path, error) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def check_new_file(path: Path, overwrite: bool) -> None:
+    """Refuse a file that must not be replaced, before any work is done.
+
+    Parameters
+    ----------
+    path
+        File to be written.
+    overwrite
+        Whether it may be replaced.
+
+    Raises
+    ------
+    OutputError
+        If it exists and may not, is a folder, or its folder does not exist.
+    """
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder, but a file is to be written: choose another name.")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists: choose another name, or pass --overwrite.")
+    if not path.absolute().parent.is_dir():
+        raise OutputError(f"{path.parent} does not exist: make that folder first.")
 
 
 def check_destination(path: str | Path, *, overwrite: bool = False, kind: str = "result") -> None:
@@ -219,7 +247,45 @@ def _swap_in(staging: Path, path: Path) -> None:
     shutil.rmtree(previous.parent, ignore_errors=True)
 
 
-def _flush_to_disk(path: Path) -> None:
+def lock_file(file: BinaryIO, path: Path) -> None:
+    """Take a file for this process alone, until it is closed.
+
+    Raises
+    ------
+    OutputError
+        If another process has it.
+    """
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise OutputError(f"{path} is being written by another run: wait for it, or stop it.") from error
+
+
+def check_free_space(folder: Path, needed: int) -> None:
+    """Refuse work that the disk has no room for.
+
+    Parameters
+    ----------
+    folder
+        Where the files will be; it need not exist yet.
+    needed
+        Bytes.
+
+    Raises
+    ------
+    OutputError
+        Saying how much is free and how much is needed.
+    """
+    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        raise OutputError(f"{folder} has {free / 1e9:.1f} GB free, but {needed / 1e9:.1f} GB are needed.")
+
+
+def flush_to_disk(path: Path) -> None:
+    """Wait until the disk has a file's content."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 

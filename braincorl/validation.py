@@ -82,6 +82,31 @@ def check_pool(X_pool: FloatArray, n_features: int) -> None:
         )
 
 
+def check_batch_size(size: int | str) -> int | None:
+    """Refuse an impossible `voxel_batch_size`.
+
+    Parameters
+    ----------
+    size
+        Voxels at a time, or "auto".
+
+    Returns
+    -------
+    int or None
+        None for "auto".
+
+    Raises
+    ------
+    InputError
+        If it is neither "auto" nor a positive integer.
+    """
+    if isinstance(size, str) and size == "auto":
+        return None
+    if isinstance(size, bool | str) or not isinstance(size, int | np.integer) or size < 1:
+        raise InputError(f"voxel_batch_size must be 'auto' or a positive integer, but is {size!r}.")
+    return int(size)
+
+
 def check_same_shape(y_true: FloatArray, y_pred: FloatArray) -> None:
     """Refuse measured and predicted responses of different shapes.
 

@@ -54,3 +54,21 @@ def published():
     from published import Published
 
     return Published(folder)
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """A local S3 server."""
+    pytest.importorskip("moto", reason="moto, the local S3 server, is not installed (uv sync installs it)")
+    from s3 import local_server
+
+    with local_server() as url:
+        yield url
+
+
+@pytest.fixture
+def bucket(s3_server):
+    """NSD's bucket, empty, on the local server."""
+    from s3 import LocalBucket
+
+    return LocalBucket(s3_server).emptied()

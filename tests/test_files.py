@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from braincorl.errors import OutputError
-from braincorl.files import atomic_file, check_destination, staged_directory
+from braincorl.files import atomic_file, check_destination, check_new_file, staged_directory
 
 
 def make_result(folder, kind="result"):
@@ -152,3 +152,13 @@ def test_a_killed_run_leaves_the_earlier_result(tmp_path):
     process.stdout.close()
     time.sleep(0.01)
     assert sorted(path.name for path in out.iterdir()) == [".braincorl.json", "numbers.txt"]
+
+
+def test_a_file_is_replaced_only_when_asked(tmp_path):
+    path = tmp_path / "a.txt"
+    check_new_file(path, overwrite=False)
+    path.write_text("old")
+    check_new_file(path, overwrite=True)
+    for wrong, words in ((path, "--overwrite"), (tmp_path, "is a folder"), (tmp_path / "no" / "a", "does not exist")):
+        with pytest.raises(OutputError, match=words):
+            check_new_file(wrong, overwrite=False)

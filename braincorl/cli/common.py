@@ -55,6 +55,19 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def parse_numbers(text: str) -> list[int]:
+    """Numbers of a list such as "1-3,7"."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        ends = part.strip().split("-")
+        if not all(end.isdecimal() for end in ends) or len(ends) > 2:
+            raise InputError(f"'{text}' is no list of numbers: write them as in 1-10 or 1,2,5.")
+        numbers.extend(range(int(ends[0]), int(ends[-1]) + 1))
+    if not numbers:
+        raise InputError(f"'{text}' is an empty list of numbers.")
+    return numbers
+
+
 def add_encoder_options(parser: argparse.ArgumentParser) -> None:
     """Add `--encoder`, and the options of the encoder that is a network."""
     parser.add_argument(
@@ -231,7 +244,7 @@ def progress_bar(label: str, unit: str = "") -> Iterator[Progress]:
             first = done
         if now - last >= 10 and first < done < total:
             left = (now - start) / (done - first) * (total - done)
-            logger.info("%s: %d of %d, about %.0f s left", label, done, total, left)
+            logger.info("%s: %d of %d%s, about %.0f s left", label, done, total, unit and f" {unit}", left)
             last = now
 
     yield log

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from braincorl.cli.common import add_verb
-from braincorl.errors import OutputError
+from braincorl.files import check_new_file
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -26,8 +26,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(options: argparse.Namespace) -> None:
     """Convert and say what it was."""
-    if options.output.exists() and not options.overwrite:
-        raise OutputError(f"{options.output} exists: choose another name, or pass --overwrite.")
+    check_new_file(options.output, options.overwrite)
     from braincorl.checkpoint import convert_reference_checkpoint  # PyTorch takes seconds to import
 
     header = convert_reference_checkpoint(options.reference, options.output)

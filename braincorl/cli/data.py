@@ -1,10 +1,11 @@
-"""`braincorl data`: check public data sets on disk, and prepare people of them."""
+"""`braincorl data`: fetch public data sets, check them on disk, and prepare people of them."""
 
 import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from braincorl.cli.common import add_verb, progress_bar
+from braincorl.cli import data_fetch
+from braincorl.cli.common import add_verb, parse_numbers, progress_bar
 from braincorl.datasets import Recording, load_prepared, prepare
 from braincorl.datasets.algonauts import open_algonauts2023
 from braincorl.datasets.bids import open_bids
@@ -24,8 +25,11 @@ OPENERS: dict[str, tuple[Callable[..., Recording], tuple[str, ...]]] = {
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Describe the verb and what it can do."""
-    parser = add_verb(subparsers, "data", "Public data sets on disk: check them, and prepare people of them.")
+    parser = add_verb(
+        subparsers, "data", "Public data sets: fetch them, check them on disk, and prepare people of them."
+    )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    data_fetch.add_parser(actions)
     check = add_verb(
         actions,
         "check",
@@ -102,16 +106,3 @@ def run_prepare(options: argparse.Namespace) -> None:
         f"{made.name}: {recording.image_ids().size} images, {recording.n_trials} trials, {made.n_voxels} voxels, "
         f"{len(made.rois)} regions -> {options.output}"
     )
-
-
-def parse_numbers(text: str) -> list[int]:
-    """Numbers of a list such as "1-3,7"."""
-    numbers: list[int] = []
-    for part in text.split(","):
-        ends = part.strip().split("-")
-        if not all(end.isdecimal() for end in ends) or len(ends) > 2:
-            raise InputError(f"'{text}' is no list of numbers: write them as in 1-10 or 1,2,5.")
-        numbers.extend(range(int(ends[0]), int(ends[-1]) + 1))
-    if not numbers:
-        raise InputError(f"'{text}' is an empty list of numbers.")
-    return numbers

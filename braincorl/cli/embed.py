@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from braincorl.cli.common import add_verb, progress_bar
-from braincorl.errors import InputError, OutputError
+from braincorl.errors import InputError
 from braincorl.features import PRESETS, ImageEmbedder, save_features
 from braincorl.features.containers import check_ending
 from braincorl.features.files import read_names
 from braincorl.features.prompts import TEMPLATES
 from braincorl.features.sources import DEFAULT_DATASET
+from braincorl.files import check_new_file
 
 BACKBONES = """backbones:
   gabor                        local orientation and frequency (2,728 features); needs no weights; early visual cortex
@@ -55,7 +56,7 @@ def run(options: argparse.Namespace) -> None:
     if not texts and options.template:
         raise InputError("--template applies to --text: leave it out for images.")
     check_ending(options.output)
-    _check_output(options.output, options.overwrite)
+    check_new_file(options.output, options.overwrite)
     embedder = ImageEmbedder(
         options.backbone,
         weights=options.weights,
@@ -139,15 +140,6 @@ def _add_network_options(parser: argparse.ArgumentParser) -> None:
         "--batch-size", type=_batch_size, default="auto", metavar="N", help="images at a time (auto: by free memory)"
     )
     group.add_argument("--offline", action="store_true", help="never download weights")
-
-
-def _check_output(path: Path, overwrite: bool) -> None:
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder, but a file is to be written: choose another name.")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists: choose another output, or pass --overwrite.")
-    if not path.absolute().parent.is_dir():
-        raise OutputError(f"{path.parent} does not exist: make that folder first.")
 
 
 def _batch_size(text: str) -> int | str:

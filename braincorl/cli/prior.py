@@ -11,6 +11,7 @@ from braincorl.analysis.fit_directory import FitDirectory, read_fit
 from braincorl.cli.common import add_verb
 from braincorl.errors import InputError
 from braincorl.features import check_same_space, load_features
+from braincorl.files import check_new_file
 from braincorl.priors import GroupPrior
 from braincorl.priors.regions import label_voxels
 
@@ -41,10 +42,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(options: argparse.Namespace) -> None:
     """Learn, and write the file at once."""
-    if options.output.exists() and not options.overwrite:
-        raise InputError(f"{options.output} exists: choose another --output, or pass --overwrite.")
-    if not options.output.absolute().parent.is_dir():
-        raise InputError(f"the folder of {options.output} does not exist: make it first.")
+    check_new_file(options.output, options.overwrite)
     fits = [read_fit(path) for path in options.people]
     space: dict[str, Any] = {}
     for fit in fits:

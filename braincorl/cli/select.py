@@ -6,7 +6,7 @@ from pathlib import Path
 from braincorl.cli.common import add_features_options, add_verb, read_features
 from braincorl.errors import InputError
 from braincorl.features import check_same_space
-from braincorl.files import atomic_file
+from braincorl.files import atomic_file, check_new_file
 from braincorl.priors import GroupPrior
 from braincorl.priors.selection import select_images
 
@@ -29,8 +29,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(options: argparse.Namespace) -> None:
     """Choose, and write the list at once."""
-    if options.output.exists() and not options.overwrite:
-        raise InputError(f"{options.output} exists: choose another --output, or pass --overwrite.")
+    check_new_file(options.output, options.overwrite)
     prior = GroupPrior.load(options.prior)
     table = read_features(options)
     check_same_space(table.provenance, prior.provenance, "the prior")

@@ -5,6 +5,7 @@ from braincorl.datasets.bids import load_bids
 from braincorl.datasets.bold5000 import load_bold5000
 from braincorl.datasets.load import load_subject
 from braincorl.datasets.nsd import load_nsd, split_nsd
+from braincorl.datasets.nsd_fetch import fetch_nsd
 from braincorl.datasets.prepared import prepare
 from braincorl.datasets.prepared_file import load_prepared
 from braincorl.datasets.recording import Recording
@@ -22,6 +23,7 @@ __all__ = [
     "SubjectData",
     "Surface",
     "VoxelSpace",
+    "fetch_nsd",
     "load_algonauts2023",
     "load_bids",
     "load_bold5000",

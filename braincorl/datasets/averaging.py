@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from braincorl.datasets.trials import TrialsTable
 from braincorl.datasets.volumes import BetasSource
+from braincorl.datasets.zscoring import SessionMoments, SessionScaling
 from braincorl.errors import InputError
 from braincorl.files import Progress, ProgressCounter
 from braincorl.metrics import ncsnr_from_sums
@@ -46,9 +47,6 @@ class ImageAverages:
     n_repeats: npt.NDArray[np.int64]
     included: npt.NDArray[np.bool_]
     ncsnr: npt.NDArray[np.float64] | None
-
-
-Scaling = dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]
 
 
 def average_trials(
@@ -95,8 +93,7 @@ def average_trials(
         if row is None:
             continue
         if zscore:
-            mean, inverse_sd = scaling[session]
-            values = (values - mean) * inverse_sd
+            values = scaling[session].apply(values)
         origin = values.copy() if origin.size == 0 else origin
         _add(sums, counts, row, values, origin)
         squares += (values - origin).astype(np.float64) ** 2
@@ -147,35 +144,14 @@ def _shown_trials(
             counter.add(len(chunk))
 
 
-def _session_scaling(trials: Iterator[tuple[str, str, npt.NDArray[np.float32]]]) -> Scaling:
-    """Mean and inverse standard deviation of every voxel over each session's trials.
-
-    Sums are taken around the session's first trial, so that a large baseline costs no digits.
-    """
-    sums: dict[str, list[npt.NDArray[np.float64]]] = {}
-    counts: dict[str, int] = {}
+def _session_scaling(trials: Iterator[tuple[str, str, npt.NDArray[np.float32]]]) -> dict[str, SessionScaling]:
+    """Scaling of every session, over all of its trials."""
+    moments: dict[str, SessionMoments] = {}
     for _, session, values in trials:
-        if session not in sums:
-            sums[session] = [values.astype(np.float64), np.zeros(values.size), np.zeros(values.size)]
-            counts[session] = 0
-        origin, first, second = sums[session]
-        distance = values - origin
-        first += distance
-        second += distance**2
-        counts[session] += 1
-    scaling: Scaling = {}
-    for session, (origin, first, second) in sums.items():
-        n = counts[session]
-        if n < 2:
-            raise InputError(f"session '{session}' has one trial, which cannot be z-scored: pass zscore='none'.")
-        mean = first / n
-        variance = second / n - mean**2
-        # A voxel that is constant within a session carries no response there: NaN keeps it out of the fit.
-        constant = variance <= 1e-12 * np.maximum(second / n, np.finfo(np.float64).tiny)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            inverse = np.where(constant, np.nan, 1.0 / np.sqrt(variance))
-        scaling[session] = (origin + mean).astype(np.float32), inverse.astype(np.float32)
-    return scaling
+        if session not in moments:
+            moments[session] = SessionMoments(values)
+        moments[session].add(values[None])
+    return {session: sums.scaling(session) for session, sums in moments.items()}
 
 
 def _ncsnr(

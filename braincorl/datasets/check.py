@@ -163,7 +163,7 @@ def _check_nsd_subject(folder: nsd_files.NsdFolder) -> Findings:
     label = f"{folder.label} {folder.space} {folder.preparation}"
     there = folder.sessions()
     yield from _check_sessions(label, there, folder.n_sessions)
-    if not (folder.betas / "ncsnr.nii.gz").is_file():
+    if not folder.ncsnr[0].is_file():
         yield Finding("missing", f"{label}: ncsnr.nii.gz; noise ceilings will be estimated from repeats instead")
     atlases = [atlas for atlas in (RETINOTOPIC, *FUNCTIONAL) if not list(folder.regions.glob(f"*{atlas}.nii.gz"))]
     if atlases:

@@ -18,7 +18,10 @@ from braincorl.datasets.nsd_files import (
     TRIALS_PER_SESSION,
     NsdFolder,
     check_design_against_stimuli,
+    check_space,
     check_subject,
+    first_there,
+    in_runs,
     read_design,
     read_stimuli,
     shared_images,
@@ -133,8 +136,7 @@ def open_nsd(
     check_subject(subject)
     if zscore not in ("none", "session"):
         raise InputError(f"zscore must be 'none' or 'session', but is {zscore!r}.")
-    if space not in ("func1pt8mm", "func1mm", "fsaverage"):
-        raise InputError(f"space must be 'func1pt8mm', 'func1mm' or 'fsaverage', but is {space!r}.")
+    check_space(space)
     folder = NsdFolder(Path(root), subject, space, preparation)
     numbers = choose_sessions(folder, sessions)
     if space == "fsaverage":
@@ -201,9 +203,7 @@ def choose_sessions(folder: NsdFolder, sessions: Iterable[int] | None) -> list[i
     InputError
         Naming those that are missing.
     """
-    wanted = list(range(1, folder.n_sessions + 1)) if sessions is None else sorted(set(sessions))
-    if not wanted or wanted[0] < 1 or wanted[-1] > folder.n_sessions:
-        raise InputError(f"sessions must be among 1 to {folder.n_sessions} for subject {folder.subject}, not {wanted}.")
+    wanted = folder.wanted_sessions(sessions)
     found = folder.sessions()
     if not found:
         raise InputError(
@@ -213,8 +213,8 @@ def choose_sessions(folder: NsdFolder, sessions: Iterable[int] | None) -> list[i
     missing = [number for number in wanted if number not in found]
     if missing:
         raise InputError(
-            f"{folder.betas} lacks {len(missing)} of {len(wanted)} sessions ({_few(missing)}): download them, or "
-            f"choose among those that are there ({_few(found)}) by sessions."
+            f"{folder.betas} lacks {len(missing)} of {len(wanted)} sessions ({in_runs(missing)}): download them, or "
+            f"choose among those that are there ({in_runs(found)}) by sessions."
         )
     return wanted
 
@@ -248,15 +248,14 @@ def _open_on_surface(folder: NsdFolder, numbers: list[int], voxels: Voxels, zsco
     else:
         raise InputError(f"on fsaverage voxels must be 'all' or a bool array of {left + right} vertices.")
     surface = Surface(chosen[:left], chosen[left:])
-    maps = folder.betas / "lh.ncsnr.mgh", folder.betas / "rh.ncsnr.mgh"
-    there = all(path.is_file() for path in maps)
+    maps = first_there([folder.ncsnr])
     return Recording(
         name=f"sub-{folder.subject:02d}",
         sources=[_open_hemispheres(folder.session(number), surface) for number in numbers],
         tables=_tables(folder, numbers),
         zscore=zscore,
         surface=surface,
-        ncsnr=read_pair(maps, surface).astype(np.float64) if there else None,
+        ncsnr=read_pair((maps[0], maps[1]), surface).astype(np.float64) if maps else None,
         options={"data set": "nsd", "space": "fsaverage", "preparation": folder.preparation, "sessions": numbers},
     )
 
@@ -279,14 +278,3 @@ def _tables(folder: NsdFolder, numbers: list[int]) -> list[TrialsTable]:
         trials = shown[(number - 1) * TRIALS_PER_SESSION : number * TRIALS_PER_SESSION]
         tables.append(TrialsTable(trials.astype(np.str_), np.full(trials.size, f"{number:02d}")))
     return tables
-
-
-def _few(numbers: Sequence[int]) -> str:
-    """Numbers as text, runs of them joined."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

@@ -10,7 +10,7 @@ Allen et al., A massive 7T fMRI dataset to bridge cognitive neuroscience and art
 Neuroscience 25 (2022). File names and conventions follow the data manual of NSD and public code that reads it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,8 @@ N_SESSIONS = (40, 40, 32, 30, 40, 32, 40, 30)
 TRIALS_PER_SESSION = 750
 N_STIMULI = 73_000
 PREPARATION = "betas_fithrf_GLMdenoise_RR"
+SPACES = ("func1pt8mm", "func1mm", "fsaverage")
+HEMISPHERES = ("lh", "rh")
 GRIDS = {
     "func1pt8mm": (
         (81, 104, 83), (82, 106, 84), (81, 106, 82), (85, 99, 80),
@@ -81,31 +83,64 @@ class NsdFolder:
         return self.root / "nsddata" / "experiments" / "nsd" / "nsd_stim_info_merged.csv"
 
     @property
+    def pictures(self) -> Path:
+        """The stimuli themselves."""
+        return self.root / "nsddata_stimuli" / "stimuli" / "nsd" / "nsd_stimuli.hdf5"
+
+    @property
+    def ncsnr(self) -> list[Path]:
+        """Maps of noise ceiling signal-to-noise ratios: one, or one per hemisphere."""
+        if self.space == "fsaverage":
+            return [self.betas / f"{side}.ncsnr.mgh" for side in HEMISPHERES]
+        return [self.betas / "ncsnr.nii.gz"]
+
+    @property
     def n_sessions(self) -> int:
         """Sessions that the subject completed."""
         return N_SESSIONS[self.subject - 1]
 
-    def session(self, number: int) -> list[Path]:
-        """Betas of a session: one file, or one per hemisphere; empty where there is none."""
+    def session_forms(self, number: int) -> list[list[Path]]:
+        """Ways to store a session's betas, each one file or one per hemisphere; what reads fastest comes first."""
         stem = f"betas_session{number:02d}"
         if self.space == "fsaverage":
-            pair = [self.betas / f"{side}.{stem}.mgh" for side in ("lh", "rh")]
-            return pair if all(path.is_file() for path in pair) else []
-        # Of the two forms, HDF5 is read without decompressing what lies outside the mask.
-        found = [self.betas / f"{stem}{end}" for end in (".hdf5", ".nii.gz", ".nii")]
-        return [path for path in found if path.is_file()][:1]
+            return [[self.betas / f"{side}.{stem}.mgh" for side in HEMISPHERES]]
+        # HDF5 is read without decompressing what lies outside the mask.
+        return [[self.betas / f"{stem}{end}"] for end in (".hdf5", ".nii.gz", ".nii")]
+
+    def session(self, number: int) -> list[Path]:
+        """Betas of a session: one file, or one per hemisphere; empty where there is none."""
+        return first_there(self.session_forms(number))
 
     def sessions(self) -> list[int]:
         """Sessions whose betas are there."""
         return [number for number in range(1, self.n_sessions + 1) if self.session(number)]
 
+    def atlas_forms(self, atlas: str) -> list[list[Path]]:
+        """Ways to store an atlas: one label volume, or one per hemisphere."""
+        halves = [self.regions / f"{side}.{atlas}.nii.gz" for side in HEMISPHERES]
+        return [[self.regions / f"{atlas}.nii.gz"], halves]
+
+    def color_tables(self, atlas: str) -> list[Path]:
+        """Where the names of an atlas's labels may be: the subject's own file, then the one of fsaverage."""
+        label = self.root / "nsddata" / "freesurfer"
+        return [label / owner / "label" / f"{atlas}.mgz.ctab" for owner in (self.label, "fsaverage")]
+
     def color_table(self, atlas: str) -> Path | None:
-        """Names of an atlas's labels: the subject's own file, or the one of fsaverage."""
-        for owner in (self.label, "fsaverage"):
-            path = self.root / "nsddata" / "freesurfer" / owner / "label" / f"{atlas}.mgz.ctab"
-            if path.is_file():
-                return path
-        return None
+        """Names of an atlas's labels, where they are there."""
+        return next((path for path in self.color_tables(atlas) if path.is_file()), None)
+
+    def wanted_sessions(self, sessions: Iterable[int] | None) -> list[int]:
+        """Sessions in order, without repeats; all that the subject completed for None.
+
+        Raises
+        ------
+        InputError
+            If the subject did not complete one of them.
+        """
+        wanted = list(range(1, self.n_sessions + 1)) if sessions is None else sorted(set(sessions))
+        if not wanted or wanted[0] < 1 or wanted[-1] > self.n_sessions:
+            raise InputError(f"sessions must be among 1 to {self.n_sessions} for subject {self.subject}, not {wanted}.")
+        return wanted
 
 
 @dataclass(frozen=True)
@@ -234,6 +269,23 @@ def shared_images(table: pd.DataFrame, subjects: Sequence[int], min_repeats: int
     return np.sort(table["nsdId"].to_numpy(dtype=np.int64)[seen])
 
 
+def first_there(forms: Iterable[list[Path]]) -> list[Path]:
+    """Of several ways to store the same, the first all of whose files are there; empty for none."""
+    return next((paths for paths in forms if all(path.is_file() for path in paths)), [])
+
+
+def check_space(space: str) -> None:
+    """Refuse a space that no betas are read in.
+
+    Raises
+    ------
+    InputError
+        Naming those that are.
+    """
+    if space not in SPACES:
+        raise InputError(f"space must be 'func1pt8mm', 'func1mm' or 'fsaverage', but is {space!r}.")
+
+
 def check_subject(subject: int) -> None:
     """Refuse a subject that NSD does not have.
 
@@ -244,3 +296,14 @@ def check_subject(subject: int) -> None:
     """
     if subject not in range(1, len(N_SESSIONS) + 1):
         raise InputError(f"subject must be 1 to {len(N_SESSIONS)}, but is {subject!r}.")
+
+
+def in_runs(numbers: Sequence[int]) -> str:
+    """Numbers as text, runs of them joined."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

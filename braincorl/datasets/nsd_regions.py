@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.datasets.labels import Labels, merge_hemispheres, read_color_table, read_labels, regions_of
-from braincorl.datasets.nsd_files import NsdFolder
+from braincorl.datasets.nsd_files import NsdFolder, first_there
 from braincorl.datasets.rois import Rois
 from braincorl.datasets.volumes import Grid, read_volume
 from braincorl.errors import InputError
@@ -128,7 +128,7 @@ def select_voxels(
     InputError
         If nothing is left, or files that the choice needs are missing.
     """
-    path = folder.betas / "ncsnr.nii.gz"
+    path = folder.ncsnr[0]
     ncsnr, affine = read_volume(path) if path.is_file() else (None, None)
     if atlases.affine is not None:
         affine = atlases.affine
@@ -189,11 +189,10 @@ def _labelled(atlases: Atlases, atlas: str) -> npt.NDArray[np.bool_]:
 
 
 def _read_atlas(folder: NsdFolder, atlas: str) -> tuple[Labels | None, npt.NDArray[np.float64] | None]:
-    whole = folder.regions / f"{atlas}.nii.gz"
-    if whole.is_file():
-        return read_labels(whole)
-    halves = [folder.regions / f"{side}.{atlas}.nii.gz" for side in ("lh", "rh")]
-    return merge_hemispheres(halves) if all(path.is_file() for path in halves) else (None, None)
+    paths = first_there(folder.atlas_forms(atlas))
+    if not paths:
+        return None, None
+    return read_labels(paths[0]) if len(paths) == 1 else merge_hemispheres(paths)
 
 
 def _names(folder: NsdFolder, atlas: str) -> dict[int, str]:

@@ -133,7 +133,7 @@ def write_nsd_ncsnr(
     affine: npt.NDArray[np.float64],
 ) -> Path:
     """Write the map of noise ceiling signal-to-noise ratios of a mask's voxels (n_voxels,), 0 elsewhere."""
-    path = folder.betas / "ncsnr.nii.gz"
+    path = folder.ncsnr[0]
     path.parent.mkdir(parents=True, exist_ok=True)
     volume = np.zeros(mask.shape, dtype=np.float32)
     volume[mask] = ncsnr

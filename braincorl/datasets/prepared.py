@@ -12,9 +12,8 @@ Letters: T trials of all files, V voxels of the mask, B voxels of a block.
 import hashlib
 import json
 import logging
-import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,8 +24,9 @@ import numpy.typing as npt
 from braincorl.datasets.prepared_file import KIND, read_key, write_header
 from braincorl.datasets.recording import Recording
 from braincorl.datasets.volumes import BetasSource
+from braincorl.datasets.zscoring import SessionMoments
 from braincorl.errors import InputError, OutputError
-from braincorl.files import Progress, ProgressCounter, atomic_file
+from braincorl.files import Progress, ProgressCounter, atomic_file, check_free_space, flush_to_disk
 from braincorl.metrics import ncsnr_from_sums
 
 logger = logging.getLogger(__name__)
@@ -91,8 +91,7 @@ def prepare(
                 counter.add(source.n_trials)
         assembled = parts / "assembled"
         _assemble(assembled, parts, recording, images, width, np.dtype(dtype), key, counter.add)
-        with assembled.open("rb") as file:
-            os.fsync(file.fileno())
+        flush_to_disk(assembled)
         assembled.replace(path)
     except OSError as error:
         if isinstance(error, OutputError):
@@ -138,9 +137,7 @@ def _open_parts(path: Path, key: str, recording: Recording) -> Path:
     have = sum(file.stat().st_size for file in parts.iterdir()) if parts.is_dir() else 0
     n_images = recording.image_ids().size
     needed = 4 * recording.n_voxels * (recording.n_trials + n_images) - have
-    free = shutil.disk_usage(path.parent).free
-    if needed > free:
-        raise OutputError(f"{path.parent} has {free / 1e9:.1f} GB free, but {needed / 1e9:.1f} GB are needed.")
+    check_free_space(path.parent, needed)
     parts.mkdir(exist_ok=True)
     if not stamp.is_file():
         with atomic_file(stamp) as temporary:
@@ -250,8 +247,7 @@ def _average(
     """
     y[~np.isfinite(y)] = np.nan
     if sessions is not None:
-        for members in _members(sessions, row):
-            y[members] = _zscored(y[members])
+        _zscore_sessions(y, sessions, row >= 0)
     order = np.argsort(row, kind="stable")[np.count_nonzero(row < 0) :]
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
     ordered = y[order]
@@ -263,22 +259,13 @@ def _average(
     return means, sums, squares
 
 
-def _members(sessions: npt.NDArray[np.str_], row: npt.NDArray[np.intp]) -> Iterator[npt.NDArray[np.intp]]:
-    for session in np.unique(sessions[row >= 0]):
-        members = np.flatnonzero((sessions == session) & (row >= 0))
-        if members.size < 2:
-            raise InputError(f"session '{session}' has one trial, which cannot be z-scored: pass zscore='none'.")
-        yield members
-
-
-def _zscored(y: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Mean 0 and standard deviation 1 over trials; NaN for voxels that are constant."""
-    distance = (y - y[0]).astype(np.float64)  # around the first trial, so that a large baseline costs no digits
-    distance -= distance.mean(axis=0)
-    sd = np.sqrt((distance**2).mean(axis=0))
-    constant = np.ptp(y, axis=0) == 0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(distance * np.where(constant, np.nan, 1.0 / sd), dtype=np.float32)
+def _zscore_sessions(y: npt.NDArray[np.float32], sessions: npt.NDArray[np.str_], shown: npt.NDArray[np.bool_]) -> None:
+    """Scale in place, within each session, the trials that showed an image."""
+    for session in np.unique(sessions[shown]).tolist():
+        members = np.flatnonzero((sessions == session) & shown)
+        moments = SessionMoments(y[members[0]])
+        moments.add(y[members])
+        y[members] = moments.scaling(session).apply(y[members])
 
 
 def _ncsnr(

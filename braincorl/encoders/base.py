@@ -261,18 +261,6 @@ def check_real(array: npt.NDArray[Any], name: str) -> None:
         raise InputError(f"{name} holds complex numbers (Complex data not supported): pass real responses.")
 
 
-def check_batch_size(value: int | str) -> None:
-    """Refuse an impossible `voxel_batch_size`.
-
-    Raises
-    ------
-    InputError
-        If it is neither "auto" nor a positive integer.
-    """
-    if value != "auto" and not (isinstance(value, int | np.integer) and value >= 1):
-        raise InputError(f"voxel_batch_size must be 'auto' or a positive integer, but is {value!r}.")
-
-
 def saved_class(path: str | Path) -> str:
     """Name of the class of a saved encoder.
 

@@ -6,7 +6,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.encoders.base import LinearEncoder, check_batch_size
+from braincorl.encoders.base import LinearEncoder
 from braincorl.encoders.evidence import (
     SIGNAL_GRID,
     fit_evidence,
@@ -17,7 +17,7 @@ from braincorl.encoders.evidence import (
     restore_posterior,
 )
 from braincorl.errors import InputError
-from braincorl.validation import FloatArray
+from braincorl.validation import FloatArray, check_batch_size
 
 
 class BayesianRidgeEncoder(LinearEncoder):

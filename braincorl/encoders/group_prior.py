@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.encoders.base import LinearEncoder, as_float, check_batch_size
+from braincorl.encoders.base import LinearEncoder, as_float
 from braincorl.errors import FileFormatError, InputError
 from braincorl.priors import GroupPrior, load_prior
 from braincorl.priors.components import Components
@@ -16,7 +16,7 @@ from braincorl.priors.context import Context, context_from_arrays, reduce_contex
 from braincorl.priors.person import update_levels, with_shared_scale
 from braincorl.priors.predictive import predictive_std, solve_mixture
 from braincorl.priors.robust import image_weights
-from braincorl.validation import FloatArray, check_finite
+from braincorl.validation import FloatArray, check_batch_size, check_finite
 
 
 class GroupPriorEncoder(LinearEncoder):

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.checkpoint import read_checkpoint
-from braincorl.encoders.base import LinearEncoder, check_batch_size
+from braincorl.encoders.base import LinearEncoder
 from braincorl.encoders.evidence import EvidencePosterior, posterior_arrays, predictive_std, restore_posterior
 from braincorl.encoders.native import fit_native, region_index
 from braincorl.encoders.published import check_query_length, feature_length, fit_published
@@ -22,7 +22,7 @@ from braincorl.errors import InputError
 from braincorl.files import Progress
 from braincorl.models import InferenceEngine, NativeTransformer, ReferenceTransformer
 from braincorl.models.hardware import resolve_device
-from braincorl.validation import FloatArray
+from braincorl.validation import FloatArray, check_batch_size
 
 
 class InContextEncoder(LinearEncoder):

@@ -6,9 +6,10 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import KFold
 
-from braincorl.encoders.base import LinearEncoder, check_batch_size
+from braincorl.encoders.base import LinearEncoder
 from braincorl.encoders.ridge_solver import solve_ridge
 from braincorl.errors import InputError
+from braincorl.validation import check_batch_size
 
 
 class RidgeEncoder(LinearEncoder):

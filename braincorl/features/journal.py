@@ -20,11 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.errors import InputError, OutputError
-
-try:
-    import fcntl
-except ImportError:  # not on Windows, where two runs into one file are not noticed
-    fcntl = None  # type: ignore[assignment]
+from braincorl.files import lock_file
 
 _RECORD = struct.Struct("<II32s")  # number of rows, CRC-32 of their bytes, fingerprint of their images
 
@@ -74,7 +70,7 @@ class Journal:
         except OSError as error:
             raise OutputError(f"{self.path} cannot be written ({error.strerror}): choose another output.") from error
         try:
-            self._lock()
+            lock_file(self._file, self.path)
             self._start = self._check_header(restart)
             self.n_done = self._recover()
         except BaseException:
@@ -119,14 +115,6 @@ class Journal:
     def remove(self) -> None:
         """Delete the file, once its rows are safe elsewhere."""
         self.path.unlink(missing_ok=True)
-
-    def _lock(self) -> None:
-        if fcntl is None:
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise OutputError(f"{self.path} is being written by another run: wait for it, or stop it.") from error
 
     def _check_header(self, restart: bool) -> int:
         """Where the records start; writes the header of a new run."""

@@ -21,6 +21,7 @@ from braincorl.files import Progress
 from braincorl.models import hardware
 from braincorl.models.inference import EAGER, Capture, Layers, NetworkWeights, SharedContext, encode_context, forward
 from braincorl.models.reference import ArrayLike, ReferenceConfig, ReferenceTransformer, check_context
+from braincorl.validation import check_batch_size
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class InferenceEngine:
         self.config = network.config
         self.device = hardware.resolve_device(device)
         self.dtype = hardware.resolve_precision(precision, self.device)
-        self.voxel_batch_size = _check_batch_size(voxel_batch_size)
+        self.voxel_batch_size = check_batch_size(voxel_batch_size)
         self._layers = Layers.compiled() if compile_blocks else EAGER
         try:
             self._weights = NetworkWeights.of(network, self.dtype, self.device)
@@ -275,15 +276,6 @@ def bytes_per_voxel(config: ReferenceConfig, n_tokens: int, dtype: torch.dtype, 
     feed_forward = (2 * stream + 2 * product) * config.width + 3 * product * config.ffn_width
     maps = 2 * config.n_heads * n_tokens * product if dtype == torch.float64 and device.type != "cpu" else 0
     return n_tokens * (max(embedding, attention, feed_forward) + maps)
-
-
-def _check_batch_size(size: int | str) -> int | None:
-    """Size as an integer, None for "auto"."""
-    if isinstance(size, str) and size == "auto":
-        return None
-    if isinstance(size, bool | str) or not isinstance(size, int | np.integer) or size < 1:
-        raise InputError(f'voxel_batch_size must be a positive integer or "auto", but is {size!r}.')
-    return int(size)
 
 
 def _indices(name: str, chosen: Sequence[int] | None, length: int) -> list[int]:

@@ -14,7 +14,7 @@ matrix-vector products with matrices that all voxels share, and a very small tra
 
 With fresh parameters g is nearly one on Bayesian ridge: training starts from the closed form and moves away from it
 only where that pays. In use, g is averaged with a fixed mix of the smoothers, `ANCHOR`: real people differ from all
-that a network was trained on, and an average of encoders that err in different ways is the safest thing known about them.
+that a network was trained on, and an average of encoders that err in different ways is the safest guess.
 
     V voxels, k = n - 1 context coordinates, C smoothers, D width
 """

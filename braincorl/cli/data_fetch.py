@@ -1,0 +1,104 @@
+"""`braincorl data fetch`: the files of a public data set that a person needs, downloaded."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from braincorl.cli.common import add_verb, parse_numbers, positive, progress_bar
+from braincorl.datasets.download import Downloads
+from braincorl.datasets.nsd_fetch import CONTAINERS, TERMS, NsdSelection, plan_nsd
+from braincorl.datasets.nsd_files import PREPARATION, SPACES
+from braincorl.errors import InputError
+
+# Data sets with doors of their own, and where these are.
+BY_HAND = {
+    "bold5000": "get the betas of release 2.0 from figshare (10.1184/R1/14456124) and the region masks from OpenNeuro "
+    "ds001499 (derivatives/spm), into one folder",
+    "algonauts2023": "fill in the form on https://algonautsproject.com/2023, whose answer links to the archives, and "
+    "unpack subj01 to subj08 into one folder",
+}
+
+
+def add_parser(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Describe the action."""
+    parser = add_verb(
+        actions,
+        "fetch",
+        "Download just the files that a person needs, after showing the data set's terms and asking for consent.\n"
+        "A download that was stopped goes on when the command is given again; what is complete is left alone.\n"
+        "nsd comes from its public bucket (pip install braincorl[fetch]); for the others, says where to get them.",
+    )
+    parser.add_argument("dataset", choices=("nsd", *BY_HAND), metavar="DATASET", help=", ".join(("nsd", *BY_HAND)))
+    parser.add_argument("--subject", metavar="LIST", help="subjects, such as 1 or 1,2,5,7")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="folder to mirror the bucket in")
+    parser.add_argument("--sessions", metavar="LIST", help="such as 1-10 or 1,2,5 (default: all)")
+    parser.add_argument("--space", choices=SPACES, default=SPACES[0], help=f"grid of the betas (default: {SPACES[0]})")
+    parser.add_argument("--preparation", default=PREPARATION, metavar="NAME", help=f"betas (default: {PREPARATION})")
+    parser.add_argument(
+        "--container",
+        choices=CONTAINERS,
+        default=CONTAINERS[0],
+        help=".nii.gz is smaller, .hdf5 is read faster (default: .nii.gz)",
+    )
+    parser.add_argument("--images", action="store_true", help="the 73,000 images, too (37 GB)")
+    parser.add_argument("--accept-terms", action="store_true", help="say yes to the data set's terms, for scripts")
+    parser.add_argument("--dry-run", action="store_true", help="list files and bytes, and download nothing")
+    parser.add_argument("--parallel", type=positive, default=4, metavar="N", help="files at a time (default: 4)")
+    parser.add_argument("--endpoint-url", metavar="URL", help="another server that speaks S3, such as a mirror")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Ask, then download."""
+    if options.dataset in BY_HAND:
+        raise InputError(f"{options.dataset} is not downloaded by braincorl: {BY_HAND[options.dataset]}.")
+    if options.subject is None or options.output is None:
+        raise InputError("the following arguments are required: --subject, --output")
+    selection = NsdSelection(
+        tuple(parse_numbers(options.subject)),
+        None if options.sessions is None else tuple(parse_numbers(options.sessions)),
+        options.space,
+        options.preparation,
+        options.container,
+        options.images,
+    )
+    if not options.dry_run:
+        _ask(options.accept_terms)
+    downloads = plan_nsd(options.output, selection, parallel=options.parallel, endpoint_url=options.endpoint_url)
+    if options.dry_run:
+        _list(downloads)
+        return
+    with progress_bar("downloading", "MB") as progress:
+        downloads.run(
+            parallel=options.parallel, progress=lambda done, total: progress(done // 10**6, -(-total // 10**6))
+        )
+    print(
+        f"{len(downloads.transfers)} files, {_size(downloads.n_bytes)}, of which {_size(downloads.n_bytes_there)} were "
+        f"there before -> {options.output}\nnext: braincorl data check {options.output}"
+    )
+
+
+def _ask(accepted: bool) -> None:
+    """Show the terms, and go on only with consent."""
+    print(TERMS, flush=True)
+    if accepted:
+        return
+    if not sys.stdin.isatty():
+        raise InputError("nobody is here to accept these terms: read them, and pass --accept-terms if you accept them.")
+    print("Have you handed in the form, and do you accept these terms? [yes/no] ", end="", flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise InputError("without consent to the terms nothing is downloaded.")
+
+
+def _list(downloads: Downloads) -> None:
+    """Show what a run would download."""
+    for transfer in downloads.transfers:
+        state = transfer.state if transfer.state != "partial" else f"{transfer.have:,} there"
+        print(f"{transfer.file.size:>15,}  {state:<10}  {transfer.file.key}")
+    left = downloads.n_bytes - downloads.n_bytes_there
+    print(f"{len(downloads.transfers)} files, {_size(downloads.n_bytes)}; {_size(left)} to download")
+
+
+def _size(n_bytes: int) -> str:
+    """Bytes in a unit that is easy to read."""
+    return f"{n_bytes / 1e9:.2f} GB" if n_bytes >= 10**9 else f"{n_bytes / 1e6:.2f} MB"
