@@ -5,7 +5,7 @@ from braincorl.analysis.components import cluster_voxels, compare_encoders, enco
 from braincorl.analysis.maps import save_map, unmask
 from braincorl.analysis.scaling import scaling_curve
 from braincorl.analysis.scores import score_encoder, summarize_rois
-from braincorl.analysis.selection import localizer_accuracy, selection_by_roi, top_images, top_voxels
+from braincorl.analysis.selection import localizer_accuracy, preferred_images, selection_by_roi, top_voxels
 from braincorl.analysis.selectivity import TextSelectivity, text_selectivity
 
 __all__ = [
@@ -17,13 +17,13 @@ __all__ = [
     "context_influence",
     "encoder_components",
     "localizer_accuracy",
+    "preferred_images",
     "save_map",
     "scaling_curve",
     "score_encoder",
     "selection_by_roi",
     "summarize_rois",
     "text_selectivity",
-    "top_images",
     "top_voxels",
     "tuning_correlation",
     "unmask",

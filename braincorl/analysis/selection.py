@@ -91,7 +91,7 @@ def top_voxels(result: TextSelectivity, rois: Rois, space: VoxelSpace | None = N
     return pd.DataFrame(rows)
 
 
-def top_images(
+def preferred_images(
     encoder: LinearEncoder,
     image_features: npt.ArrayLike,
     image_ids: Sequence[str] | npt.NDArray[np.str_],

@@ -22,6 +22,7 @@ VERBS = {
     "predict": "predict a fitted person's responses to images",
     "score": "score a fit on images that it has not seen",
     "query": "ask in words, or with example images, what a fit's voxels respond to",
+    "benchmark": "compare encoders by accuracy and time, on simulated people or on your own data",
     "data": "check public data sets on disk, and prepare people of them",
     "prior": "learn what voxels are like from the fits of earlier people",
     "select": "choose the images to show the next person, given a group prior",

@@ -9,7 +9,7 @@ import pandas as pd
 
 from braincorl.analysis.fit_directory import FitDirectory, read_fit, write_description
 from braincorl.analysis.query_directory import write_query_maps
-from braincorl.analysis.selection import localizer_accuracy, selection_by_roi, top_images, top_voxels
+from braincorl.analysis.selection import localizer_accuracy, preferred_images, selection_by_roi, top_voxels
 from braincorl.analysis.selectivity import TextSelectivity, text_selectivity
 from braincorl.cli.common import add_output_options, add_verb, grid_of, positive
 from braincorl.cli.query_inputs import Query, read_pool, read_query
@@ -177,7 +177,7 @@ def _images(
     """Images that drive each region most, and the voxels that each text selects."""
     selected = result.selected(options.q)
     groups = {f"selected by {text}": selected[:, column] for column, text in enumerate(result.texts)}
-    return top_images(fit.encoder, pool.features, pool.image_ids, rois | groups, options.top)
+    return preferred_images(fit.encoder, pool.features, pool.image_ids, rois | groups, options.top)
 
 
 def _config(options: argparse.Namespace, query: Query, result: TextSelectivity) -> dict[str, object]:

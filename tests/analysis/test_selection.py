@@ -6,9 +6,9 @@ from braincorl import BayesianRidgeEncoder
 from braincorl.analysis import (
     TextSelectivity,
     localizer_accuracy,
+    preferred_images,
     selection_by_roi,
     text_selectivity,
-    top_images,
     top_voxels,
 )
 from braincorl.errors import InputError
@@ -49,11 +49,11 @@ def test_top_voxels_are_the_most_selective_with_their_place(world):
     assert top_voxels(only, person.rois, n=1).loc[0, "roi"] == "FFA"
 
 
-def test_top_images_drive_a_region_most(rng):
+def test_preferred_images_drive_a_region_most(rng):
     X = rng.standard_normal((60, 6))
     encoder = BayesianRidgeEncoder().fit(X, X @ rng.standard_normal((6, 10)) * np.geomspace(0.01, 100, 10))
     names = [f"i{i}" for i in range(60)]
-    table = top_images(encoder, X, names, {**ROIS, "one": np.arange(10) == 4}, n=3)
+    table = preferred_images(encoder, X, names, {**ROIS, "one": np.arange(10) == 4}, n=3)
     predicted = encoder.predict(X)
     standard = (predicted - predicted.mean(axis=0)) / predicted.std(axis=0)
     for roi, members in (("PPA", ROIS["PPA"]), ("one", np.arange(10) == 4)):
@@ -103,4 +103,4 @@ def test_mistakes_are_told(result, rng):
     X = rng.standard_normal((20, 4))
     encoder = BayesianRidgeEncoder().fit(X, X)
     with pytest.raises(InputError, match="image_ids has 2 names"):
-        top_images(encoder, X, ["a", "b"], {})
+        preferred_images(encoder, X, ["a", "b"], {})
