@@ -20,7 +20,7 @@ MAPS = {
         "standard deviations of the voxel's predicted responses over images",
     ),
     "z": ("z", "Selectivity over its uncertainty", "standard deviations"),
-    "q": ("q_value", "One-sided p of z, corrected over voxels for the false discovery rate", "1"),
+    "q": ("q_value", "How likely the voxel is to be selected wrongly", "1"),
 }
 
 SIGNIFICANCE = {

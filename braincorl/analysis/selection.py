@@ -26,7 +26,7 @@ def selection_by_roi(result: TextSelectivity, rois: Rois, q: float = 0.05) -> pd
     rois
         Region name -> bool (n_voxels,).
     q
-        False discovery rate over voxels at which a voxel is selected.
+        Share of wrongly selected voxels to accept.
 
     Returns
     -------
@@ -157,7 +157,7 @@ def localizer_accuracy(
     rois
         Region name -> bool (n_voxels,).
     q
-        False discovery rate at which a voxel is selected.
+        Share of wrongly selected voxels to accept.
 
     Returns
     -------

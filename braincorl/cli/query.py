@@ -105,7 +105,7 @@ def run(options: argparse.Namespace) -> None:
 
 def _add_numbers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--q", type=float, default=0.05, metavar="Q", help="false discovery rate of selected voxels (default: 0.05)"
+        "--q", type=float, default=0.05, metavar="Q", help="share of wrongly selected voxels to accept (default: 0.05)"
     )
     parser.add_argument("--top", type=positive, default=20, metavar="N", help="voxels and images to list (default: 20)")
     parser.add_argument(
