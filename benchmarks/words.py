@@ -79,8 +79,9 @@ def people(arguments):
     columns = list(dict.fromkeys(spread.columns.get_level_values(0)))
     print(
         f"SIMULATION: one person in each of {arguments.n_worlds} worlds, five categories with localiser regions; "
-        "mean ± spread over worlds.\nauc, accuracy (most selective word), precision and recall (selected, q < .05) among "
-        "the voxels of localiser regions;\nfalse: share of all selected voxels whose true selectivity is not above 0.\n"
+        "mean ± spread over worlds.\nauc, accuracy (most selective word), precision and recall (selected, q < .05) "
+        "among the voxels of localiser regions;\nfalse: share of all selected voxels whose true selectivity is not "
+        "above 0.\n"
     )
     body = [
         [name, n or "", *(f"{row[c, 'mean']:.3f} ± {row[c, 'std']:.3f}" for c in columns)]

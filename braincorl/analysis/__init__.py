@@ -5,7 +5,13 @@ from braincorl.analysis.components import cluster_voxels, compare_encoders, enco
 from braincorl.analysis.maps import save_map, unmask
 from braincorl.analysis.scaling import scaling_curve
 from braincorl.analysis.scores import score_encoder, summarize_rois
-from braincorl.analysis.selection import localizer_accuracy, preferred_images, selection_by_roi, top_voxels
+from braincorl.analysis.selection import (
+    localizer_accuracy,
+    preferred_images,
+    preferred_texts,
+    selection_by_roi,
+    top_voxels,
+)
 from braincorl.analysis.selectivity import TextSelectivity, text_selectivity
 
 __all__ = [
@@ -18,6 +24,7 @@ __all__ = [
     "encoder_components",
     "localizer_accuracy",
     "preferred_images",
+    "preferred_texts",
     "save_map",
     "scaling_curve",
     "score_encoder",

@@ -1,17 +1,19 @@
-"""What a query selects: voxels and regions of a text, images of a region, and how well texts find localiser regions."""
+"""What a query selects: voxels and regions of a text, images and texts of a region, and how well texts find regions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from braincorl.analysis.pool import make_pool
+from braincorl.analysis.pool import Array, Pool, make_pool
 from braincorl.analysis.selectivity import TextSelectivity
+from braincorl.analysis.text_directions import average_prompts, text_directions
 from braincorl.datasets.rois import rois_to_labels
 from braincorl.datasets.space import VoxelSpace
 from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import InputError
+from braincorl.validation import FloatArray
 
 Rois = Mapping[str, npt.NDArray[np.bool_]]
 
@@ -130,17 +132,54 @@ def preferred_images(
     pool = make_pool(X, weights.shape[1])
     if len(image_ids) != X.shape[0]:
         raise InputError(f"image_ids has {len(image_ids)} names for {X.shape[0]} rows of image_features: one per row.")
-    rows = []
-    for name, members in voxels.items():
-        inside = weights[members]
-        spread = pool.spread(inside)
-        if not (spread > 0).any():
-            continue
-        unit = (inside[spread > 0] / spread[spread > 0, None]).mean(axis=0)
-        response = (X - pool.mean) @ unit
-        for rank, image in enumerate(np.argsort(-response, kind="stable")[:n], start=1):
-            rows.append((name, rank, str(image_ids[image]), float(response[image])))
-    return pd.DataFrame(rows, columns=["roi", "rank", "image", "response"])
+    found = [(name, X @ unit - pool.mean @ unit) for name, unit in _mean_encoders(weights, pool, voxels)]
+    return _ranked(found, image_ids, n, ["roi", "rank", "image", "response"])
+
+
+def preferred_texts(
+    encoder: LinearEncoder,
+    text_features: npt.ArrayLike,
+    texts: Sequence[str] | npt.NDArray[np.str_],
+    voxels: Rois,
+    image_features: npt.ArrayLike | None = None,
+    n: int = 10,
+) -> pd.DataFrame:
+    """List the texts, among many, that groups of voxels are most selective for.
+
+    Parameters
+    ----------
+    encoder
+        Fitted.
+    text_features
+        Embeddings of many texts of all kinds (n_texts, n_features), which are each other's background.
+    texts
+        Their names (n_texts,).
+    voxels
+        Name -> bool (n_voxels,): regions, or one voxel. Groups without weights are left out.
+    image_features
+        Features of a pool of images (n_images, n_features).
+    n
+        Texts per group.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `roi`, `rank`, `text`, `selectivity`: mean over the group's voxels of `text_selectivity`.
+
+    Raises
+    ------
+    InputError
+        If shapes do not match.
+    """
+    weights = np.asarray(encoder.coef_)
+    _check_rois(voxels, len(weights))
+    pool = make_pool(image_features, weights.shape[1])
+    embeddings = average_prompts(text_features, weights.shape[1])
+    if len(texts) != len(embeddings):
+        raise InputError(f"texts has {len(texts)} names for {len(embeddings)} rows of text_features: one per row.")
+    directions = text_directions(embeddings, None, None, pool).texts
+    found = [(name, directions @ unit) for name, unit in _mean_encoders(weights, pool, voxels)]
+    return _ranked(found, texts, n, ["roi", "rank", "text", "selectivity"])
 
 
 def localizer_accuracy(
@@ -203,6 +242,26 @@ def localizer_accuracy(
             }
         )
     return pd.DataFrame(rows)
+
+
+def _mean_encoders(weights: FloatArray, pool: Pool, voxels: Rois) -> Iterator[tuple[str, Array]]:
+    """Mean encoder of each group's voxels, scaled to unit variance over the pool; flat voxels count as 0."""
+    for name, members in voxels.items():
+        spread = pool.spread(weights[members])
+        if (spread > 0).any():
+            scaled = weights[members][spread > 0] / spread[spread > 0, None]
+            yield name, np.asarray(scaled.sum(axis=0) / members.sum(), dtype=np.float64)
+
+
+def _ranked(
+    found: list[tuple[str, Array]], names: Sequence[str] | npt.NDArray[np.str_], n: int, columns: list[str]
+) -> pd.DataFrame:
+    """Table of the n highest values of each group."""
+    rows = []
+    for group, values in found:
+        for rank, row in enumerate(np.argsort(-values, kind="stable")[:n], start=1):
+            rows.append((group, rank, str(names[row]), float(values[row])))
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _union(text: str, names: Sequence[str], result: TextSelectivity, rois: Rois) -> npt.NDArray[np.bool_]:

@@ -9,7 +9,13 @@ import pandas as pd
 
 from braincorl.analysis.fit_directory import FitDirectory, read_fit, write_description
 from braincorl.analysis.query_directory import write_query_maps
-from braincorl.analysis.selection import localizer_accuracy, preferred_images, selection_by_roi, top_voxels
+from braincorl.analysis.selection import (
+    localizer_accuracy,
+    preferred_images,
+    preferred_texts,
+    selection_by_roi,
+    top_voxels,
+)
 from braincorl.analysis.selectivity import TextSelectivity, text_selectivity
 from braincorl.cli.common import add_output_options, add_verb, grid_of, positive
 from braincorl.cli.query_inputs import Query, read_pool, read_query
@@ -24,7 +30,8 @@ the download caches, or the network); or their features are looked up in --text-
 
 A map per text (selectivity in standard deviations of the voxel's predicted responses over images, its z, and its q);
 selection.tsv: voxels that each text selects, per region; voxels.tsv: the most selective voxels; images.tsv: images that
-drive each region, and each text's voxels, most; with --localizer, accuracy.tsv."""
+drive each region, and each text's voxels, most; words.tsv: of all texts at hand, those that each region is most
+selective for; with --localizer, accuracy.tsv."""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -92,6 +99,8 @@ def run(options: argparse.Namespace) -> None:
         tables = {"selection": selection, "voxels": voxels, "accuracy": accuracy}
         if pool is not None:
             tables["images"] = _images(fit, pool, plain, rois, options)
+        if query.background_names is not None:
+            tables["words"] = _words(fit, query, pool, rois, options)
         for name, table in tables.items():
             if table is not None:
                 table.to_csv(folder / f"{name}.tsv", sep="\t", index=False, na_rep="n/a", float_format="%.5g")
@@ -178,6 +187,19 @@ def _images(
     selected = result.selected(options.q)
     groups = {f"selected by {text}": selected[:, column] for column, text in enumerate(result.texts)}
     return preferred_images(fit.encoder, pool.features, pool.image_ids, rois | groups, options.top)
+
+
+def _words(
+    fit: FitDirectory,
+    query: Query,
+    pool: FeatureTable | None,
+    rois: dict[str, npt.NDArray[np.bool_]],
+    options: argparse.Namespace,
+) -> pd.DataFrame:
+    """Of all texts at hand, those that each region is most selective for."""
+    assert query.background_names is not None
+    images = None if pool is None else pool.features
+    return preferred_texts(fit.encoder, query.background, query.background_names, rois, images, options.top)
 
 
 def _config(options: argparse.Namespace, query: Query, result: TextSelectivity) -> dict[str, object]:

@@ -41,6 +41,8 @@ class Query:
         (n_versus, n_features), or None.
     background
         Texts of all kinds, or the pool of images (n_background, n_features).
+    background_names
+        Names of the texts of all kinds; None for images.
     source
         Where the features come from, for config.json.
     """
@@ -50,6 +52,7 @@ class Query:
     versus: list[str]
     versus_features: Array | None
     background: Array
+    background_names: npt.NDArray[np.str_] | None
     source: Mapping[str, Any]
 
 
@@ -97,7 +100,9 @@ def read_query(options: argparse.Namespace, fit: FitDirectory, pool: FeatureTabl
     _check_width(table, fit)
     rows = [_rows(table, names) for names in (asked, versus)]
     opposite = table.features[rows[1]] if versus else None
-    return Query(asked, table.features[rows[0]], versus, opposite, others.features, dict(table.provenance))
+    return Query(
+        asked, table.features[rows[0]], versus, opposite, others.features, others.image_ids, dict(table.provenance)
+    )
 
 
 def _rows(table: FeatureTable, names: Sequence[str]) -> npt.NDArray[np.intp]:
@@ -119,7 +124,7 @@ def _query_images(options: argparse.Namespace, fit: FitDirectory, pool: FeatureT
         raise InputError(f"--like and --versus name {len(names)} kinds of images, but some names are the same.")
     kinds = [_mean_image(path, options, fit, pool) for path in (*options.like, *map(Path, options.versus))]
     n, features = len(options.like), np.stack(kinds)
-    return Query(names[:n], features[:n], names[n:], features[n:] if names[n:] else None, pool.features, {})
+    return Query(names[:n], features[:n], names[n:], features[n:] if names[n:] else None, pool.features, None, {})
 
 
 def _mean_image(path: Path, options: argparse.Namespace, fit: FitDirectory, pool: FeatureTable) -> Array:

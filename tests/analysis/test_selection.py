@@ -7,6 +7,7 @@ from braincorl.analysis import (
     TextSelectivity,
     localizer_accuracy,
     preferred_images,
+    preferred_texts,
     selection_by_roi,
     text_selectivity,
     top_voxels,
@@ -62,6 +63,19 @@ def test_preferred_images_drive_a_region_most(rng):
         assert rows["image"].tolist() == [names[i] for i in np.argsort(-mean)[:3]]
         np.testing.assert_allclose(rows["response"], np.sort(mean)[::-1][:3], rtol=1e-8)
     assert "none" not in set(table["roi"])
+
+
+def test_preferred_texts_are_those_with_the_highest_mean_selectivity(rng):
+    X, texts = rng.standard_normal((60, 6)), rng.standard_normal((25, 6)) + 9.0
+    encoder = BayesianRidgeEncoder().fit(X, X @ rng.standard_normal((6, 10)))
+    names = [f"word {i}" for i in range(25)]
+    table = preferred_texts(encoder, texts, names, ROIS, X, n=4)
+    mean = text_selectivity(encoder, texts, X).selectivity[ROIS["PPA"]].mean(axis=0)
+    rows = table[table["roi"] == "PPA"]
+    assert rows["text"].tolist() == [names[i] for i in np.argsort(-mean)[:4]]
+    np.testing.assert_allclose(rows["selectivity"], np.sort(mean)[::-1][:4], rtol=1e-8)
+    with pytest.raises(InputError, match="texts has 1 names for 25"):
+        preferred_texts(encoder, texts, ["a"], ROIS)
 
 
 def test_accuracy_against_localisers(result):

@@ -46,7 +46,7 @@ def read_map(folder, stat, label):
     return nib.load(path)
 
 
-def test_words_find_their_regions(fitted, words, braincorl, tmp_path):
+def test_words_find_their_regions(fitted, words, world, braincorl, tmp_path):
     out = tmp_path / "q"
     result = braincorl(
         "query", fitted, *WORDS, "--text-features", words, "--localizer", *LOCALIZERS, "--output-dir", out
@@ -62,6 +62,10 @@ def test_words_find_their_regions(fitted, words, braincorl, tmp_path):
     images = pd.read_csv(out / "images.tsv", sep="\t")
     top = images[images["roi"] == "FFA"]["image"].str.rsplit("-", n=1).str[0]
     assert (top == "face").mean() > 0.5
+    things = world.image_ids[np.random.default_rng(5).permutation(len(world.features))[:40]]
+    meaning = {f"thing {number}": name.rsplit("-", 1)[0] for number, name in enumerate(things)}
+    best = pd.read_csv(out / "words.tsv", sep="\t").query("roi == 'PPA' and rank <= 5")["text"]
+    assert (best.map(lambda text: meaning.get(text, text)) == "place").sum() >= 3
     config = json.loads((out / "config.json").read_text())
     assert (config["texts"], config["significance"], config["n_background"]) == (list(WORDS), "posterior", 44)
 
