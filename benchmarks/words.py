@@ -1,4 +1,4 @@
-"""Do words find the voxels that respond to them? Two simulations, in which every voxel's selectivity is known.
+"""Do words find the voxels that respond to them? Two simulations with known selectivity, and four real people.
 
 1. Simulated people (`simulate_people`): regions prefer categories, noise is shared by neighbours. The texts are made
    up: the mean of a category's images plus a gap that all texts share, as in CLIP-like spaces.
@@ -6,7 +6,11 @@
    deviation of one word's embedding from the mean word's (second table: the embedding itself), its noise is independent
    over voxels and leaves ceilings of .05 to .7. Does its encoder from a few images name its word among all of them?
 
-    uv run python benchmarks/words.py [people] [clip] [--in-context [CHECKPOINT]]
+3. Real voxels: object2vec (Bonner & Epstein), four people, 100 voxels each of PPA (scenes) and LOC (objects), responses
+   to 81 categories. Eight places and eight things that fit a hand, named before looking, are left out of every fit;
+   asked is places versus things, in word2vec's components or with AlexNet's features of their images.
+
+    uv run python benchmarks/words.py [people] [clip] [object2vec] [--in-context [CHECKPOINT]]
 """
 
 import argparse
@@ -16,6 +20,8 @@ from functools import partial
 import numpy as np
 import pandas as pd
 from common import print_table, real_data
+from group_prior_data import load_object2vec
+from sklearn.metrics import roc_auc_score
 
 from braincorl import BayesianRidgeEncoder, GroupPrior, GroupPriorEncoder, RidgeEncoder, simulate_people
 from braincorl.analysis import localizer_accuracy, text_selectivity
@@ -23,6 +29,8 @@ from braincorl.analysis.pool import make_pool
 from braincorl.datasets.simulated_world import CATEGORIES
 
 LOCALIZERS = {"face": ["FFA"], "body": ["EBA"], "place": ["PPA", "OPA", "RSC"], "food": ["Food"], "tool": ["LOC"]}
+PLACES = ("building", "cliff", "crosswalk", "house", "mountain", "road", "sea", "sidewalk")
+THINGS = ("bottle", "bowl", "cup", "jar", "knife", "mug", "pen", "plate")
 N_VOXELS, N_HELD_BACK = 600, 1000
 NAMES = {"ridge": RidgeEncoder, "Bayesian ridge": BayesianRidgeEncoder}
 
@@ -164,16 +172,54 @@ def answers(makers, X, y, pool, texts):
     )
 
 
+def object2vec(arguments):
+    """Ask for places versus things in PPA and LOC of real people, by categories that no encoder has seen."""
+    with np.load(real_data() / "object2vec" / "object2vec.npz") as file:
+        names = file["conds"].tolist()
+    places, things = ([names.index(name) for name in group] for group in (PLACES, THINGS))
+    rest = np.setdiff1d(np.arange(len(names)), [*places, *things])
+    rows = []
+    for space, label in (("word2vec30", "words (word2vec)"), ("alexnet20", "example images (AlexNet)")):
+        X, people_responses, regions = load_object2vec(space)
+        for person, (y, region) in enumerate(zip(people_responses, regions, strict=True)):
+            scene = region == "PPA"
+            measured = (y[places].mean(axis=0) - y[things].mean(axis=0)) / y.std(axis=0)
+            rows.append(("measured responses to the 16", 16, 0, person, roc_auc_score(scene, measured)))
+            for n in (10, 20, 40, len(rest)):
+                for draw in range(arguments.n_draws if n < len(rest) else 1):
+                    context = np.random.default_rng(draw).permutation(rest)[:n]
+                    for name, maker in NAMES.items():
+                        encoder = fit(maker(), X[context], y[context], X[rest])
+                        result = text_selectivity(
+                            encoder, X[places].mean(axis=0), X[rest], versus=X[things].mean(axis=0), background=X[rest]
+                        )
+                        auc = roc_auc_score(scene, result.selectivity[:, 0])
+                        rows.append((f"{label}, {name}", n, draw, person, auc))
+    table = pd.DataFrame(rows, columns=["query", "n", "draw", "person", "auc"])
+    over_people = table.groupby(["query", "n", "draw"], sort=False)["auc"].mean().groupby(["query", "n"], sort=False)
+    mean, std = over_people.mean(), over_people.std()
+    print(
+        "Real voxels (object2vec, 4 people): AUC of PPA against LOC by selectivity for places versus things, mean over "
+        f"people ± spread over {arguments.n_draws} draws of the context categories; both groups left out of the fits\n"
+    )
+    one_draw = std.isna()
+    body = [
+        [name, n, f"{mean[name, n]:.3f}" + ("" if one_draw[name, n] else f" ± {std[name, n]:.3f}")]
+        for name, n in mean.index
+    ]
+    print_table(["query", "categories", "AUC"], body)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help="people, clip (default: both)")
+    parser.add_argument("parts", nargs="*", metavar="PART", help="people, clip, object2vec (default: all)")
     parser.add_argument("--n-worlds", type=int, default=5)
     parser.add_argument("--n-draws", type=int, default=5)
     parser.add_argument("--in-context", nargs="?", const="", metavar="CHECKPOINT", help="clip: the network too")
     arguments = parser.parse_args()
     logging.getLogger("braincorl").setLevel(logging.ERROR)  # ten made-up texts are few, and known to be
-    for part in arguments.parts or ("people", "clip"):
-        {"people": people, "clip": clip}[part](arguments)
+    for part in arguments.parts or ("people", "clip", "object2vec"):
+        {"people": people, "clip": clip, "object2vec": object2vec}[part](arguments)
 
 
 if __name__ == "__main__":
