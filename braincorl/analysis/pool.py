@@ -35,8 +35,10 @@ class Pool:
     factor: Array
 
     def spread(self, weights: FloatArray) -> Array:
-        """Measure how predictions vary over the pool: their standard deviation, one per row of `weights` (…, p)."""
-        return np.asarray(np.linalg.norm(self.in_metric(weights), axis=-1))
+        """Measure how predictions vary over the pool: their standard deviation, one per row of `weights` (n, p)."""
+        starts = range(0, len(weights), ROWS_AT_A_TIME)  # whole brains of weights need not be there twice
+        parts = [np.linalg.norm(self.in_metric(weights[s : s + ROWS_AT_A_TIME]), axis=-1) for s in starts]
+        return np.concatenate(parts) if parts else np.zeros(0)
 
     def in_metric(self, weights: FloatArray) -> Array:
         """Turn weights (…, p) into coordinates (…, k) whose inner products are covariances of predictions."""

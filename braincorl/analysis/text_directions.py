@@ -102,7 +102,7 @@ def text_directions(texts: Array, versus: Array | None, background: Array | None
     Raises
     ------
     InputError
-        If a text is the same as what it is contrasted with.
+        If a text is the same as what it is contrasted with, or all background texts are the same.
     """
     others = texts if background is None else background
     origin = _origin(others, pool) if versus is None else versus.mean(axis=0)
@@ -120,6 +120,8 @@ def text_directions(texts: Array, versus: Array | None, background: Array | None
     deviations = others - others.mean(axis=0)
     spread = pool.spread(deviations)
     typical = float(np.sqrt(np.mean(spread**2)))
+    if typical == 0:
+        raise InputError(f"background holds {len(others)} texts that are all the same: pass texts of all kinds.")
     scaled = raw * _ratio(typical, along)[:, None]
     if others.shape[0] < FEWEST_BACKGROUND:
         return Directions(scaled, np.empty((0, texts.shape[1])))

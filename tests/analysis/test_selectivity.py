@@ -217,6 +217,7 @@ def test_false_discoveries_are_corrected_over_voxels(data):
         ({"image_features": np.ones((5, P))}, "same for all images"),
         ({"versus": np.ones((1, 3))}, "versus has shape"),
         ({"background": np.ones((2, 3))}, "background has shape"),
+        ({"background": np.ones((30, P))}, "all the same"),
         ({"texts": ["a"]}, "texts has 1 names for 40"),
         ({"significance": "none"}, "significance must be"),
         ({"significance": "posterior"}, "RidgeEncoder has no predictive distribution"),
