@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from braincorl import metrics
+from braincorl.analysis.intervals import bootstrap_interval
 from braincorl.datasets.space import VoxelSpace
 from braincorl.datasets.subject import SubjectData
 from braincorl.encoders.base import LinearEncoder
@@ -97,39 +98,56 @@ def common_voxels(space: VoxelSpace, other: VoxelSpace) -> tuple[npt.NDArray[np.
 
 
 def summarize_rois(
-    values: Mapping[str, npt.NDArray[np.floating[Any]]], rois: Mapping[str, npt.NDArray[np.bool_]]
+    values: Mapping[str, npt.NDArray[np.floating[Any]]],
+    rois: Mapping[str, npt.NDArray[np.bool_]],
+    n_bootstrap: int = 0,
+    level: float = 0.95,
+    random_state: int = 0,
 ) -> pd.DataFrame:
     """Means of voxel values over each region.
 
     Parameters
     ----------
     values
-        Name -> (n_voxels,); NaN voxels are left out of that value's mean.
+        Name -> (n_voxels,), or (n_draws, n_voxels) for several draws of the context; NaN are left out of that value's
+        mean.
     rois
         Name -> bool (n_voxels,).
+    n_bootstrap
+        Bootstrap samples for confidence intervals of the means over voxels and draws
+        (`braincorl.analysis.intervals`); 0 for none.
+    level
+        Confidence of these.
+    random_state
+        Seed of these.
 
     Returns
     -------
     pandas.DataFrame
         One row for all voxels and one per region: `roi`, `n_voxels`, and per value `NAME_mean`, `NAME_median`,
-        `NAME_n` (voxels that it rests on).
+        `NAME_n` (values that it rests on), and with `n_bootstrap` `NAME_low` and `NAME_high`.
 
     Raises
     ------
     InputError
         If shapes do not match.
     """
-    sizes = {array.shape for array in (*values.values(), *rois.values())}
-    if len(sizes) > 1:
-        raise InputError(f"values and rois must all be (n_voxels,), but have shapes {sorted(map(str, sizes))}.")
+    sizes = {array.shape[-1:] for array in values.values()} | {array.shape for array in rois.values()}
+    if len(sizes) > 1 or any(array.ndim > 2 for array in values.values()):
+        shapes = sorted({str(array.shape) for array in (*values.values(), *rois.values())})
+        raise InputError(f"values and rois must all be (n_voxels,), but have shapes {shapes}.")
     n_voxels = next(iter(sizes))[0] if sizes else 0
     rows = []
     for name, members in [("all", np.ones(n_voxels, dtype=bool)), *rois.items()]:
         row: dict[str, Any] = {"roi": name, "n_voxels": int(members.sum())}
         for value, array in values.items():
-            inside = array[members & np.isfinite(array)]
+            chosen = array[..., members]
+            inside = chosen[np.isfinite(chosen)]
             row[f"{value}_mean"] = float(inside.mean()) if inside.size else float("nan")
             row[f"{value}_median"] = float(np.median(inside)) if inside.size else float("nan")
             row[f"{value}_n"] = inside.size
+            if n_bootstrap:
+                interval = bootstrap_interval(chosen, n_bootstrap, level, random_state)
+                row[f"{value}_low"], row[f"{value}_high"] = interval
         rows.append(row)
     return pd.DataFrame(rows)

@@ -123,26 +123,26 @@ def make_encoder(options: argparse.Namespace) -> LinearEncoder:
     return encoder
 
 
-def add_features_options(parser: argparse.ArgumentParser) -> None:
+def add_features_options(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add `--features` and `--image-ids`."""
     parser.add_argument(
         "--features",
         type=Path,
-        required=True,
+        required=required,
         metavar="FILE",
         help="features (n_images, n_features) with image_ids: .npz, .h5, .safetensors, or .npy with --image-ids",
     )
     parser.add_argument("--image-ids", type=Path, metavar="TXT", help="image names of an .npy file, one per line")
 
 
-def add_data_options(parser: argparse.ArgumentParser) -> None:
+def add_data_options(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add the options that say where a person's responses are."""
-    add_features_options(parser)
+    add_features_options(parser, required=required)
     parser.add_argument(
         "--betas",
         type=Path,
         nargs="+",
-        required=True,
+        required=required,
         metavar="NII",
         help="4-D NIfTI images (X, Y, Z, trials), in any unit; GLMsingle's .hdf5 or .npy; .npy (n_trials, n_voxels) "
         "without a mask; or one file of braincorl data prepare, which needs nothing else",
@@ -157,6 +157,27 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--ncsnr", type=Path, metavar="NII", help="3-D map of noise ceiling SNR; by default estimated from repeats"
+    )
+
+
+def add_person_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how a person's responses are to be read: `--mask`, `--rois`, `--zscore`."""
+    parser.add_argument(
+        "--mask", type=Path, metavar="NII", help="3-D NIfTI on the grid of the betas; voxels not 0 are fitted"
+    )
+    parser.add_argument(
+        "--rois",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="region masks or atlases on the same grid, or text files with one label per mask voxel",
+    )
+    parser.add_argument(
+        "--zscore",
+        choices=("none", "session"),
+        default="none",
+        help="session: scale each voxel to mean 0, sd 1 over the trials of each session (default: none)",
     )
 
 

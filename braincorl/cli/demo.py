@@ -13,6 +13,7 @@ from braincorl.analysis.figures import new_figure, plot_glass_brain, plot_scalin
 from braincorl.analysis.fit_directory import encoder_maps, write_description, write_fit, write_maps
 from braincorl.analysis.maps import Outside
 from braincorl.analysis.report import write_report
+from braincorl.analysis.scaling import scaling_curve, summarize_curve
 from braincorl.analysis.scores import Scores, score_encoder, summarize_rois
 from braincorl.cli.common import ENCODERS, add_output_options, add_verb, non_negative, positive, progress_bar
 from braincorl.cli.fit import fit_encoder
@@ -21,7 +22,6 @@ from braincorl.datasets.simulation import SimulatedPeople, SimulatedPerson
 from braincorl.encoders import LinearEncoder
 from braincorl.features import FeatureTable, save_features
 from braincorl.files import check_destination, staged_directory
-from braincorl.metrics import explained_variance
 
 N_CONTEXT = (10, 20, 50, 100)
 NOTE = (
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> None:
     table = FeatureTable(world.features, world.image_ids, {"backbone": "simulation", "normalized": True})
     pool = world.features[~np.isin(world.image_ids, world.shared)]  # the images that are scored scale nothing
     scores = compare_encoders(world, person, pool, options.n_draws)
-    summary = summarize_draws(scores)
+    summary = summarize_curve(scores.rename(columns={"score": "EV"}), "EV")
     with staged_directory(options.output_dir, overwrite=options.overwrite, kind="demo") as folder:
         write_description(folder, "Demonstration on simulated people")
         inputs = folder / "simulated"
@@ -93,35 +93,21 @@ def compare_encoders(
         Columns `encoder`, `n_context`, `draw`, `score`.
     """
     subject = person.subject()
-    own = subject.image_ids[~np.isin(subject.image_ids, world.shared)]
+    own = subject.select_images(subject.image_ids[~np.isin(subject.image_ids, world.shared)])
     queries = world.features_of(world.shared)
-    truth = person.true_responses(queries)
-    rows = []
     with progress_bar("comparing encoders", "fit") as progress:
-        for draw in range(n_draws):
-            order = np.random.default_rng(draw).permutation(own)
-            for n_context in N_CONTEXT:
-                context = subject.select_images(order[:n_context])
-                for name, make in ENCODERS.items():
-                    encoder, _ = fit_encoder(make(), world.features_of(context.image_ids), context.responses, pool)
-                    ev = float(np.nanmean(explained_variance(truth, encoder.predict(queries))))
-                    rows.append({"encoder": name, "n_context": n_context, "draw": draw, "score": ev})
-                    progress(len(rows), n_draws * len(N_CONTEXT) * len(ENCODERS))
-    return pd.DataFrame(rows)
-
-
-def summarize_draws(scores: pd.DataFrame) -> pd.DataFrame:
-    """Table of mean ± standard deviation over draws: one row per encoder, one column per number of images."""
-    spread = scores.groupby(["encoder", "n_context"], sort=False)["score"].agg(["mean", "std"]).fillna(0.0)
-    several = scores["draw"].nunique() > 1
-    cells = {
-        index: f"{row['mean']:.3f}" + (f" ± {row['std']:.3f}" if several else "") for index, row in spread.iterrows()
-    }
-    names = list(dict.fromkeys(scores["encoder"]))
-    counts = sorted(scores["n_context"].unique())
-    return pd.DataFrame(
-        [{"EV, by context images": name, **{str(n): cells[(name, n)] for n in counts}} for name in names]
-    )
+        curve = scaling_curve(
+            ENCODERS,
+            world.features_of(own.image_ids),
+            own.responses,
+            N_CONTEXT,
+            n_draws,
+            X_test=queries,
+            y_test=person.true_responses(queries),
+            X_pool=pool,
+            progress=progress,
+        )
+    return curve.rename(columns={"ev": "score"})[["encoder", "n_context", "draw", "score"]]
 
 
 def _write_example_fit(

@@ -17,6 +17,7 @@ from braincorl.cli.common import (
     add_data_options,
     add_encoder_options,
     add_output_options,
+    add_person_options,
     add_verb,
     make_encoder,
     non_negative,
@@ -44,23 +45,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         subparsers, "fit", "Fit a voxelwise encoder to one person's responses, from the images that have features."
     )
     add_data_options(parser)
-    parser.add_argument(
-        "--mask", type=Path, metavar="NII", help="3-D NIfTI on the grid of the betas; voxels not 0 are fitted"
-    )
-    parser.add_argument(
-        "--rois",
-        type=Path,
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="region masks or atlases on the same grid, or text files with one label per mask voxel",
-    )
-    parser.add_argument(
-        "--zscore",
-        choices=("none", "session"),
-        default="none",
-        help="session: scale each voxel to mean 0, sd 1 over the trials of each session (default: none)",
-    )
+    add_person_options(parser)
     add_encoder_options(parser)
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument(

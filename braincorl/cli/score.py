@@ -15,6 +15,8 @@ from braincorl.files import check_destination, staged_directory
 
 logger = logging.getLogger(__name__)
 
+N_BOOTSTRAP = 1000
+
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Describe the verb."""
@@ -34,6 +36,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         default=0.1,
         metavar="NC",
         help="give noise-normalised scores where the noise ceiling of R² is at least this (default: 0.1)",
+    )
+    parser.add_argument(
+        "--intervals",
+        action="store_true",
+        help="add 95 %% bootstrap intervals of the means over voxels to scores.tsv (voxels are not independent: they "
+        "say nothing on other people)",
     )
     add_output_options(parser, required=False, default="FIT_DIR/scores")
     parser.set_defaults(run=run)
@@ -61,7 +69,8 @@ def run(options: argparse.Namespace) -> None:
     with staged_directory(output_dir, overwrite=options.overwrite, kind="score") as folder:
         write_description(folder, "Scores of a voxelwise encoder")
         write_maps(folder, fit.config["prefix"], scores, fit.space, options.outside)
-        summarize_rois(scores, fit.rois).to_csv(folder / "scores.tsv", sep="\t", index=False, na_rep="n/a")
+        summary = summarize_rois(scores, fit.rois, N_BOOTSTRAP if options.intervals else 0)
+        summary.to_csv(folder / "scores.tsv", sep="\t", index=False, na_rep="n/a")
     print(f"{fit.config['subject']}: {describe(scores, unseen.size)} -> {output_dir}")
 
 

@@ -25,6 +25,17 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     ),
 }
 
+# Everyday things of all kinds that photographs show: their mean is what texts about pictures have in common.
+_COMMON_WORDS = """
+adult apple baby bag ball banana basket beach bear bed bench bicycle bird blanket boat book bottle bowl box boy
+bread bridge building bus butterfly button cake camera car carpet castle cat chair cheese chicken child church clock
+cloud coat computer cow crowd cup curtain desk dog door dress elephant eye farm fence field fish flower foot forest
+fork fruit garden giraffe girl glass grass guitar hair hammer hand hat hill horse house island kitchen knife ladder
+lake lamp leaf letter man meal mirror monkey mountain newspaper office painting person phone piano pizza plant road
+room shoe tree window
+"""
+COMMON_WORDS = tuple(_COMMON_WORDS.split())
+
 
 def resolve_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
     """Look up a named set of templates, or check the user's own.

@@ -87,6 +87,14 @@ def test_score_leaves_out_images_that_the_fit_has_seen(fitted, inputs, braincorl
     assert (tmp_path / "s" / "scores.tsv").read_text() == (fitted / "scores.tsv").read_text()
 
 
+def test_score_gives_intervals_on_request(fitted, inputs, braincorl, tmp_path):
+    arguments = [*inputs.arguments(mask=None), "--intervals", "--output-dir", tmp_path / "s"]
+    assert braincorl("score", fitted, *arguments).status == 0
+    table = pd.read_csv(tmp_path / "s" / "scores.tsv", sep="\t")
+    assert (table["ev_low"] < table["ev_mean"]).all()
+    assert (table["ev_mean"] < table["ev_high"]).all()
+
+
 def test_score_of_the_context_alone_is_refused(inputs, braincorl, tmp_path):
     assert braincorl("fit", *inputs.arguments(), "--output-dir", tmp_path / "f").status == 0
     result = braincorl("score", tmp_path / "f", *inputs.arguments(mask=None))
