@@ -9,11 +9,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from braincorl import __version__
-from braincorl.analysis.figures import new_figure, plot_glass_brain, plot_scaling, save_figure
+from braincorl.analysis.figures import new_figure, plot_scaling, save_figure
 from braincorl.analysis.fit_directory import encoder_maps, write_description, write_fit, write_maps
 from braincorl.analysis.maps import Outside
 from braincorl.analysis.report import write_report
 from braincorl.analysis.scores import Scores, score_encoder, summarize_rois
+from braincorl.analysis.volume_plots import plot_glass_brain
 from braincorl.cli.common import ENCODERS, add_output_options, add_verb, non_negative, positive, progress_bar
 from braincorl.cli.fit import fit_encoder
 from braincorl.datasets import SubjectData, simulate_people
@@ -160,7 +161,8 @@ def _draw(path: Path, scores: pd.DataFrame, maps: Scores, person: SimulatedPerso
     top, bottom = figure.subplots(2, 1, height_ratios=[1.3, 1])
     plot_scaling(top, scores, "EV against the truth")
     top.set_title("A simulated person: accuracy from few images", loc="left")
-    plot_glass_brain(bottom, maps["ev"], person.space, f"EV of measured responses, {max(N_CONTEXT)} context images")
+    title = f"EV of measured responses, {max(N_CONTEXT)} context images"
+    plot_glass_brain(maps["ev"], person.space, title=title, signed=False, axes=bottom)
     save_figure(figure, path)
 
 
