@@ -166,10 +166,10 @@ def test_hemispheres_mirror_each_other(view):
     left, right = _look_at("left", view), _look_at("right", view)
     for seen, sign in ((left, -1), (right, 1)):
         x = seen.corners[:, 0] * sign
-        # Posterior and anterior views keep left on the left; the others have the front on the outside.
-        outside = load_fsaverage("fsaverage5")["inflated"].parts["left" if sign < 0 else "right"].coordinates
-        expected = outside[:, 0] * sign if view == "posterior" else -outside[:, 0] * sign
-        expected = expected if view in ("posterior", "anterior") else outside[:, 1]
+        # From behind, left is on the left; from the side, above and below, the front is on the outside.
+        points = load_fsaverage("fsaverage5")["inflated"].parts["left" if sign < 0 else "right"].coordinates
+        away = {"posterior": points[:, 0] * sign, "anterior": -points[:, 0] * sign, "medial": -points[:, 1]}
+        expected = away.get(view, points[:, 1])
         np.testing.assert_allclose(x, expected)
         assert (seen.light > 0).all()
 
