@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -39,6 +40,45 @@ def plot_scaling(axes: Any, scores: pd.DataFrame, ylabel: str) -> None:
     axes.set_ylabel(ylabel)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
+
+
+def plot_accuracy(ev: npt.NDArray[np.floating[Any]], ceiling: npt.NDArray[np.floating[Any]] | None = None) -> Figure:
+    """Draw the spread of explained variance over voxels, and how it relates to the noise ceiling.
+
+    Parameters
+    ----------
+    ev
+        Explained variance (n_voxels,), NaN where unknown.
+    ceiling
+        Noise ceiling (n_voxels,), or None.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure = new_figure(6.8 if ceiling is not None else 4.0, 2.8)
+    panels = figure.subplots(1, 2 if ceiling is not None else 1, squeeze=False)[0]
+    finite = ev[np.isfinite(ev)]
+    low, high = np.percentile(finite, [0.5, 99.5])
+    top = high if ceiling is None else max(high, float(np.nanpercentile(ceiling, 99.5)))
+    bins = np.linspace(min(low, 0.0), max(top, 1e-3), 41)
+    panels[0].hist(np.clip(finite, bins[0], bins[-1]), bins, color=COLOURS[1], alpha=0.8, label="EV")
+    panels[0].axvline(finite.mean(), color="black", linewidth=1, label=f"mean EV {finite.mean():.3f}")
+    panels[0].set(xlabel="explained variance", ylabel="voxels")
+    if ceiling is not None:
+        panels[0].hist(ceiling[np.isfinite(ceiling)], bins, histtype="step", color=COLOURS[2], label="noise ceiling")
+        both = np.isfinite(ev) & np.isfinite(ceiling)
+        extent = (0.0, bins[-1], bins[0], bins[-1])
+        panels[1].hexbin(
+            ceiling[both], ev[both], gridsize=35, extent=extent, bins="log", mincnt=1, cmap="viridis", linewidths=0
+        )
+        panels[1].plot([0, bins[-1]], [0, bins[-1]], color="black", linewidth=1)
+        panels[1].set(xlabel="noise ceiling", ylabel="explained variance", xlim=(0, bins[-1]), ylim=(bins[0], bins[-1]))
+    panels[0].legend(frameon=False, fontsize=8)
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    return figure
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl import __version__
-from braincorl.analysis.maps import Outside, save_map
+from braincorl.analysis.maps import Outside, read_map, save_map
 from braincorl.datasets.space import Surface, VoxelSpace
 from braincorl.encoders import load_encoder
 from braincorl.encoders.base import LinearEncoder
@@ -166,6 +166,21 @@ def write_maps(
     return paths
 
 
+def read_maps(folder: Path, prefix: str, space: VoxelSpace) -> dict[str, npt.NDArray[np.float64]]:
+    """Read the maps that `write_maps` wrote, those among `MAPS` that are there, as name -> (n_voxels,).
+
+    Raises
+    ------
+    InputError
+        If a map lies in another space.
+    FileFormatError
+        If a map is damaged.
+    """
+    ending = ".dscalar.nii" if space.surface is not None else ".nii.gz" if space.mask is not None else ".npy"
+    paths = {name: folder / f"{prefix}_stat-{name}_statmap{ending}" for name in MAPS}
+    return {name: read_map(path, space) for name, path in paths.items() if path.is_file()}
+
+
 def encoder_maps(encoder: LinearEncoder) -> dict[str, npt.NDArray[Any]]:
     """Collect the maps that an encoder itself gives, among `MAPS`."""
     attributes = {
@@ -187,7 +202,7 @@ def write_description(folder: Path, name: str) -> None:
     }
     write_json(folder / "dataset_description.json", description)
     (folder / ".bidsignore").write_text(
-        "*.safetensors\nconfig.json\ncontext.txt\n*.tsv\n*.png\n*.md\n*.npy\n*statmap*\n"
+        "*.safetensors\nconfig.json\ncontext.txt\n*.tsv\n*.png\n*.html\n*.md\n*.npy\n*statmap*\n"
     )
 
 

@@ -21,7 +21,7 @@ from braincorl.errors import InputError
 
 Rois = Mapping[str, npt.NDArray[np.bool_]]
 
-COLUMNS = 4
+COLUMNS, WIDTH = 4, 6.8  # inches: also readable on a phone's screen
 
 
 def plot_mosaic(
@@ -77,7 +77,7 @@ def plot_mosaic(
     chosen = slices.choose(n_slices)
     columns = min(COLUMNS, len(chosen))
     rows = -(-len(chosen) // columns)
-    width = 8.0 if columns == COLUMNS else 2.2 * columns + 0.5
+    width = WIDTH if columns == COLUMNS else WIDTH * (columns + 0.3) / (COLUMNS + 0.3)
     figure = new_figure(width, rows * width / columns * (slices.aspect + 0.06) + 0.95 + 0.22 * bool(outlines))
     panels = np.atleast_1d(figure.subplots(rows, columns)).ravel()
     for axes in panels:
@@ -130,7 +130,7 @@ def plot_glass_brain(
     scale = colour_scale(shown, signed)
     own = axes is None
     if axes is None:
-        axes = new_figure(8.0, 2.6 + 0.3 * bool(rois)).add_axes((0.0, 0.16 if rois else 0.02, 0.93, 0.84))
+        axes = new_figure(WIDTH, 2.2 + 0.3 * bool(rois)).add_axes((0.0, 0.16 if rois else 0.02, 0.93, 0.84))
     figure: Figure = axes.get_figure()  # type: ignore[assignment]
     # Voxels that are not shown are 0, and so is the threshold: they leave no trace.
     image = unmask(np.nan_to_num(np.clip(shown, None if scale.signed else 0.0, None)), space, outside="zero")
@@ -166,7 +166,15 @@ def add_legend(figure: Figure, names: list[str]) -> None:
         Patch(facecolor=colour, edgecolor="black", linewidth=0.5, label=name)
         for colour, name in zip(_cycle(len(names)), names, strict=True)
     ]
-    figure.legend(handles=handles, loc="lower center", ncols=min(len(names), 8), frameon=False, fontsize=8)
+    figure.legend(
+        handles=handles,
+        loc="lower center",
+        ncols=min(len(names), 8),
+        frameon=False,
+        fontsize=8,
+        handlelength=1.2,
+        columnspacing=1.2,
+    )
 
 
 class _Slices:

@@ -21,6 +21,7 @@ VERBS = {
     "fit": "fit a voxelwise encoder to one person's responses",
     "predict": "predict a fitted person's responses to images",
     "score": "score a fit on images that it has not seen",
+    "report": "write one HTML file on a fit: accuracy, maps, regions, provenance",
     "data": "check public data sets on disk, and prepare people of them",
     "prior": "learn what voxels are like from the fits of earlier people",
     "select": "choose the images to show the next person, given a group prior",
