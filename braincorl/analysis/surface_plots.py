@@ -92,7 +92,7 @@ def plot_surface(
     height = 1.9 * len(views) + 0.6 + 0.25 * bool(named)
     figure = new_figure(6.0, height)
     foot = (0.55 + 0.25 * bool(named)) / height
-    size = (1 - foot - 0.3 / height) / len(views)
+    size = (1 - foot - (0.3 if title else 0.02) / height) / len(views)
     for row, view in enumerate(views):
         for column, side in enumerate(SIDES):
             box = (0.02 + 0.5 * column, foot + size * (len(views) - 0.86 - row), 0.46, 0.84 * size)

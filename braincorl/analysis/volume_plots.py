@@ -261,7 +261,9 @@ def _finish(
     """Add title, left and right, colour bar and legend, with space for each (inches)."""
     height = figure.get_size_inches()[1]
     foot = (0.5 + 0.22 * bool(names)) / height
-    figure.subplots_adjust(left=0.01, right=0.99, top=1 - 0.5 / height, bottom=foot, wspace=0.04, hspace=0.2)
+    figure.subplots_adjust(
+        left=0.01, right=0.99, top=1 - (0.5 if title else 0.2) / height, bottom=foot, wspace=0.04, hspace=0.2
+    )
     for side, x in (("L", 0.02), ("R", 0.98)):
         panels[0].text(x, 0.02, side, transform=panels[0].transAxes, fontsize=8, ha="left" if side == "L" else "right")
     bar_axes = figure.add_axes((0.3, foot - 0.25 / height, 0.4, 0.1 / height))
