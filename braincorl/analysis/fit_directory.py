@@ -1,6 +1,6 @@
 """A fitted person on disk: the encoder, the space its voxels live in, and everything to repeat it.
 
-dataset_description.json   BIDS derivative
+dataset_description.json   BIDS derivative, with README.md
 encoder.safetensors        weights, intercepts, noise, provenance
 space.safetensors          mask, affine, voxels with data, regions
 config.json                options, versions, counts
@@ -27,6 +27,17 @@ from braincorl.tensorfile import read_tensors, write_tensors
 
 SPACE_KIND = "braincorl-space/1"
 BIDS_VERSION = "1.9.0"
+
+README = """# {name}
+
+Written by braincorl {version}. What may be here:
+
+- `*_statmap.nii.gz` (or `.dscalar.nii` with `.shape.gii`, or `.npy`): maps, each described by the JSON file beside it
+- `encoder.safetensors`: weights, intercepts, noise, provenance; read it with `braincorl.load_encoder`
+- `space.safetensors`: mask, affine, regions
+- `config.json`: options and counts; `context.txt`: the images that the encoder was fitted on
+- `scores.tsv`: scores of images that were left out, per region
+"""
 
 # Map name -> (what it is, unit).
 MAPS = {
@@ -201,8 +212,10 @@ def write_description(folder: Path, name: str) -> None:
         "GeneratedBy": [{"Name": GENERATOR, "Version": __version__}],
     }
     write_json(folder / "dataset_description.json", description)
+    (folder / "README.md").write_text(README.format(name=name, version=__version__), encoding="utf-8")
+    # BIDS has no name for statistical maps yet; its validator asks for such files to be listed here.
     (folder / ".bidsignore").write_text(
-        "*.safetensors\nconfig.json\ncontext.txt\n*.tsv\n*.png\n*.html\n*.md\n*.npy\n*statmap*\n"
+        "*.safetensors\nconfig.json\ncontext.txt\n*.tsv\n*.png\n*.html\n*.npy\n*statmap*\n"
     )
 
 
