@@ -65,7 +65,8 @@ def main() -> None:
             shutil.copy(Path(scratch, "report.html"), keep)
         size = Path(scratch, "report.html").stat().st_size / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{N_VOXELS:,} voxels, {N_REGIONS} regions: {seconds:.1f} s ({cpu:.1f} s of processor), {size:.2f} MB, peak memory {peak:.2f} GiB")
+    print(f"{N_VOXELS:,} voxels, {N_REGIONS} regions, {N_IMAGES:,} images ranked")
+    print(f"{seconds:.1f} s ({cpu:.1f} s of processor), {size:.2f} MB, peak memory {peak:.2f} GiB")
 
 
 if __name__ == "__main__":

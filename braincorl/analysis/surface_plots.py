@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from braincorl.analysis.colours import OUTLINES, ColourScale, colour_scale, reliable_values
 from braincorl.analysis.figures import new_figure
 from braincorl.analysis.maps import unmask
-from braincorl.analysis.volume_plots import Rois, add_legend
+from braincorl.analysis.volume_plots import Rois, add_legend, legend_height
 from braincorl.datasets.space import VoxelSpace
 from braincorl.errors import InputError
 
@@ -89,9 +89,9 @@ def plot_surface(
     halves = on_fsaverage(shown, space)
     named = {name: members for name, members in (rois or {}).items() if np.any(members)}
     regions = [on_fsaverage(np.asarray(members, dtype=float), space) for members in named.values()]
-    height = 1.9 * len(views) + 0.6 + 0.25 * bool(named)
+    height = 1.9 * len(views) + 0.6 + legend_height(list(named))
     figure = new_figure(6.0, height)
-    foot = (0.55 + 0.25 * bool(named)) / height
+    foot = (0.55 + legend_height(list(named))) / height
     size = (1 - foot - (0.3 if title else 0.02) / height) / len(views)
     for row, view in enumerate(views):
         for column, side in enumerate(SIDES):
@@ -102,7 +102,7 @@ def plot_surface(
     )
     bar.ax.tick_params(labelsize=8)
     bar.ax.text(-0.03, 0.5, label, transform=bar.ax.transAxes, ha="right", va="center", fontsize=9)
-    figure.suptitle(title, fontsize=11, y=1 - 0.05 / height, va="top")
+    figure.suptitle(title, fontsize=11, y=1 - 0.05 / height, va="top", parse_math=False)
     if named:
         add_legend(figure, list(named))
     return figure

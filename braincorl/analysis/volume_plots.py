@@ -22,6 +22,7 @@ from braincorl.errors import InputError
 Rois = Mapping[str, npt.NDArray[np.bool_]]
 
 COLUMNS, WIDTH = 4, 6.8  # inches: also readable on a phone's screen
+LEGEND_WIDTH, LONGEST_NAME = 6.0, 30
 
 
 def plot_mosaic(
@@ -78,7 +79,7 @@ def plot_mosaic(
     columns = min(COLUMNS, len(chosen))
     rows = -(-len(chosen) // columns)
     width = WIDTH if columns == COLUMNS else WIDTH * (columns + 0.3) / (COLUMNS + 0.3)
-    figure = new_figure(width, rows * width / columns * (slices.aspect + 0.06) + 0.95 + 0.22 * bool(outlines))
+    figure = new_figure(width, rows * width / columns * (slices.aspect + 0.06) + 0.95 + legend_height(list(outlines)))
     panels = np.atleast_1d(figure.subplots(rows, columns)).ravel()
     for axes in panels:
         axes.set_axis_off()
@@ -129,8 +130,11 @@ def plot_glass_brain(
     shown = reliable_values(values, ceiling, min_ceiling)
     scale = colour_scale(shown, signed)
     own = axes is None
+    names = [name for name, _ in _named(rois)]
     if axes is None:
-        axes = new_figure(WIDTH, 2.2 + 0.3 * bool(rois)).add_axes((0.0, 0.16 if rois else 0.02, 0.93, 0.84))
+        foot = legend_height(names)
+        height = 2.2 + foot
+        axes = new_figure(WIDTH, height).add_axes((0.0, 0.02 + foot / height, 0.93, 0.97 - foot / height))
     figure: Figure = axes.get_figure()  # type: ignore[assignment]
     # Voxels that are not shown are 0, and so is the threshold: they leave no trace.
     image = unmask(np.nan_to_num(np.clip(shown, None if scale.signed else 0.0, None)), space, outside="zero")
@@ -143,11 +147,10 @@ def plot_glass_brain(
         cmap=scale.colormap,
         vmin=scale.low,
         vmax=scale.high,
-        threshold=1e-6 * scale.high,
+        threshold=0.0,
         plot_abs=False,
         symmetric_cbar=scale.signed,
     )
-    names = [name for name, _ in _named(rois)]
     for colour, (_, members) in zip(_cycle(len(names)), _named(rois), strict=True):
         outline = unmask(members * 1.0, space, "zero").get_fdata(dtype=np.float32)
         display.add_contours(
@@ -160,21 +163,27 @@ def plot_glass_brain(
     return figure
 
 
+def legend_height(names: list[str]) -> float:
+    """Height that `add_legend` needs (inches)."""
+    return 0.2 * -(-len(names) // _legend_columns(names)) + 0.04 if names else 0.0
+
+
 def add_legend(figure: Figure, names: list[str]) -> None:
     """Name the outlines' colours at the foot of a figure."""
     handles = [
-        Patch(facecolor=colour, edgecolor="black", linewidth=0.5, label=name)
+        Patch(facecolor=colour, edgecolor="black", linewidth=0.5, label=_shorten(name))
         for colour, name in zip(_cycle(len(names)), names, strict=True)
     ]
-    figure.legend(
-        handles=handles,
-        loc="lower center",
-        ncols=min(len(names), 8),
-        frameon=False,
-        fontsize=8,
-        handlelength=1.2,
-        columnspacing=1.2,
-    )
+    spacing = {"handlelength": 1.2, "columnspacing": 1.2, "labelspacing": 0.3, "borderpad": 0.2, "borderaxespad": 0.2}
+    columns = _legend_columns(names)
+    legend = figure.legend(handles=handles, loc="lower center", ncols=columns, frameon=False, fontsize=8, **spacing)
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # a $ in a name is a $
+
+
+def _legend_columns(names: list[str]) -> int:
+    widest = 0.35 + 0.06 * min(max(map(len, names)), LONGEST_NAME)  # inches, at the legend's size of letters
+    return max(1, min(8, len(names), int(LEGEND_WIDTH / widest)))
 
 
 class _Slices:
@@ -243,6 +252,10 @@ class _Slices:
             axes.imshow(picture, origin="lower", extent=(*x, *y), cmap="gray", vmin=0, vmax=top)
 
 
+def _shorten(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+
+
 def _to_ras(image: Any) -> Any:
     return nib.as_closest_canonical(image)
 
@@ -260,7 +273,7 @@ def _finish(
 ) -> None:
     """Add title, left and right, colour bar and legend, with space for each (inches)."""
     height = figure.get_size_inches()[1]
-    foot = (0.5 + 0.22 * bool(names)) / height
+    foot = (0.5 + legend_height(names)) / height
     figure.subplots_adjust(
         left=0.01, right=0.99, top=1 - (0.5 if title else 0.2) / height, bottom=foot, wspace=0.04, hspace=0.2
     )
@@ -272,6 +285,6 @@ def _finish(
     if label:
         bar_axes.text(-0.03, 0.5, label, transform=bar_axes.transAxes, ha="right", va="center", fontsize=9)
     if title:
-        figure.suptitle(title, fontsize=11, y=1 - 0.08 / height, va="top")
+        figure.suptitle(title, fontsize=11, y=1 - 0.08 / height, va="top", parse_math=False)
     if names:
         add_legend(figure, names)

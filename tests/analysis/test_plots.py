@@ -121,6 +121,21 @@ def test_plots_mark_regions_and_leave_unreliable_voxels_out(person, no_windows):
     assert has_colour(outlined, (0.0, 200 / 255, 1.0))
 
 
+def test_names_of_regions_are_shown_as_they_are_and_fit_into_the_picture(person):
+    space = person.space
+    rois = {f"{'long ' * 9}{n}" if n < 3 else f"$R_{n}$ 100%": np.arange(space.n_voxels) % 9 == n for n in range(9)}
+    for plot in (plot_mosaic, plot_surface):
+        figure = plot(np.ones(space.n_voxels), space, rois=rois, title="$x$")
+        figure.canvas.draw()
+        frame, picture = figure.legends[0].get_window_extent(), figure.bbox
+        assert frame.x0 >= picture.x0
+        assert frame.x1 <= picture.x1
+        texts = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert texts[0] == ("long " * 9)[:29] + "…"
+        assert texts[3] == "$R_3$ 100%"
+        assert not figure.legends[0].get_texts()[3].get_parse_math()
+
+
 def test_a_volume_on_the_surface_equals_nilearns_sampling_inside_and_ignores_what_is_missing(person):
     space = person.space
     coordinates = space.coordinates()
