@@ -163,6 +163,22 @@ def check_destination(path: str | Path, *, overwrite: bool = False, kind: str = 
         raise OutputError(f"{ancestor} is not writable: choose an output folder elsewhere or change its permissions.")
 
 
+def list_in_result(folder: str | Path, name: str) -> None:
+    """Count a file that was added later among a result's own, so that `--overwrite` may replace it with the rest.
+
+    Parameters
+    ----------
+    folder
+        A result; any other folder is left as it is.
+    name
+        File in it.
+    """
+    folder = Path(folder)
+    manifest = _manifest(folder)
+    if manifest is not None and name not in manifest["files"]:
+        write_json(folder / MANIFEST, {**manifest, "files": [*manifest["files"], name]})
+
+
 def write_json(path: str | Path, content: dict[str, Any]) -> None:
     """Write a dictionary as indented JSON, whole or not at all."""
     with atomic_file(path) as temporary:

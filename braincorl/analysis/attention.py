@@ -55,6 +55,29 @@ class AttendsToContext(Protocol):
         """
 
 
+class NativeTerms:
+    """Shares of the context's images in the encoders of the native network.
+
+    That network has no softmax over images. Its encoders are sums over them, w_v = Σ_i α_vi (x_i - x̄), and the share
+    of an image is the length of its term, |α_vi| |x_i - x̄|.
+
+    Parameters
+    ----------
+    encoder
+        `InContextEncoder` with a native network; cloned, not changed.
+    """
+
+    def __init__(self, encoder: LinearEncoder) -> None:
+        self.encoder = encoder
+
+    def attention(self, features: FloatArray, responses: FloatArray) -> npt.NDArray[Any]:
+        """Length of every image's term (n_voxels, n_context); see `AttendsToContext`."""
+        weights = clone(self.encoder).fit(features, responses.T).coef_.astype(np.float64)
+        centred = features.astype(np.float64) - features.mean(axis=0)
+        terms = weights @ np.linalg.pinv(centred)
+        return np.asarray(np.abs(terms) * np.linalg.norm(centred, axis=1))
+
+
 def context_attention(
     source: Any,
     X: npt.ArrayLike,
@@ -239,12 +262,15 @@ def _network_of(source: Any, X: FloatArray) -> tuple[Any, float]:
     if isinstance(source, AttendsToContext):
         return source, 1.0
     # PyTorch takes seconds to import, so only who looks at a network waits for it.
-    from braincorl.encoders.in_context import InContextEncoder, feature_length
+    from braincorl.encoders.in_context import InContextEncoder
+    from braincorl.encoders.published import feature_length
     from braincorl.models import InferenceEngine, ReferenceTransformer
 
     if isinstance(source, InContextEncoder):
         fitted = getattr(source, "feature_length_", None)
-        engine, _ = source._load_network(X.shape[1])
+        engine = source.published_engine(X.shape[1])
+        if engine is None:
+            return NativeTerms(source), 1.0
         return engine, feature_length(X, X) if fitted is None else fitted
     if isinstance(source, ReferenceTransformer):
         return InferenceEngine(source, precision="float32"), 1.0

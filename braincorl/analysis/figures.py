@@ -1,4 +1,4 @@
-"""Figures: how accuracy grows with the number of images, and where in the brain."""
+"""Figures: how accuracy grows with the number of images; figures made and saved without a window."""
 
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,8 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from braincorl.analysis.maps import unmask
-from braincorl.datasets.space import VoxelSpace
-from braincorl.errors import InputError
+from braincorl.analysis.colours import COLOURS
 from braincorl.files import atomic_file
-
-# Okabe and Ito's colours, told apart by colour-blind readers; the baseline is grey.
-COLOURS = ("#777777", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 
 
 def plot_scaling(axes: Any, scores: pd.DataFrame, ylabel: str) -> None:
@@ -47,45 +42,43 @@ def plot_scaling(axes: Any, scores: pd.DataFrame, ylabel: str) -> None:
     axes.legend(frameon=False)
 
 
-def plot_glass_brain(axes: Any, values: npt.ArrayLike, space: VoxelSpace, title: str) -> None:
-    """Draw voxel values of a person in MNI space through a glass brain.
+def plot_accuracy(ev: npt.NDArray[np.floating[Any]], ceiling: npt.NDArray[np.floating[Any]] | None = None) -> Figure:
+    """Draw the spread of explained variance over voxels, and how it relates to the noise ceiling.
 
     Parameters
     ----------
-    axes
-        matplotlib Axes, replaced by three projections.
-    values
-        (n_voxels,).
-    space
-        Where the voxels are; its affine must be in MNI space.
-    title
-        Text above the brain.
+    ev
+        Explained variance (n_voxels,), NaN where unknown.
+    ceiling
+        Noise ceiling (n_voxels,), or None.
 
-    Raises
-    ------
-    InputError
-        If no value is finite and positive, so that there is nothing to draw.
+    Returns
+    -------
+    matplotlib.figure.Figure
     """
-    from nilearn.plotting import plot_glass_brain as draw
-
-    finite = np.asarray(values)[np.isfinite(values)]
-    top = float(np.percentile(finite, 99)) if finite.size else 0.0
-    if top <= 0:
-        raise InputError("no voxel has a positive value: there is nothing to draw in the brain.")
-    # The scale begins at 0, so that voxels without signal vanish, and ends where 1 % of voxels are brighter.
-    display = draw(
-        unmask(values, space, outside="zero"),
-        axes=axes,
-        figure=axes.figure,
-        display_mode="lyrz",
-        colorbar=True,
-        cmap="inferno",
-        vmin=0.0,
-        vmax=top,
-        threshold=1e-6,
-        plot_abs=False,
-    )
-    display.title(title, size=11, color="black", bgcolor="white")
+    figure = new_figure(6.8 if ceiling is not None else 4.0, 2.8)
+    panels = figure.subplots(1, 2 if ceiling is not None else 1, squeeze=False)[0]
+    finite = ev[np.isfinite(ev)]
+    low, high = np.percentile(finite, [0.5, 99.5])
+    top = high if ceiling is None else max(high, float(np.nanpercentile(ceiling, 99.5)))
+    bins = np.linspace(min(low, 0.0), max(top, 1e-3), 41)
+    panels[0].hist(np.clip(finite, bins[0], bins[-1]), bins, color=COLOURS[1], alpha=0.8, label="EV")
+    panels[0].axvline(finite.mean(), color="black", linewidth=1, label=f"mean EV {finite.mean():.3f}")
+    panels[0].set(xlabel="explained variance", ylabel="voxels")
+    if ceiling is not None:
+        panels[0].hist(ceiling[np.isfinite(ceiling)], bins, histtype="step", color=COLOURS[2], label="noise ceiling")
+        both = np.isfinite(ev) & np.isfinite(ceiling)
+        extent = (0.0, bins[-1], bins[0], bins[-1])
+        panels[1].hexbin(
+            ceiling[both], ev[both], gridsize=35, extent=extent, bins="log", mincnt=1, cmap="viridis", linewidths=0
+        )
+        panels[1].plot([0, bins[-1]], [0, bins[-1]], color="black", linewidth=1)
+        panels[1].set(xlabel="noise ceiling", ylabel="explained variance", xlim=(0, bins[-1]), ylim=(bins[0], bins[-1]))
+    panels[0].legend(frameon=False, fontsize=8)
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    return figure
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -1,6 +1,6 @@
 """A fitted person on disk: the encoder, the space its voxels live in, and everything to repeat it.
 
-dataset_description.json   BIDS derivative
+dataset_description.json   BIDS derivative, with README.md
 encoder.safetensors        weights, intercepts, noise, provenance
 space.safetensors          mask, affine, voxels with data, regions
 config.json                options, versions, counts
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl import __version__
-from braincorl.analysis.maps import Outside, save_map
+from braincorl.analysis.maps import Outside, read_map, save_map
 from braincorl.datasets.space import Surface, VoxelSpace
 from braincorl.encoders import load_encoder
 from braincorl.encoders.base import LinearEncoder
@@ -27,6 +27,17 @@ from braincorl.tensorfile import read_tensors, write_tensors
 
 SPACE_KIND = "braincorl-space/1"
 BIDS_VERSION = "1.9.0"
+
+README = """# {name}
+
+Written by braincorl {version}. What may be here:
+
+- `*_statmap.nii.gz` (or `.dscalar.nii` with `.shape.gii`, or `.npy`): maps, each described by the JSON file beside it
+- `encoder.safetensors`: weights, intercepts, noise, provenance; read it with `braincorl.load_encoder`
+- `space.safetensors`: mask, affine, regions
+- `config.json`: options and counts; `context.txt`: the images that the encoder was fitted on
+- `scores.tsv`: scores of images that were left out, per region
+"""
 
 # Map name -> (what it is, unit).
 MAPS = {
@@ -166,6 +177,21 @@ def write_maps(
     return paths
 
 
+def read_maps(folder: Path, prefix: str, space: VoxelSpace) -> dict[str, npt.NDArray[np.float64]]:
+    """Read the maps that `write_maps` wrote, those among `MAPS` that are there, as name -> (n_voxels,).
+
+    Raises
+    ------
+    InputError
+        If a map lies in another space.
+    FileFormatError
+        If a map is damaged.
+    """
+    ending = ".dscalar.nii" if space.surface is not None else ".nii.gz" if space.mask is not None else ".npy"
+    paths = {name: folder / f"{prefix}_stat-{name}_statmap{ending}" for name in MAPS}
+    return {name: read_map(path, space) for name, path in paths.items() if path.is_file()}
+
+
 def encoder_maps(encoder: LinearEncoder) -> dict[str, npt.NDArray[Any]]:
     """Collect the maps that an encoder itself gives, among `MAPS`."""
     attributes = {
@@ -186,8 +212,10 @@ def write_description(folder: Path, name: str) -> None:
         "GeneratedBy": [{"Name": GENERATOR, "Version": __version__}],
     }
     write_json(folder / "dataset_description.json", description)
+    (folder / "README.md").write_text(README.format(name=name, version=__version__), encoding="utf-8")
+    # BIDS has no name for statistical maps yet; its validator asks for such files to be listed here.
     (folder / ".bidsignore").write_text(
-        "*.safetensors\nconfig.json\ncontext.txt\n*.tsv\n*.png\n*.md\n*.npy\n*statmap*\n"
+        "*.safetensors\nconfig.json\ncontext.txt\n*.tsv\n*.png\n*.html\n*.npy\n*statmap*\n"
     )
 
 

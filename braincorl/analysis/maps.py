@@ -149,6 +149,42 @@ def save_series(
     return path
 
 
+def read_map(path: str | Path, space: VoxelSpace) -> npt.NDArray[np.float64]:
+    """Read a map that `save_map` wrote.
+
+    Parameters
+    ----------
+    path
+        The file: NIfTI, CIFTI or `.npy`, whichever `save_map` returned.
+    space
+        Where its voxels are.
+
+    Returns
+    -------
+    ndarray of shape (n_voxels,)
+
+    Raises
+    ------
+    InputError
+        If the file is missing or lies in another space.
+    FileFormatError
+        If it is damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path} does not exist or is not a file.")
+    if space.mask is None:
+        full = np.load(path) if space.surface is None else np.asarray(nib.load(path).dataobj)[0]  # type: ignore[attr-defined]
+    else:
+        image = open_image(path)
+        if image.shape != space.mask.shape or not np.allclose(image.affine - space.affine, 0, atol=1e-4):
+            raise InputError(f"{path} lies on another grid than the fit: score again with this fit.")
+        full = np.asarray(image.dataobj)[space.mask]
+    if full.shape != space.included.shape:
+        raise InputError(f"{path} has {full.size} values, but the fit has {space.included.size} voxels.")
+    return np.asarray(full[space.included], dtype=np.float64)
+
+
 def _fill(volumes: npt.NDArray[Any], space: VoxelSpace, outside: Outside) -> npt.NDArray[np.float32]:
     """Volumes (n, n_voxels) as (X, Y, Z, n), in the order of the file."""
     if space.mask is None:

@@ -1,58 +1,256 @@
-"""A page that opens anywhere: text, tables and figures in one HTML file, nothing loaded from outside."""
+"""The report of one fit: how good it is and where, what its regions prefer, what it rests on, what to beware of."""
 
-import base64
-import html
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
+import numpy as np
+import numpy.typing as npt
 
-from braincorl.files import atomic_file
+from braincorl import __version__
+from braincorl.analysis import page
+from braincorl.analysis.figures import plot_accuracy
+from braincorl.analysis.fit_directory import MAPS, FitDirectory, read_maps
+from braincorl.analysis.scores import summarize_rois
+from braincorl.analysis.surface_plots import plot_surface
+from braincorl.analysis.top_images import Thumbnails, rank_images
+from braincorl.analysis.volume_plots import plot_glass_brain, plot_mosaic
+from braincorl.errors import InputError
+from braincorl.features import FeatureTable
 
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-table { border-collapse: collapse; display: block; overflow-x: auto; }
-th, td { padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: right; }
-th:first-child, td:first-child { text-align: left; }
-img { max-width: 100%; }
-.note { background: #fff6d6; padding: .6rem 1rem; border-radius: .3rem; }
-code { background: #f3f3f3; padding: .1rem .3rem; }
-"""
+Maps = Mapping[str, npt.NDArray[np.float64]]
+
+LABELS = {
+    "ev": "EV",
+    "r": "r",
+    "noiseceiling": "noise ceiling",
+    "evnormalized": "EV / ceiling",
+    "cvr2": "cross-validated R²",
+    "signalfraction": "explained share",
+}
+MAIN_MAPS = ("ev", "cvr2", "signalfraction")  # the first that a fit has says where its encoder works
+OUTLINED = 8  # more outlines than this hide the map
+FEW_IMAGES = 20
+LOW_CEILING = 0.1
 
 
-def write_report(
-    path: str | Path, title: str, note: str, table: pd.DataFrame, figures: Sequence[Path], lines: Sequence[str]
-) -> None:
-    """Write one self-contained HTML file.
+@dataclass(frozen=True)
+class ReportOptions:
+    """What a report shows beside the fit itself.
+
+    Attributes
+    ----------
+    scores
+        Folder of `braincorl score`; by default `scores` in the fit's folder, else the fit's own scores.
+    features
+        Images whose predicted responses are ranked; None for no ranking.
+    images
+        Folder or HDF5 file with these images, for thumbnails.
+    in_mni
+        Whether the voxels are in MNI space; by default as the names of the maps say.
+    n_top
+        Images per region.
+    """
+
+    scores: Path | None = None
+    features: FeatureTable | None = None
+    images: Path | None = None
+    in_mni: bool | None = None
+    n_top: int = 8
+
+
+def write_report(path: str | Path, fit: FitDirectory, options: ReportOptions | None = None) -> None:
+    """Write the report of a fit as one self-contained HTML file, whole or not at all.
 
     Parameters
     ----------
     path
         Destination, ending in `.html`.
-    title
-        Heading.
-    note
-        What a reader must know first, shown on a coloured ground.
-    table
-        Shown with its columns as they are.
-    figures
-        PNG files, embedded.
-    lines
-        Paragraphs below the figures.
+    fit
+        A fit on disk, from `read_fit`.
+    options
+        What to show beside it.
+
+    Raises
+    ------
+    InputError
+        If the scores are of another fit, or the features of another space.
+    OutputError
+        If the file cannot be written.
     """
-    images = "".join(
-        f'<img alt="{html.escape(figure.stem)}" src="data:image/png;base64,{_encode(figure)}">' for figure in figures
-    )
-    rows = table.to_html(index=False, border=0, escape=True, na_rep="n/a")
-    text = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
-    page = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head><body>'
-        f'<h1>{html.escape(title)}</h1><p class="note">{html.escape(note)}</p>{rows}{images}{text}</body></html>\n'
-    )
-    with atomic_file(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    options = options or ReportOptions()
+    maps = collect_maps(fit, options.scores)
+    name, encoder = fit.config["subject"], fit.config.get("encoder", type(fit.encoder).__name__)
+    sections = fit_sections(fit, maps, options)
+    subtitle = f"Voxelwise encoder ({encoder}) from {page.plain(len(fit.context))} images · braincorl {__version__}"
+    page.write_page(path, str(name), subtitle, page.notes(find_warnings(fit, maps)) + _tiles(fit, maps), sections)
 
 
-def _encode(figure: Path) -> str:
-    return base64.b64encode(figure.read_bytes()).decode("ascii")
+def fit_sections(fit: FitDirectory, maps: Maps, options: ReportOptions) -> dict[str, str]:
+    """Make the sections of a fit's report, heading -> HTML, empty where there is nothing to say."""
+    return {
+        "Accuracy": _accuracy(maps),
+        "Maps": _brain_maps(fit, maps, options.in_mni),
+        "Regions": _regions(fit, maps),
+        "Preferred images": _preferred_images(fit, options),
+        "Provenance": _provenance(fit),
+    }
+
+
+def collect_maps(fit: FitDirectory, scores: Path | None = None) -> dict[str, npt.NDArray[np.float64]]:
+    """Read the maps of a fit, and over them those of a folder of scores.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no scores of this fit.
+    """
+    prefix = fit.config["prefix"]
+    own = read_maps(fit.path, prefix, fit.space)
+    if scores is None and (fit.path / "scores").is_dir():
+        scores = fit.path / "scores"
+    if scores is None:
+        return own
+    scored = read_maps(scores, prefix, fit.space)
+    if "ev" not in scored:
+        raise InputError(f"{scores} holds no {prefix}_stat-ev map: pass the --output-dir of braincorl score.")
+    unscored = {name: values for name, values in own.items() if name not in ("ev", "r", "r2")}
+    return unscored | scored
+
+
+def find_warnings(fit: FitDirectory, maps: Maps) -> list[str]:
+    """Say what a reader must know before trusting the numbers."""
+    lines = []
+    config, space = fit.config, fit.space
+    if config.get("simulation"):
+        lines.append("SIMULATION: these responses were drawn from known encoders; no brain was measured.")
+    if space.n_excluded:
+        lines.append(
+            f"{space.n_excluded} of {space.included.size} voxels were constant or not finite: they were left out and "
+            "are blank in the maps."
+        )
+    if len(fit.context) < FEW_IMAGES:
+        lines.append(
+            f"The encoder rests on {len(fit.context)} images: single voxels are uncertain, means over regions less so."
+        )
+    if "ev" not in maps:
+        lines.append("No image was left out of the fit, so its accuracy on new images is unknown: see braincorl score.")
+    elif np.nanmean(maps["ev"]) <= 0:
+        lines.append("On average the encoder predicts new responses no better than their mean (EV at or below 0).")
+    n_scored = config.get("n_left_out", 0)
+    if "ev" in maps and 0 < n_scored < FEW_IMAGES:
+        lines.append(f"The fit left {n_scored} images out to be scored on: the score of a single voxel is noisy.")
+    ceiling = maps.get("noiseceiling")
+    if ceiling is None or not np.isfinite(ceiling).any():
+        lines.append("No image was repeated and no noise ceiling was given: how much could be explained is unknown.")
+    elif (low := float(np.mean(~(ceiling >= LOW_CEILING)))) > 0.5:
+        lines.append(f"{low:.0%} of the voxels have a noise ceiling below {LOW_CEILING}: most responses are noise.")
+    return lines
+
+
+def _tiles(fit: FitDirectory, maps: Maps) -> str:
+    names = ("ev", "r", "noiseceiling", "evnormalized") if "ev" in maps else LABELS
+    known = [name for name in names if name in maps and np.isfinite(maps[name]).any()]
+    means = {f"mean {LABELS[name]}": float(np.nanmean(maps[name])) for name in known}
+    n_voxels, n_features = fit.encoder.coef_.shape
+    counts = {"voxels": n_voxels, "context images": len(fit.context), "features": n_features}
+    return page.tiles({name: page.plain(value) for name, value in (counts | means).items()})
+
+
+def _accuracy(maps: Maps) -> str:
+    if "ev" not in maps or not np.isfinite(maps["ev"]).any():
+        return ""
+    ev, ceiling = maps["ev"], maps.get("noiseceiling")
+    known = ceiling is not None and np.isfinite(ceiling).any()
+    caption = f"Explained variance (EV) of images that the fit has not seen, {np.isfinite(ev).sum()} voxels. " + (
+        "Right: a perfect encoder would lie on the line." if known else ""
+    )
+    return page.picture(plot_accuracy(ev, ceiling if known else None), caption)
+
+
+def _brain_maps(fit: FitDirectory, maps: Maps, in_mni: bool | None) -> str:
+    main = next((name for name in MAIN_MAPS if name in maps and np.isfinite(maps[name]).any()), None)
+    if main is None or (fit.space.mask is None and fit.space.surface is None):
+        return ""
+    if in_mni is None:
+        in_mni = "space-MNI" in fit.config["prefix"] or bool(fit.config.get("simulation"))
+    rois = dict(sorted(fit.rois.items(), key=lambda item: -int(item[1].sum()))[:OUTLINED])
+    outlined = f" Outlined: the {len(rois)} largest regions." if len(fit.rois) > OUTLINED else ""
+    shown: dict[str, Any] = {"label": LABELS[main], "signed": False, "rois": rois}
+    caption = f"{MAPS[main][0]}. The colours end where 1 % of the voxels are stronger.{outlined}"
+    parts = []
+    if fit.space.surface is not None or in_mni:
+        parts.append(page.picture(plot_surface(maps[main], fit.space, **shown), f"{caption} On fsaverage."))
+    if fit.space.mask is not None:
+        if in_mni:
+            glass = plot_glass_brain(maps[main], fit.space, signed=False, label=LABELS[main])
+            parts.append(page.picture(glass, f"{MAPS[main][0]}. The largest value along each line of sight."))
+        parts.append(page.picture(plot_mosaic(maps[main], fit.space, **shown), caption))
+        for name in ("evnormalized", "noiseceiling"):
+            if name in maps and np.isfinite(maps[name]).any():
+                figure = plot_mosaic(maps[name], fit.space, label=LABELS[name], signed=False)
+                parts.append(page.picture(figure, f"{MAPS[name][0]}. Grey voxels have no value."))
+    return "".join(parts)
+
+
+def _regions(fit: FitDirectory, maps: Maps) -> str:
+    shown = {name: maps[name] for name in LABELS if name in maps}
+    if not shown:
+        return ""
+    summary = summarize_rois(shown, fit.rois)
+    table = summary[["roi", "n_voxels", *(f"{name}_mean" for name in shown)]]
+    table = table.rename(columns={"roi": "region", "n_voxels": "voxels"} | {f"{n}_mean": LABELS[n] for n in shown})
+    what = "Means over voxels; EV / ceiling over those whose ceiling is high enough." if "evnormalized" in shown else ""
+    return page.data_table(table) + page.paragraph(what or "Means over voxels.", "soft")
+
+
+def _preferred_images(fit: FitDirectory, options: ReportOptions) -> str:
+    if options.features is None:
+        return ""
+    everywhere = {"all voxels": np.ones(fit.space.n_voxels, dtype=bool)}
+    ranked = rank_images(fit.encoder, options.features, everywhere | fit.rois, options.n_top)
+    thumbnails = None if options.images is None else Thumbnails.of(options.images)
+    context = set(fit.context)
+    parts = [
+        page.paragraph(
+            f"The images of {page.plain(len(options.features.image_ids))} with the highest predicted response, mean "
+            "over a region's voxels, in the unit of the responses. A * marks images that the encoder was fitted on.",
+            "soft",
+        )
+    ]
+    for region, rows in ranked.groupby("roi", sort=False):
+        items = [
+            (thumbnails.get(image) if thumbnails else None, f"{image}{'*' if image in context else ''} {response:.2f}")
+            for image, response in zip(rows["image"], rows["response"], strict=True)
+        ]
+        parts.append(f"<h3>{page.escape(region)}</h3>{page.picture_list(items)}")
+    if thumbnails is not None and thumbnails.unreadable:
+        parts.append(page.paragraph(f"{len(thumbnails.unreadable)} image files could not be read.", "note"))
+    return "".join(parts)
+
+
+def _provenance(fit: FitDirectory) -> str:
+    config = fit.config
+    libraries = ("numpy", "scipy", "scikit-learn", "nibabel", "nilearn", "matplotlib")
+    facts = {
+        "Fit": fit.path.name,
+        "Made with": f"braincorl {config.get('braincorl', 'unknown')}",
+        "Reported with": f"braincorl {__version__}; " + ", ".join(f"{name} {version(name)}" for name in libraries),
+    }
+    facts |= {f"SHA-256 of {name}": _hash(fit.path / name) for name in ("encoder.safetensors", "space.safetensors")}
+    for name, value in config.get("features_provenance", {}).items():
+        facts[f"Features: {name}"] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    chosen = {name: value for name, value in config.items() if name not in ("features_provenance", "braincorl")}
+    for name, value in chosen.items():
+        if value is not None and value != []:
+            facts[name.replace("_", " ")] = ", ".join(map(str, value)) if isinstance(value, list) else value
+    return page.facts_table(facts) + page.details("Images of the context", "\n".join(fit.context))
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,13 +2,8 @@
 
 import argparse
 import logging
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-
-from tqdm import tqdm
 
 from braincorl.datasets import Grid, SubjectData, VoxelSpace, load_prepared, load_subject
 from braincorl.datasets.prepared_file import is_prepared, prepared_scaling
@@ -16,8 +11,8 @@ from braincorl.encoders import BayesianRidgeEncoder, LinearEncoder, RidgeEncoder
 from braincorl.encoders.group_prior import GroupPriorEncoder
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable, load_features
-from braincorl.files import Progress
 from braincorl.priors import GroupPrior
+from braincorl.progress import progress_bar as progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -238,34 +233,3 @@ def _read_prepared(options: argparse.Namespace, table: FeatureTable, rois: list[
 def grid_of(space: VoxelSpace, path: Path) -> Grid | None:
     """Grid of a fit's voxels, for reading other responses with the same mask."""
     return None if space.mask is None or space.affine is None else Grid(space.mask, space.affine, path)
-
-
-@contextmanager
-def progress_bar(label: str, unit: str = "") -> Iterator[Progress]:
-    """Show progress with the time left: a bar on a terminal, a log line every ten seconds elsewhere."""
-    if sys.stderr.isatty() and logger.isEnabledFor(logging.INFO):
-        with tqdm(desc=label, unit=unit, leave=False) as bar:
-
-            def show(done: int, total: int) -> None:
-                if bar.total is None:
-                    bar.initial = bar.n = done  # work that goes on from an earlier run does not begin at 0
-                    bar.total = total
-                    bar.refresh()
-                bar.update(done - bar.n)
-
-            yield show
-        return
-    start = last = time.monotonic()
-    first: int | None = None  # work that goes on from an earlier run does not begin at 0
-
-    def log(done: int, total: int) -> None:
-        nonlocal first, last
-        now = time.monotonic()
-        if first is None:
-            first = done
-        if now - last >= 10 and first < done < total:
-            left = (now - start) / (done - first) * (total - done)
-            logger.info("%s: %d of %d%s, about %.0f s left", label, done, total, unit and f" {unit}", left)
-            last = now
-
-    yield log

@@ -9,12 +9,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from braincorl import __version__
-from braincorl.analysis.figures import new_figure, plot_glass_brain, plot_scaling, save_figure
-from braincorl.analysis.fit_directory import encoder_maps, write_description, write_fit, write_maps
+from braincorl.analysis import page
+from braincorl.analysis.figures import new_figure, plot_scaling, save_figure
+from braincorl.analysis.fit_directory import encoder_maps, read_fit, write_description, write_fit, write_maps
 from braincorl.analysis.maps import Outside
-from braincorl.analysis.report import write_report
+from braincorl.analysis.report import ReportOptions, collect_maps, find_warnings, fit_sections
 from braincorl.analysis.scaling import scaling_curve, summarize_curve
 from braincorl.analysis.scores import Scores, score_encoder, summarize_rois
+from braincorl.analysis.volume_plots import plot_glass_brain
 from braincorl.cli.common import ENCODERS, add_output_options, add_verb, non_negative, positive, progress_bar
 from braincorl.cli.fit import fit_encoder
 from braincorl.datasets import SubjectData, simulate_people
@@ -66,14 +68,8 @@ def run(options: argparse.Namespace) -> None:
         encoder, maps = _write_example_fit(folder / "fit", world, person, table, pool, options.outside)
         scores.to_csv(folder / "scores.tsv", sep="\t", index=False)
         _draw(folder / "figure.png", scores, maps, person)
-        write_report(
-            folder / "report.html",
-            "braincorl on a simulated person",
-            NOTE,
-            summary,
-            [folder / "figure.png"],
-            _explain(encoder, options.output_dir, person.name),
-        )
+        lines = _explain(encoder, options.output_dir, person.name)
+        _write_page(folder, scores, summary, table, lines)
     print(NOTE)
     print(summary.to_string(index=False))
     print(
@@ -146,8 +142,35 @@ def _draw(path: Path, scores: pd.DataFrame, maps: Scores, person: SimulatedPerso
     top, bottom = figure.subplots(2, 1, height_ratios=[1.3, 1])
     plot_scaling(top, scores, "EV against the truth")
     top.set_title("A simulated person: accuracy from few images", loc="left")
-    plot_glass_brain(bottom, maps["ev"], person.space, f"EV of measured responses, {max(N_CONTEXT)} context images")
+    title = f"EV of measured responses, {max(N_CONTEXT)} context images"
+    plot_glass_brain(maps["ev"], person.space, title=title, signed=False, axes=bottom)
     save_figure(figure, path)
+
+
+def _write_page(
+    folder: Path, scores: pd.DataFrame, summary: pd.DataFrame, table: FeatureTable, lines: list[str]
+) -> None:
+    """Write the example fit's report, with the comparison of encoders before it."""
+    fit = read_fit(folder / "fit")
+    maps = collect_maps(fit)
+    figure = new_figure(6.8, 3.6)
+    plot_scaling(figure.subplots(), scores, "EV against the truth")
+    figure.tight_layout()
+    comparison = page.data_table(summary) + page.picture(
+        figure, "Accuracy by number of context images; the shade is the spread over random draws of them. Simulation."
+    )
+    sections = {
+        "Encoders compared": comparison,
+        **fit_sections(fit, maps, ReportOptions(features=table)),
+        "Go on": "".join(page.paragraph(line) for line in lines),
+    }
+    page.write_page(
+        folder / "report.html",
+        "braincorl on a simulated person",
+        f"Below the comparison: an encoder from {len(fit.context)} images",
+        page.notes([NOTE, *find_warnings(fit, maps)[1:]]),
+        sections,
+    )
 
 
 def _explain(encoder: LinearEncoder, output_dir: Path, name: str) -> list[str]:

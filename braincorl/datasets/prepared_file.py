@@ -87,6 +87,7 @@ def write_header(
         regions.create_dataset(str(number), data=members, track_times=False).attrs["name"] = name
     file.attrs["kind"], file.attrs["key"], file.attrs["name"] = KIND, key, recording.name
     file.attrs["zscore"] = recording.zscore
+    file.attrs["n_sessions"] = recording.n_sessions or 0  # 0 for unknown
     file.attrs["options"] = json.dumps(dict(recording.options), sort_keys=True)
 
 
@@ -135,6 +136,7 @@ def load_prepared(
             rois={name: members[keep] for name, members in rois.items() if members[keep].any()},
             ncsnr=None if np.isnan(ncsnr).all() else ncsnr,
             name=str(file.attrs["name"]),
+            n_sessions=int(file.attrs.get("n_sessions", 0)) or None,
         )
 
 

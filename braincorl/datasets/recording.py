@@ -150,7 +150,14 @@ class Recording:
             rois={region: members[included] for region, members in self.rois.items()},
             ncsnr=None if signal is None else signal[included],
             name=self.name,
+            n_sessions=self.n_sessions,
         )
+
+    @property
+    def n_sessions(self) -> int | None:
+        """Sessions with images, or None where the tables do not say."""
+        names = {name for table in self.tables for name in np.unique(table.sessions[table.images != ""]).tolist()}
+        return len(names - {""}) or None
 
     def space(self, included: npt.NDArray[np.bool_]) -> VoxelSpace:
         """Where the voxels are, given which of the mask carry data."""

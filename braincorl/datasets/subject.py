@@ -1,5 +1,6 @@
 """`SubjectData`: one person's responses, with the images that made them and the voxels they belong to."""
 
+import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -32,6 +33,8 @@ class SubjectData:
         Signal over noise standard deviation of a single trial (n_voxels,), or None where nothing tells.
     name
         BIDS label of the person, as in `sub-01`.
+    n_sessions
+        Sessions that the responses come from, or None where nothing tells.
 
     Raises
     ------
@@ -46,6 +49,7 @@ class SubjectData:
     rois: Mapping[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
     ncsnr: npt.NDArray[np.float64] | None = None
     name: str = "sub-new"
+    n_sessions: int | None = None
 
     def __post_init__(self) -> None:
         expected = (self.image_ids.size, self.space.n_voxels)
@@ -104,7 +108,52 @@ class SubjectData:
         """Noise ceiling of R² for these images' mean responses (n_voxels,); None where nothing tells."""
         return None if self.ncsnr is None else noise_ceiling(self.ncsnr, self.n_repeats)
 
+    def summary(self) -> dict[str, str]:
+        """Say what is in it, name -> text: images, trials, sessions, voxels, ROIs, noise ceiling, place."""
+        facts = {
+            "images": f"{self.n_images}, {self._trials_each()}",
+            "sessions": "unknown" if self.n_sessions is None else str(self.n_sessions),
+            "voxels": f"{self.n_voxels}" + (f" ({self.space.n_excluded} without data)" * bool(self.space.n_excluded)),
+            "ROIs": ", ".join(f"{name} {int(members.sum())}" for name, members in self.rois.items()) or "none",
+            "noise ceiling": "unknown",
+            "place": _place(self.space),
+        }
+        ceiling = self.noise_ceiling()
+        if ceiling is not None and np.isfinite(ceiling).any():
+            facts["noise ceiling"] = (
+                f"median {np.nanmedian(ceiling):.2f}; at least 0.1 in {np.mean(ceiling >= 0.1):.0%} of the voxels"
+            )
+        return facts
+
     def __repr__(self) -> str:
-        repeats = f"{self.n_repeats.min()}-{self.n_repeats.max()} trials each"
-        regions = f", {len(self.rois)} ROIs" if self.rois else ""
-        return f"SubjectData({self.name}: {self.n_images} images, {repeats}, {self.n_voxels} voxels{regions})"
+        parts = [f"{self.n_images} images, {self._trials_each()}", f"{self.n_voxels} voxels"]
+        if self.n_sessions is not None:
+            parts.insert(1, f"{self.n_sessions} session" + "s" * (self.n_sessions > 1))
+        if self.rois:
+            parts.append(f"{len(self.rois)} ROIs")
+        ceiling = self.noise_ceiling()
+        if ceiling is not None and np.isfinite(ceiling).any():
+            parts.append(f"median noise ceiling {np.nanmedian(ceiling):.2f}")
+        return f"SubjectData({self.name}: {', '.join(parts)})"
+
+    def _trials_each(self) -> str:
+        low, high = int(self.n_repeats.min()), int(self.n_repeats.max())
+        return f"{low} trial{'s' * (low > 1)} each" if low == high else f"{low}-{high} trials each"
+
+    def _repr_html_(self) -> str:
+        """Table for Jupyter."""
+        rows = "".join(
+            f'<tr><th style="text-align: left">{html.escape(name)}</th>'
+            f'<td style="text-align: left">{html.escape(text)}</td></tr>'
+            for name, text in self.summary().items()
+        )
+        return f"<table><caption>SubjectData {html.escape(self.name)}</caption><tbody>{rows}</tbody></table>"
+
+
+def _place(space: VoxelSpace) -> str:
+    if space.surface is not None:
+        return f"surface {space.surface.name}, {space.surface.left.size} + {space.surface.right.size} vertices"
+    if space.mask is None or space.affine is None:
+        return "unknown (no mask)"
+    edges = np.linalg.norm(space.affine[:3, :3], axis=0)
+    return f"grid {' x '.join(map(str, space.mask.shape))}, voxels of {' x '.join(f'{edge:.3g}' for edge in edges)} mm"

@@ -187,20 +187,39 @@ class InContextEncoder(LinearEncoder):
         progress: Progress | None,
     ) -> None:
         length = feature_length(features, pool)
-        expected = network.config.n_features
-        if features.shape[1] != expected:
-            raise InputError(
-                f"X has {features.shape[1]} features, but the network in {self.checkpoint} reads {expected} "
-                f"(backbone: {header['backbone']}): embed the images with that backbone."
-            )
-        engine = InferenceEngine(
-            network, device=self.device, precision=self.precision, voxel_batch_size=self.voxel_batch_size
-        )
+        engine = self._engine(network, header, features.shape[1])
         self.coef_, self.intercept_ = fit_published(engine, features, responses, length, progress)
         residuals = responses - features @ self.coef_.T - self.intercept_
         self.noise_variance_ = np.mean(residuals**2, axis=0)
         self.feature_length_ = length
         self.provenance_ = {"network": {**header, "precision": engine.precision}}
+
+    def _engine(self, network: ReferenceTransformer, header: Mapping[str, Any], n_features: int) -> InferenceEngine:
+        expected = network.config.n_features
+        if n_features != expected:
+            raise InputError(
+                f"X has {n_features} features, but the network in {self.checkpoint} reads {expected} "
+                f"(backbone: {header['backbone']}): embed the images with that backbone."
+            )
+        return InferenceEngine(
+            network, device=self.device, precision=self.precision, voxel_batch_size=self.voxel_batch_size
+        )
+
+    def published_engine(self, n_features: int) -> InferenceEngine | None:
+        """Give the published network of this encoder, ready to run, or None if its network is native.
+
+        Parameters
+        ----------
+        n_features
+            Features of an image.
+
+        Raises
+        ------
+        InputError
+            If the checkpoint is unknown, or reads another number of features.
+        """
+        network, header = read_checkpoint(self.checkpoint)
+        return self._engine(network, header, n_features) if isinstance(network, ReferenceTransformer) else None
 
     def _fit_native(
         self,

@@ -1,4 +1,6 @@
 import json
+import shutil
+import subprocess
 
 import nibabel as nib
 import numpy as np
@@ -8,8 +10,8 @@ from nilearn.masking import apply_mask, unmask
 
 from braincorl import analysis
 from braincorl.analysis import save_map, score_encoder, summarize_rois
-from braincorl.analysis.fit_directory import read_space, write_space
-from braincorl.analysis.maps import save_series
+from braincorl.analysis.fit_directory import read_space, write_description, write_maps, write_space
+from braincorl.analysis.maps import read_map, save_series
 from braincorl.datasets import VoxelSpace
 from braincorl.encoders import RidgeEncoder
 from braincorl.errors import InputError, OutputError
@@ -46,6 +48,19 @@ def test_outside_is_a_choice_and_missing_voxels_are_nan_either_way(space):
         volume = analysis.unmask(values, space, outside).get_fdata()
         np.testing.assert_array_equal(np.unique(volume[~space.mask]), [expected])
         assert np.isnan(volume[tuple(missing)])
+
+
+def test_the_bids_validator_finds_no_error(tmp_path, space):
+    validator = shutil.which("bids-validator-deno") or shutil.which("bids-validator")
+    if validator is None:
+        pytest.skip("the BIDS validator is not installed (bids-validator-deno on PyPI)")
+    write_description(tmp_path, "Voxelwise encoder")
+    write_space(tmp_path / "space.safetensors", space, {})
+    write_maps(tmp_path, "sub-01_task-images", {"ev": np.ones(space.n_voxels)}, space)
+    done = subprocess.run([validator, tmp_path, "--format", "json"], capture_output=True, text=True, check=False)
+    issues = json.loads(done.stdout)["issues"]["issues"]
+    assert [issue for issue in issues if issue["severity"] == "error"] == []
+    assert {issue["code"] for issue in issues} <= {"SUBJECT_FOLDERS", "TOO_FEW_AUTHORS"}
 
 
 def test_a_series_written_in_chunks_is_the_whole_series(space, rng, tmp_path):
@@ -124,3 +139,24 @@ def test_region_means_leave_missing_voxels_out():
     assert np.isnan(table.loc["empty", "ev_mean"])
     with pytest.raises(InputError, match="shapes"):
         summarize_rois(values, {"A": np.ones(3, dtype=bool)})
+
+
+def test_an_oblique_grid_goes_into_a_file_and_back_to_the_same_places(rng, tmp_path):
+    """Both of NIfTI's ways to say where the voxels are (sform, and qform for a rotation) agree with the mask's."""
+    turn = np.array([[0.96, -0.28, 0], [0.28, 0.96, 0], [0, 0, 1]]) * [1.8, 1.8, 2.2]
+    affine = nib.affines.from_matvec(turn, [-70, -100, -50])
+    mask = rng.random((5, 6, 4)) < 0.6
+    space = VoxelSpace(np.ones(mask.sum(), dtype=bool), mask, affine)
+    values = rng.standard_normal(space.n_voxels).astype("f4")
+    image = nib.load(save_map(values, space, tmp_path / "a.nii.gz", outside="zero"))
+    np.testing.assert_allclose(image.get_sform(), affine, atol=1e-5)
+    np.testing.assert_allclose(image.get_qform(), affine, atol=1e-4)
+    assert image.header.get_xyzt_units()[0] == "mm"
+    assert image.header.get_slope_inter() in ((None, None), (1.0, 0.0))
+    # Asking the file for the value at each voxel's millimetre coordinates finds the voxel's value.
+    sampled = [
+        image.get_fdata()[tuple(np.round(nib.affines.apply_affine(np.linalg.inv(image.affine), point)).astype(int))]
+        for point in space.coordinates()
+    ]
+    np.testing.assert_array_equal(np.float32(sampled), values)
+    np.testing.assert_array_equal(read_map(tmp_path / "a.nii.gz", space), values)

@@ -183,6 +183,7 @@ def test_help_says_shapes_and_files(braincorl, verb):
         "embed": "--output FILE",
         "prior": "--output FILE",
         "select": "--output TXT",
+        "report": "--output FILE",
         "data": "check",
     }
     assert single_files.get(verb, "--output-dir DIR") in result.out

@@ -44,6 +44,7 @@ def test_a_prepared_person_is_the_person_that_is_loaded(nsd, tmp_path, zscore, w
     direct = recording.load()
     prepared = load_prepared(prepare(recording, tmp_path / "p.h5"))
     same(prepared, direct)
+    assert prepared.n_sessions == direct.n_sessions == 3
     np.testing.assert_allclose(prepared.ncsnr, direct.ncsnr, rtol=1e-4, atol=1e-4)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("p.h5")] == ["p.h5"]
 

@@ -4,6 +4,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 from layouts import mean_by_image, within_sessions
+from nilearn.datasets import load_fsaverage
+from nilearn.surface import SurfaceImage, load_surf_data
 
 from braincorl.analysis import save_map
 from braincorl.analysis.fit_directory import read_space, write_space
@@ -141,3 +143,28 @@ def test_mistakes_on_surfaces(tmp_path, sessions):
         load_surface(tmp_path / "bad.gii", right, table)
     with pytest.raises(InputError, match="one value per vertex"):
         load_surface(left, right, table, mask=(left, right))
+
+
+def test_nilearn_reads_the_surface_maps_back(rng, tmp_path):
+    """All of fsaverage5, so that nilearn has meshes to put the values on."""
+    surface = Surface(rng.random(10_242) < 0.6, rng.random(10_242) < 0.6, "fsaverage5")
+    space = VoxelSpace(np.arange(surface.n_chosen) != 3, surface=surface)
+    values = rng.standard_normal(space.n_voxels).astype("f4")
+    save_map(values, space, tmp_path / "sub-01_stat-ev_statmap.nii.gz")
+    data = {side: tmp_path / f"sub-01_hemi-{side[0].upper()}_stat-ev_statmap.shape.gii" for side in ("left", "right")}
+    image = SurfaceImage(mesh=load_fsaverage("fsaverage5")["pial"], data=data)
+    left, right = image.data.parts["left"], image.data.parts["right"]
+    np.testing.assert_array_equal(np.r_[left[surface.left], right[surface.right]], space.expand(values))
+    assert np.isnan(left[~surface.left]).all()
+    np.testing.assert_array_equal(load_surf_data(data["left"]), left)
+    # Structures and vertex numbers say where a value of the CIFTI file belongs.
+    cifti = nib.load(tmp_path / "sub-01_stat-ev_statmap.dscalar.nii")
+    assert cifti.get_data_dtype() == np.float32
+    brain = cifti.header.get_axis(1)
+    for side, name in (("left", "CIFTI_STRUCTURE_CORTEX_LEFT"), ("right", "CIFTI_STRUCTURE_CORTEX_RIGHT")):
+        rows = brain.name == name
+        whole = np.full(10_242, np.nan, "f4")
+        whole[brain.vertex[rows]] = np.asarray(cifti.dataobj)[0, rows]
+        np.testing.assert_array_equal(whole, image.data.parts[side])
+        structure = nib.load(data[side]).meta["AnatomicalStructurePrimary"]
+        assert structure == f"Cortex{side.capitalize()}"

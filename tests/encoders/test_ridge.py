@@ -216,3 +216,11 @@ def test_ridge_has_no_predictive_distribution(rng):
     X, y = draw(rng, 12, 3)
     with pytest.raises(InputError, match="BayesianRidgeEncoder"):
         RidgeEncoder().fit(X, y).predict(X, return_std=True)
+
+
+def test_jupyter_shows_parameters_and_fitted_shapes(rng):
+    encoder = RidgeEncoder(alphas=(0.5, 1.0))
+    assert "alphas" in encoder._repr_html_()
+    page = encoder.fit(rng.standard_normal((9, 3)), rng.standard_normal((9, 5)))._repr_html_()
+    assert "coef_" in page
+    assert "(5, 3)" in page

@@ -1,0 +1,241 @@
+"""Maps on the cortical surface, on nilearn's bundled fsaverage5 meshes: nothing is downloaded.
+
+Data on fsaverage (163,842 vertices a hemisphere) or fsaverage6 are drawn at their first 10,242 vertices, which are
+those of fsaverage5: each finer sphere subdivides the coarser one. Volumes in MNI space are sampled between the white
+and the pial surface, which fsaverage meets to within some millimetres: good for a look, not for measuring.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.figure import Figure
+
+from braincorl.analysis.colours import OUTLINES, ColourScale, colour_scale, reliable_values
+from braincorl.analysis.figures import new_figure
+from braincorl.analysis.maps import unmask
+from braincorl.analysis.volume_plots import Rois, add_legend, legend_height
+from braincorl.datasets.space import VoxelSpace
+from braincorl.errors import InputError
+
+SIDES = ("left", "right")
+VIEWS = ("lateral", "medial", "dorsal", "ventral", "anterior", "posterior")
+
+# Where the viewer looks, and what is up. From outside, above and below, the front points away from the other column.
+X, Y, Z = np.eye(3)
+LOOK_AND_UP = {
+    "lateral left": (X, Z),
+    "lateral right": (-X, Z),
+    "medial left": (-X, Z),
+    "medial right": (X, Z),
+    "dorsal left": (-Z, X),
+    "dorsal right": (-Z, -X),
+    "ventral left": (Z, -X),
+    "ventral right": (Z, X),
+    "anterior left": (-Y, Z),
+    "anterior right": (-Y, Z),
+    "posterior left": (Y, Z),
+    "posterior right": (Y, Z),
+}
+N_VERTICES = 10_242
+FINER = (10_242, 40_962, 163_842)  # fsaverage5, 6 and 7
+
+
+def plot_surface(
+    values: npt.ArrayLike,
+    space: VoxelSpace,
+    *,
+    title: str = "",
+    label: str = "",
+    signed: bool | None = None,
+    ceiling: npt.ArrayLike | None = None,
+    min_ceiling: float = 0.1,
+    rois: Rois | None = None,
+    views: Sequence[str] = ("lateral", "ventral", "posterior"),
+) -> Figure:
+    """Draw a map on the inflated cortex, a row per view, left hemisphere on the left.
+
+    Parameters
+    ----------
+    values
+        (n_voxels,).
+    space
+        Where the voxels are: vertices of fsaverage5, 6 or 7, or a volume in MNI space.
+    title, label, signed, ceiling, min_ceiling, rois
+        As in `plot_mosaic`.
+    views
+        Among "lateral", "medial", "dorsal", "ventral", "anterior", "posterior".
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError
+        If the space is neither, no value is finite, a view is unknown, or shapes do not match.
+    """
+    unknown = [view for view in views if view not in VIEWS]
+    if unknown or not views:
+        raise InputError(f"views must be among {', '.join(VIEWS)}, but is {list(views)}.")
+    shown = reliable_values(values, ceiling, min_ceiling)
+    scale = colour_scale(shown, signed)
+    halves = on_fsaverage(shown, space)
+    named = {name: members for name, members in (rois or {}).items() if np.any(members)}
+    regions = [on_fsaverage(np.asarray(members, dtype=float), space) for members in named.values()]
+    height = 1.9 * len(views) + 0.6 + legend_height(list(named))
+    figure = new_figure(6.0, height)
+    foot = (0.55 + legend_height(list(named))) / height
+    size = (1 - foot - (0.3 if title else 0.02) / height) / len(views)
+    for row, view in enumerate(views):
+        for column, side in enumerate(SIDES):
+            box = (0.02 + 0.5 * column, foot + size * (len(views) - 0.86 - row), 0.46, 0.84 * size)
+            _draw_hemisphere(figure.add_axes(box), side, view, halves[side], scale, [r[side] for r in regions])
+    bar = figure.colorbar(
+        scale.mappable, cax=figure.add_axes((0.3, foot - 0.2 / height, 0.4, 0.1 / height)), orientation="horizontal"
+    )
+    bar.ax.tick_params(labelsize=8)
+    bar.ax.text(-0.03, 0.5, label, transform=bar.ax.transAxes, ha="right", va="center", fontsize=9)
+    figure.suptitle(title, fontsize=11, y=1 - 0.05 / height, va="top", parse_math=False)
+    if named:
+        add_legend(figure, list(named))
+    return figure
+
+
+def on_fsaverage(values: npt.ArrayLike, space: VoxelSpace) -> dict[str, npt.NDArray[np.float64]]:
+    """Bring a map to the vertices of fsaverage5.
+
+    Parameters
+    ----------
+    values
+        (n_voxels,); voxels that are NaN do not count.
+    space
+        Vertices of fsaverage5, 6 or 7, or a volume in MNI space.
+
+    Returns
+    -------
+    dict
+        "left" and "right" -> (10242,), NaN where there are no values.
+
+    Raises
+    ------
+    InputError
+        If the space is neither.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if space.surface is None:
+        return _from_volume(array, space)
+    full = space.expand(array)
+    split = int(space.surface.left.sum())
+    halves = {}
+    for side, chosen, part in (
+        ("left", space.surface.left, full[:split]),
+        ("right", space.surface.right, full[split:]),
+    ):
+        if chosen.size not in FINER:
+            raise InputError(
+                f"the {side} hemisphere has {chosen.size} vertices, but only fsaverage5, 6 and 7 can be drawn "
+                f"({', '.join(map(str, FINER))} vertices)."
+            )
+        vertices = np.full(chosen.size, np.nan)
+        vertices[chosen] = part
+        halves[side] = vertices[:N_VERTICES]
+    return halves
+
+
+def _from_volume(values: npt.NDArray[np.float64], space: VoxelSpace) -> dict[str, npt.NDArray[np.float64]]:
+    """Average of the voxels between white and pial surface, weighted by how near they are (10242,)."""
+    from nilearn.surface import vol_to_surf
+
+    known = np.isfinite(values)
+    weight = np.nan_to_num(unmask(known * 1.0, space, "zero").get_fdata(dtype=np.float32))
+    filled = np.nan_to_num(unmask(np.where(known, values, 0.0), space, "zero").get_fdata(dtype=np.float32))
+    both = nib.Nifti1Image(np.stack([filled, weight], axis=-1), space.affine)
+    halves = {}
+    for side in SIDES:
+        pial, white = (_mesh(kind).parts[side] for kind in ("pial", "white_matter"))
+        total, share = vol_to_surf(both, pial, inner_mesh=white).T
+        share = np.nan_to_num(share)
+        # Voxels without values pull nothing toward 0; a vertex that is mostly outside has no value.
+        halves[side] = np.where(share > 0.25, np.nan_to_num(total) / np.maximum(share, 1e-6), np.nan)
+    return halves
+
+
+@cache  # a few constant arrays, which take longer to read than a picture to draw
+def _mesh(kind: str) -> Any:
+    from nilearn.datasets import load_fsaverage
+
+    return load_fsaverage("fsaverage5")[kind]
+
+
+@dataclass(frozen=True)
+class _Hemisphere:
+    """One inflated hemisphere as seen from one side (F visible triangles, the nearest last).
+
+    Parallel projection: an axis points at the viewer, so each view is a choice of two coordinates and a depth.
+    """
+
+    corners: npt.NDArray[np.float64]  # (n_vertices, 2), millimetres on the paper
+    triangles: npt.NDArray[np.intp]  # (F, 3)
+    light: npt.NDArray[np.float64]  # (F,), 1 where the surface faces the viewer
+    folds: npt.NDArray[np.float64]  # sulcal depth (n_vertices,)
+
+
+def _look_at(side: str, view: str) -> _Hemisphere:
+    from nilearn.datasets import load_fsaverage_data
+
+    mesh = _mesh("inflated").parts[side]
+    folds = load_fsaverage_data(mesh="fsaverage5", data_type="sulcal").data.parts[side]
+    points, triangles = np.asarray(mesh.coordinates, dtype=np.float64), np.asarray(mesh.faces)
+    look, up = LOOK_AND_UP[f"{view} {side}"]
+    right = np.cross(look, up)
+    first, second, third = points[triangles].transpose(1, 0, 2)
+    normals = np.cross(second - first, third - first)
+    facing = -(normals @ look) / np.linalg.norm(normals, axis=1)
+    visible = np.flatnonzero(facing > 0)
+    depth = (points @ look)[triangles[visible]].mean(axis=1)
+    order = visible[np.argsort(-depth)]
+    return _Hemisphere(np.column_stack([points @ right, points @ up]), triangles[order], facing[order], folds)
+
+
+def _draw_hemisphere(
+    axes: Axes,
+    side: str,
+    view: str,
+    values: npt.NDArray[np.float64],
+    scale: ColourScale,
+    regions: list[npt.NDArray[np.float64]],
+) -> None:
+    seen = _look_at(side, view)
+    grey = np.where(seen.folds[seen.triangles].mean(axis=1) > 0, 0.62, 0.82)
+    colours = np.column_stack([grey, grey, grey, np.ones_like(grey)])
+    corners = values[seen.triangles]
+    known = np.isfinite(corners).sum(axis=1) >= 2
+    means = np.nanmean(corners[known], axis=1)
+    colours[known] = scale.mappable.to_rgba(means)
+    colours[:, :3] *= (0.55 + 0.45 * seen.light)[:, None]
+    axes.add_collection(
+        PolyCollection(list(seen.corners[seen.triangles]), facecolors=colours, edgecolors=colours, linewidths=0.3)
+    )
+    for number, members in enumerate(regions):
+        axes.add_collection(
+            LineCollection(_border(seen, members), colors=OUTLINES[number % len(OUTLINES)], linewidths=1.5)
+        )
+    low, high = seen.corners.min(axis=0), seen.corners.max(axis=0)
+    axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
+    axes.set_axis_off()
+    axes.text(0.5, -0.02, f"{side} {view}", transform=axes.transAxes, ha="center", va="top", fontsize=8)
+
+
+def _border(seen: _Hemisphere, members: npt.NDArray[np.float64]) -> list[npt.NDArray[np.float64]]:
+    """Edges between a triangle that is mostly inside the region and one that is not, or is not seen."""
+    inside = seen.triangles[(members[seen.triangles] > 0.5).sum(axis=1) >= 2]
+    edges = np.sort(np.concatenate([inside[:, [0, 1]], inside[:, [1, 2]], inside[:, [2, 0]]]), axis=1)
+    edges, count = np.unique(edges, axis=0, return_counts=True)
+    return list(seen.corners[edges[count == 1]])

@@ -1,0 +1,89 @@
+"""`braincorl report`: one self-contained HTML file on a fit, to look at, mail, or keep with a paper."""
+
+import argparse
+import time
+from pathlib import Path
+
+from braincorl.analysis.fit_directory import read_fit
+from braincorl.analysis.page import is_own_page
+from braincorl.analysis.report import ReportOptions, write_report
+from braincorl.cli.common import add_verb, positive
+from braincorl.cli.score import check_features_fit
+from braincorl.errors import InputError
+from braincorl.features import load_features
+from braincorl.files import list_in_result
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Describe the verb."""
+    parser = add_verb(
+        subparsers,
+        "report",
+        "Write one HTML file on a fit: accuracy, maps, regions, preferred images, provenance and warnings. It needs no "
+        "network and no other file.",
+    )
+    parser.add_argument("fit_dir", type=Path, metavar="FIT_DIR", help="folder that braincorl fit wrote")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="HTML file to write (default: FIT_DIR/report.html)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier report")
+    parser.add_argument(
+        "--score",
+        type=Path,
+        metavar="SCORE_DIR",
+        help="folder of braincorl score (default: FIT_DIR/scores, or else the fit's own scores of left-out images)",
+    )
+    parser.add_argument(
+        "--features",
+        type=Path,
+        metavar="FILE",
+        help="features (n_images, n_features) of images to rank by predicted response, per region",
+    )
+    parser.add_argument("--image-ids", type=Path, metavar="TXT", help="image names of an .npy file, one per line")
+    parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="PATH",
+        help="folder or HDF5 file with these images, to show them (needs --features)",
+    )
+    parser.add_argument("--n-top", type=positive, default=8, metavar="N", help="images to show per region (default: 8)")
+    parser.add_argument(
+        "--space",
+        choices=("auto", "mni", "native"),
+        default="auto",
+        help="mni also draws a glass brain and the cortical surface (default: auto, by the maps' names)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Read the fit and write its report."""
+    start = time.perf_counter()
+    output = options.output or options.fit_dir / "report.html"
+    fit = read_fit(options.fit_dir)
+    _check_output(output, overwrite=options.overwrite)
+    if options.images is not None and options.features is None:
+        raise InputError("--images needs --features: the images are shown in order of their predicted responses.")
+    if options.score is not None and not options.score.is_dir():
+        raise InputError(f"--score {options.score} is not a folder: pass the --output-dir of braincorl score.")
+    table = None
+    if options.features is not None:
+        table = load_features(options.features, options.image_ids)
+        check_features_fit(fit, table)
+    in_mni = None if options.space == "auto" else options.space == "mni"
+    write_report(output, fit, ReportOptions(options.score, table, options.images, in_mni, options.n_top))
+    if output.absolute().parent == options.fit_dir.absolute():
+        list_in_result(options.fit_dir, output.name)
+    size = output.stat().st_size / 1e6
+    print(f"{fit.config['subject']}: report, {size:.1f} MB, {time.perf_counter() - start:.1f} s -> {output}")
+
+
+def _check_output(output: Path, *, overwrite: bool) -> None:
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"--output {output} must end in .html.")
+    if not output.absolute().parent.is_dir():
+        raise InputError(f"the folder of {output} does not exist: make it first.")
+    if output.is_dir():
+        raise InputError(f"{output} is a folder: name a file in it.")
+    if output.exists() and not overwrite:
+        raise InputError(f"{output} exists: choose another --output, or pass --overwrite.")
+    if output.exists() and not is_own_page(output):
+        raise InputError(f"{output} was not written by braincorl: choose another --output.")

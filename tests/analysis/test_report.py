@@ -1,0 +1,265 @@
+import html
+import io
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from braincorl.analysis.fit_directory import encoder_maps, read_fit, read_maps, write_fit, write_maps
+from braincorl.analysis.page import write_page
+from braincorl.analysis.report import ReportOptions, find_warnings, write_report
+from braincorl.analysis.scores import score_encoder, summarize_rois
+from braincorl.analysis.top_images import Thumbnails, rank_images
+from braincorl.datasets import Surface, VoxelSpace
+from braincorl.encoders import BayesianRidgeEncoder, RidgeEncoder
+from braincorl.errors import InputError
+from braincorl.features import FeatureTable
+
+EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
+VOID = {"meta", "img", "br", "link", "input"}
+
+
+class Page(HTMLParser):
+    """Reads a page and complains about what is not well-formed."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.open, self.tags, self.attributes, self.words = [], set(), [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.attributes += [(tag, name, value) for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(self.words)
+
+
+def make_fit(folder, world, subject_name="sub-01", n_context=30, rois=None, **config):
+    """Fit forty of the world's images by hand, score the shared ones, write it all."""
+    person = world.people[0]
+    subject = person.subject()
+    own = subject.image_ids[~np.isin(subject.image_ids, world.shared)][:n_context]
+    encoder = BayesianRidgeEncoder().fit(world.features_of(own), subject.select_images(own).responses)
+    scores = score_encoder(encoder, subject.space, world.features_of(world.shared), subject.select_images(world.shared))
+    folder.mkdir()
+    config = {
+        "subject": subject_name,
+        "prefix": "sub-01_task-simulated",
+        "encoder": "bayesian-ridge",
+        "zscore": "none",
+        "features_provenance": {"backbone": "simulation"},
+        "n_left_out": len(world.shared),
+    } | config
+    write_fit(folder, encoder, subject.space, subject.rois if rois is None else rois, config, own, {})
+    write_maps(folder, config["prefix"], encoder_maps(encoder) | scores, subject.space)
+    return read_fit(folder), scores
+
+
+@pytest.fixture(scope="module")
+def table(world):
+    return FeatureTable(world.features, world.image_ids)
+
+
+@pytest.fixture(scope="module")
+def fit_and_scores(world, tmp_path_factory):
+    return make_fit(tmp_path_factory.mktemp("report") / "fit", world, simulation=True)
+
+
+@pytest.fixture(scope="module")
+def report(fit_and_scores, table, tmp_path_factory):
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    write_report(path, fit_and_scores[0], ReportOptions(features=table, n_top=3))
+    return path
+
+
+def test_a_report_is_one_well_formed_file_that_loads_nothing(report):
+    page = Page(report.read_text(encoding="utf-8"))
+    assert not page.tags & {"script", "link", "iframe", "object", "form"}
+    sources = [value for _, name, value in page.attributes if name in ("src", "href", "srcset", "data")]
+    assert sources
+    assert all(value.startswith(("data:image/", "#s")) for value in sources)
+    assert "url(" not in report.read_text(encoding="utf-8")
+    assert all(value for tag, name, value in page.attributes if (tag, name) == ("img", "alt"))
+    assert report.stat().st_size < 5e6
+    assert list(report.parent.iterdir()) == [report]
+
+
+def test_a_report_says_the_numbers_of_the_fit(report, fit_and_scores, table):
+    fit, scores = fit_and_scores
+    page = Page(report.read_text(encoding="utf-8"))
+    assert f"{np.nanmean(scores['ev']):.3f}" in page.text
+    assert "SIMULATION" in page.text
+    assert "Voxelwise encoder (bayesian-ridge) from 30 images" in page.text
+    cells = [re.findall(r"<t[dh]>(.*?)</t[dh]>", row) for row in _section(report, "Regions").split("<tr>")[1:]]
+    expected = summarize_rois({"ev": scores["ev"]}, fit.rois)
+    assert [row[0] for row in cells] == expected["roi"].tolist()
+    assert [row[2] for row in cells] == [f"{mean:.3f}" for mean in expected["ev_mean"]]
+    assert len(re.findall("<img", _section(report, "Maps"))) == 5
+    first = rank_images(fit.encoder, table, fit.rois, 3)["image"].iloc[0]
+    assert first in page.text
+    assert all(name in page.text for name in fit.context)
+
+
+def _section(path, heading):
+    (found,) = re.findall(rf"<h2>{heading}</h2>(.*?)</section>", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return found
+
+
+def test_reports_are_reproducible(fit_and_scores, tmp_path):
+    for name in ("a.html", "b.html"):
+        write_report(tmp_path / name, fit_and_scores[0], ReportOptions(in_mni=False))
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+
+
+def test_names_are_shown_and_never_run(world, table, tmp_path):
+    person = world.people[0]
+    names = np.char.add(world.image_ids, EVIL)
+    rois = {EVIL: person.rois["FFA"]}
+    fit, _ = make_fit(tmp_path / "fit", world, EVIL, rois=rois, features_provenance={"backbone": EVIL, EVIL: [EVIL]})
+    (tmp_path / "fit" / "context.txt").write_text(f"{EVIL}\n", encoding="utf-8")
+    path = tmp_path / "report.html"
+    write_report(path, read_fit(fit.path), ReportOptions(features=FeatureTable(table.features, names)))
+    text = path.read_text(encoding="utf-8")
+    page = Page(text)
+    assert not page.tags & {"script", "iframe"}
+    assert not [name for _, name, _ in page.attributes if name.startswith("on")]
+    assert EVIL not in text
+    assert page.text.count(EVIL) >= 6  # title, heading, region (twice), features, context
+    write_page(path, EVIL, EVIL, "", {EVIL: "<p></p>"})
+    assert "script" not in Page(path.read_text(encoding="utf-8")).tags
+
+
+def test_preferred_images_are_those_of_the_predictions(fit_and_scores, table):
+    fit = fit_and_scores[0]
+    rois = {"FFA": fit.rois["FFA"], "none": np.zeros(fit.space.n_voxels, dtype=bool)}
+    ranked = rank_images(fit.encoder, table, rois, n_top=5)
+    predicted = fit.encoder.predict(table.features)[:, fit.rois["FFA"]].mean(axis=1)
+    best = np.argsort(-predicted)[:5]
+    assert ranked["image"].tolist() == table.image_ids[best].tolist()
+    np.testing.assert_allclose(ranked["response"], predicted[best], rtol=1e-4)
+    assert set(ranked["roi"]) == {"FFA"}
+    # The simulated face region prefers simulated faces.
+    assert ranked["image"].str.startswith("face").mean() > 2 * np.char.startswith(table.image_ids, "face").mean()
+    with pytest.raises(InputError, match="columns"):
+        rank_images(fit.encoder, FeatureTable(np.ones((2, 3)), np.array(["a", "b"])), rois)
+
+
+def test_thumbnails_are_found_by_name_and_bad_files_are_counted(fit_and_scores, table, tmp_path):
+    fit = fit_and_scores[0]
+    first, second = rank_images(fit.encoder, table, {"all": np.ones(fit.space.n_voxels, dtype=bool)}, 2)["image"]
+    folder = tmp_path / "images" / "sub"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (300, 200), "red").save(folder / f"{first}.png")
+    (folder / f"{second}.png").write_bytes(b"\x89PNG damaged")
+    thumbnails = Thumbnails.of(tmp_path / "images")
+    with Image.open(io.BytesIO(thumbnails.get(first))) as small:
+        assert (small.size, small.format) == ((144, 144), "JPEG")
+        assert small.getpixel((70, 70))[0] > 240
+    assert thumbnails.get(f"{first}.jpg") == thumbnails.get(first)
+    assert thumbnails.get("elsewhere") is None
+    write_report(
+        tmp_path / "r.html", fit, ReportOptions(features=table, images=tmp_path / "images", n_top=2, in_mni=False)
+    )
+    page = _section(tmp_path / "r.html", "Preferred images")
+    assert "data:image/jpeg" in page
+    assert "image files could not be read" in page
+
+
+def test_maps_of_every_space_come_back(fit_and_scores, rng, tmp_path):
+    fit, scores = fit_and_scores
+    read = read_maps(fit.path, fit.config["prefix"], fit.space)
+    np.testing.assert_array_equal(read["ev"], scores["ev"].astype("f4"))
+    included = np.array([True, False, True, True])
+    surface = VoxelSpace(included, surface=Surface(np.array([True, True, False]), np.array([True, True])))
+    for name, space in {"surface": surface, "plain": VoxelSpace(included)}.items():
+        (tmp_path / name).mkdir()
+        write_maps(tmp_path / name, "sub-01", {"ev": np.array([0.1, np.nan, 0.3])}, space)
+        np.testing.assert_allclose(read_maps(tmp_path / name, "sub-01", space)["ev"], [0.1, np.nan, 0.3])
+    (tmp_path / "other").mkdir()
+    shifted = VoxelSpace(fit.space.included, fit.space.mask, fit.space.affine + np.eye(4, k=3))
+    write_maps(tmp_path / "other", fit.config["prefix"], {"ev": scores["ev"]}, shifted)
+    with pytest.raises(InputError, match="another grid"):
+        write_report(tmp_path / "r.html", fit, ReportOptions(scores=tmp_path / "other"))
+    with pytest.raises(InputError, match="holds no"):
+        write_report(tmp_path / "r.html", fit, ReportOptions(scores=tmp_path / "plain"))
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_a_report_warns_of_what_spoils_a_fit(world, tmp_path):
+    fit, scores = make_fit(tmp_path / "fit", world, n_context=10, n_left_out=12)
+    poor = {"ev": -scores["ev"] - 1, "noiseceiling": np.zeros_like(scores["ev"])}
+    lines = " ".join(find_warnings(fit, poor))
+    for part in (
+        "rests on 10 images",
+        "no better than their mean",
+        "left 12 images",
+        "100% of the voxels have a noise",
+    ):
+        assert part in lines
+    lines = " ".join(find_warnings(fit, {}))
+    assert "accuracy on new images is unknown" in lines
+    assert "No image was repeated" in lines
+    assert "SIMULATION" not in lines
+    space = VoxelSpace(np.arange(fit.space.n_voxels + 1) > 0)
+    excluded = type(fit)(fit.path, fit.encoder, space, {}, fit.config, fit.context)
+    assert "1 of" in find_warnings(excluded, scores)[0]
+
+
+@pytest.mark.parametrize("kind", ["no grid", "no scores"])
+def test_a_fit_without_maps_still_gets_a_report(kind, rng, tmp_path):
+    X, y = rng.standard_normal((12, 3)), rng.standard_normal((12, 4))
+    encoder = RidgeEncoder().fit(X, y)
+    space = VoxelSpace(np.ones(4, dtype=bool))
+    (tmp_path / "fit").mkdir()
+    config = {"subject": "sub-x", "prefix": "sub-x", "zscore": "none", "features_provenance": {}}
+    write_fit(tmp_path / "fit", encoder, space, {}, config, np.array(["a", "b"]), {})
+    if kind == "no grid":
+        write_maps(tmp_path / "fit", "sub-x", {"ev": -np.arange(4.0)}, space)
+    write_report(tmp_path / "r.html", read_fit(tmp_path / "fit"))
+    assert "Maps" not in Page((tmp_path / "r.html").read_text(encoding="utf-8")).words
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    found = next((path for path in map(shutil.which, names) if path), None)
+    if found is None:
+        pytest.skip(f"no browser to look at the page with: none of {', '.join(names)} is installed")
+    return found
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_shows_the_page_without_sideways_scrolling(chromium, report, tmp_path, width):
+    # The page in a frame of that width: browsers have a least width for windows, not for frames.
+    frame = tmp_path / "frame.html"
+    frame.write_text(
+        f'<body><iframe width={width} height=800 style="border:0" srcdoc="'
+        f'{html.escape(report.read_text(encoding="utf-8"))}"></iframe><script>\n'
+        'document.querySelector("iframe").onload = event => { const page = event.target.contentDocument;\n'
+        "const root = page.documentElement; document.body.dataset.excess = root.scrollWidth - root.clientWidth;\n"
+        "document.body.dataset.broken = [...page.images].filter(image => !image.naturalWidth).length; }</script>",
+        encoding="utf-8",
+    )
+    quiet = ["--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
+    command = [chromium, "--headless", "--no-sandbox", *quiet, f"--user-data-dir={tmp_path / 'profile'}"]
+    command += ["--virtual-time-budget=5000", "--dump-dom", frame.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    body = re.search(r"<body[^>]*>", done.stdout)[0]
+    assert 'data-excess="0"' in body
+    assert 'data-broken="0"' in body

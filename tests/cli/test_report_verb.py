@@ -1,0 +1,67 @@
+import json
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def fitted(inputs, tmp_path_factory):
+    from braincorl.cli.main import main
+
+    out = tmp_path_factory.mktemp("fit") / "fit"
+    arguments = inputs.arguments(rois=inputs.rois)
+    assert main([str(a) for a in ("fit", *arguments, "--n-context", 40, "--output-dir", out)]) == 0
+    return out
+
+
+def test_a_report_belongs_to_its_fit_and_is_replaced_with_it(fitted, inputs, braincorl):
+    result = braincorl("report", fitted, "--features", inputs.features)
+    assert result.status == 0
+    assert result.out.startswith("sub-01: report,")
+    page = (fitted / "report.html").read_text(encoding="utf-8")
+    assert "Preferred images" in page
+    assert "On fsaverage" not in page
+    assert "report.html" in json.loads((fitted / ".braincorl.json").read_text())["files"]
+    again = braincorl("report", fitted)
+    assert again.status == 2
+    assert "exists: choose another --output" in again.err
+    assert braincorl("report", fitted, "--overwrite").status == 0
+    assert "Preferred images" not in (fitted / "report.html").read_text(encoding="utf-8")
+    redo = ("fit", *inputs.arguments(rois=inputs.rois), "--n-context", 40, "--output-dir", fitted, "--overwrite")
+    assert braincorl(*redo).status == 0
+    assert not (fitted / "report.html").exists()
+
+
+def test_scores_of_other_images_and_the_surface_on_request(fitted, inputs, braincorl, tmp_path):
+    scored = braincorl("score", fitted, *inputs.arguments(mask=None), "--output-dir", tmp_path / "s")
+    assert scored.status == 0
+    out = tmp_path / "r.html"
+    assert braincorl("report", fitted, "--score", tmp_path / "s", "--space", "mni", "--output", out).status == 0
+    assert "On fsaverage" in out.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--output", "{tmp}/r.pdf"], "must end in .html"),
+        (["--output", "{tmp}/no/r.html"], "does not exist: make it first"),
+        (["--output", "{tmp}/mine.html", "--overwrite"], "was not written by braincorl"),
+        (["--images", "{tmp}"], "--images needs --features"),
+        (["--score", "{tmp}/none"], "is not a folder"),
+        (["--score", "{tmp}"], "holds no sub-01_task-simulated_stat-ev map"),
+        (["--n-top", "0"], "whole number of at least 1"),
+    ],
+)
+def test_mistakes_get_one_line(fitted, braincorl, tmp_path, arguments, message):
+    (tmp_path / "mine.html").write_text("<p>mine")
+    before = sorted(fitted.iterdir())
+    result = braincorl("report", fitted, *(part.format(tmp=tmp_path) for part in arguments))
+    assert result.status == 2
+    assert message in result.err.splitlines()[-1]
+    assert sorted(fitted.iterdir()) == before
+    assert (tmp_path / "mine.html").read_text() == "<p>mine"
+
+
+def test_a_folder_that_is_no_fit(braincorl, tmp_path):
+    result = braincorl("report", tmp_path)
+    assert result.status == 2
+    assert "is no fit" in result.err
