@@ -1,8 +1,10 @@
 """The native network as an encoder of whole people: arrays in, every voxel's weights out, memory bounded.
 
-With c the scale of the feature space, X the context's features, centred, and D² the images' precisions:
+With X the context's features, centred, M = X C these in the metric of the prior, and D² the images' precisions:
 
-    K = c D X Xᵀ D = U Λ Uᵀ        z = Uᵀ D (y - ȳ) / sd        f = network(Λ, z)        w = sd · c Xᵀ D U Λ⁺ f
+    K = D M Xᵀ D = U Λ Uᵀ        z = Uᵀ D (y - ȳ) / sd        f = network(Λ, z)        w = sd · Mᵀ D U Λ⁺ f
+
+Without a group prior, C is isotropic, with unit mean variance of a voxel's signal over the pool of images.
 
 Images in which the responses of all voxels are off (motion, a missed trial) get precisions below 1. Predictive
 standard deviations are those of Bayesian ridge, times one factor per voxel from the network.
@@ -23,6 +25,7 @@ from braincorl.files import Progress
 from braincorl.models.native import NativeTransformer
 from braincorl.models.person import PersonContext, read_person
 from braincorl.models.smoothers import Spectrum
+from braincorl.priors.components import Components, metric_rows
 from braincorl.priors.robust import weights_under
 from braincorl.validation import FloatArray
 
@@ -69,6 +72,7 @@ def fit_native(
     X: FloatArray,
     y: FloatArray,
     pool: FloatArray,
+    components: Components | None = None,
     regions: npt.NDArray[np.int64] | None = None,
     *,
     device: torch.device | str = "cpu",
@@ -88,6 +92,8 @@ def fit_native(
         Responses (n, v), any unit, of the type of `X`.
     pool
         Features of any images (n_pool, p), for the scale.
+    components
+        A group prior whose second moment is the metric C.
     regions
         Index of every voxel's region (v,), -1 where unknown.
     device
@@ -108,28 +114,33 @@ def fit_native(
     dtype = torch.float64 if y.dtype == np.float64 else torch.float32
     centre = X.mean(axis=0, dtype=np.float64)
     centred = X.astype(np.float64) - centre
-    gram = scale * centred @ centred.T
+    metric = scale * centred if components is None else metric_rows(centred, components)
+    gram = metric @ centred.T
     weight = weights_under(_TYPICAL_SHARE / (1 - _TYPICAL_SHARE) * gram, y) if robust else np.ones(n_images)
     mean = weight @ y.astype(np.float64) / weight.sum()
     deviation = np.sqrt(weight @ (y - mean) ** 2 / weight.sum())
     varying = deviation > np.finfo(y.dtype).eps * np.abs(mean) * n_images
     safe = np.where(varying, deviation, 1.0)
-    standard = torch.from_numpy((((y - mean) / safe) * varying).astype(y.dtype, copy=False)).to(device, dtype)
+    # Constant voxels are left out: they would water down what the others share.
+    standard = torch.from_numpy(((y - mean) / safe)[:, varying].astype(y.dtype, copy=False)).to(device, dtype)
     batch = _batch_size(voxel_batch_size, n_images)
+    if not varying.any():
+        standard = torch.zeros(n_images, 1, dtype=dtype, device=device)
     root = torch.from_numpy(np.sqrt(weight)).to(device)
     with torch.inference_mode():
         person, vectors = read_person(
             torch.from_numpy(gram).to(device),
             standard,
-            None if regions is None else torch.from_numpy(regions).to(device),
+            None if regions is None else torch.from_numpy(regions[varying]).to(device),
             root,
             batch,
         )
         context = Spectrum(vectors, person.smoothers.values)
-        signal_to_weight = _weights_of_signals(scale * centred, root, context).astype(y.dtype)
+        signal_to_weight = _weights_of_signals(metric, root, context).astype(y.dtype)
         network = network.to(device=device, dtype=dtype)
-        coef, spread, shares = _run(network, person, signal_to_weight, batch, progress)
-    coef = coef * (safe * varying).astype(y.dtype)[:, None]
+        written = _run(network, person, signal_to_weight, batch, progress)
+    coef, spread, shares = (_scatter(part, varying) for part in written)
+    coef *= safe.astype(y.dtype)[:, None]
     middle = weight @ X.astype(np.float64) / weight.sum()
     _, _, posterior = fit_evidence(X, y, scale, voxel_batch_size=voxel_batch_size)
     return NativeFit(
@@ -144,7 +155,7 @@ def fit_native(
 
 
 def _weights_of_signals(features: FloatArray, root: Tensor, context: Spectrum) -> npt.NDArray[np.float64]:
-    """Turn signals at the weighted context images into weights: c Xᵀ D U Λ⁺ (p, k)."""
+    """Turn signals at the weighted context images into weights: Mᵀ D U Λ⁺ (p, k)."""
     usable = context.values > 1e-9 * context.values.max().clamp_min(1e-300)
     inverse = torch.where(usable, 1 / context.values.clamp_min(1e-300), 0)
     dual = (root[:, None] * context.vectors * inverse).cpu().numpy()
@@ -171,6 +182,13 @@ def _run(
         if progress is not None:
             progress(part.stop, n_voxels)
     return coef, spread, shares
+
+
+def _scatter(values: FloatArray, varying: npt.NDArray[np.bool_]) -> FloatArray:
+    """Give constant voxels zeros."""
+    filled = np.zeros((varying.size, *values.shape[1:]), values.dtype)
+    filled[varying] = values[: int(varying.sum())]
+    return filled
 
 
 def _batch_size(value: int | str, n_images: int) -> int:

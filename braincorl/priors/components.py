@@ -170,8 +170,25 @@ def response_moment(rows: FloatArray, components: Components) -> npt.NDArray[np.
     -------
     ndarray of shape (n, n)
     """
-    moment = np.zeros((rows.shape[0], rows.shape[0]))
+    return np.asarray(metric_rows(rows, components) @ rows.T)
+
+
+def metric_rows(rows: FloatArray, components: Components) -> npt.NDArray[np.float64]:
+    """Features in the mixture's metric, X Σ_c π_c (Σ_c + μ_c μ_cᵀ).
+
+    Parameters
+    ----------
+    rows
+        Centred features X (n, p).
+    components
+        The mixture.
+
+    Returns
+    -------
+    ndarray of shape (n, p)
+    """
+    metric = np.zeros(rows.shape)
     for c, weight in enumerate(components.weight):
-        mean = rows @ components.mean[c]
-        moment += weight * (components.covariance_times(rows, c) @ rows.T + np.outer(mean, mean))
-    return moment
+        mean = components.mean[c]
+        metric += weight * (components.covariance_times(rows, c) + np.outer(rows @ mean, mean))
+    return metric
