@@ -10,10 +10,11 @@ forced into their mould.
 Letters: c components, p features, q rank of the factors, g levels of r.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
+import scipy.linalg
 
 from braincorl.validation import FloatArray
 
@@ -54,6 +55,10 @@ class Components:
     def n_features(self) -> int:
         """Number of features."""
         return int(self.mean.shape[1])
+
+    def some(self, chosen: slice) -> "Components":
+        """Give some of the components, their weights as they are."""
+        return Components(**{f.name: getattr(self, f.name)[chosen] for f in fields(self)})
 
     def covariance_times(self, rows: FloatArray, c: int) -> FloatArray:
         """Rows @ Σ_c for rows (k, p), without forming Σ_c."""
@@ -148,11 +153,15 @@ def low_rank_plus_isotropic(covariance: FloatArray, rank: int) -> tuple[npt.NDAr
     floor : float
         Mean of the eigenvalues that F leaves out, or the smallest one if it leaves none out.
     """
-    values, vectors = np.linalg.eigh(covariance)
-    values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
-    rest = values[rank:]
-    floor = float(rest.mean()) if rest.size else float(values[-1])
-    factor = vectors[:, :rank] * np.sqrt(np.maximum(values[:rank] - floor, 0.0))
+    p = covariance.shape[0]
+    few = 4 * rank < p  # then it is quicker to find only the leading ones
+    values, vectors = scipy.linalg.eigh(
+        covariance, subset_by_index=(p - rank, p - 1) if few else None, check_finite=False
+    )
+    values, vectors = np.maximum(values[::-1], 0.0)[:rank], vectors[:, ::-1][:, :rank]
+    rest = max(float(np.trace(covariance) - values.sum()), 0.0)
+    floor = rest / (p - rank) if rank < p else float(values[-1])
+    factor = vectors * np.sqrt(np.maximum(values - floor, 0.0))
     return factor, floor
 
 

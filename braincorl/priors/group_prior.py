@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.errors import FileFormatError, InputError
+from braincorl.priors.choosing import choose, leading_basis
 from braincorl.priors.components import LEVELS, Components, unit_signal
-from braincorl.priors.learning import choose, learn
+from braincorl.priors.context import in_basis
+from braincorl.priors.learning import learn
 from braincorl.priors.people import MOST_VOXELS_TO_CHOOSE, image_halves, pool_moments, read_person, training_person
 from braincorl.priors.regions import Rois, index_labels, index_regions
 from braincorl.tensorfile import read_tensors, write_tensors
@@ -110,18 +112,19 @@ class GroupPrior:
             raise InputError("the features do not vary over images: nothing can be learned from them.")
         trained = [training_person(context, index) for context, index in zip(contexts, indices, strict=True)]
         persons = [person for person, _ in trained]
-        halves = [
-            [
-                training_person(context, index, MOST_VOXELS_TO_CHOOSE)[0]
-                for context, index in zip(half, indices, strict=True)
-            ]
-            for half in (image_halves(people) or [contexts])
-        ]
         chosen_rank = _positive_integer(rank, "rank", min(n_features, _MOST_RANK), n_features)
         count = None if n_components == "auto" else _positive_integer(n_components, "n_components", 1, 256)
         strength = None if shrinkage == "auto" else _positive_number(shrinkage, "shrinkage")
         n_regions = max(len(regions), 1)
-        choice, scores = choose(halves, covariance, chosen_rank, n_regions, strength, count)
+        small, basis = leading_basis(covariance)
+        halves = [
+            [
+                training_person(in_basis(context, basis), index, MOST_VOXELS_TO_CHOOSE)[0]
+                for context, index in zip(half, indices, strict=True)
+            ]
+            for half in (image_halves(people) or [contexts])
+        ]
+        choice, scores = choose(halves, small, min(chosen_rank, len(small)), n_regions, strength, count)
         mixture = learn(persons, covariance, choice, chosen_rank, n_regions)
         summary = {
             "n_people": len(people),

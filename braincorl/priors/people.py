@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from braincorl.errors import InputError
 from braincorl.priors.context import Context, effective_voxels, reduce_context, weights_as_context
-from braincorl.priors.mixture_em import Person
+from braincorl.priors.expectation import Person
 from braincorl.priors.person import with_shared_scale
 from braincorl.validation import FloatArray, check_finite, check_pair
 
