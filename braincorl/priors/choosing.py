@@ -28,7 +28,7 @@ _MOST_REGION_COMPONENTS = 24
 # Of more regions than that, each is a mixture of a few kinds.
 _MANY_REGIONS_COMPONENTS = 8
 # Settings are compared in this many leading directions of the features: what is chosen there holds for all.
-_MOST_FEATURES = 96
+_MOST_FEATURES = 256
 # With a single person, whose voxels are more alike than those of two people.
 _ALONE = (30.0, 4)
 
@@ -95,7 +95,7 @@ def leading_basis(
     Returns
     -------
     covariance : ndarray of shape (m, m)
-        S in that basis, m = min(p, 96).
+        S in that basis, m = min(p, 256).
     basis : ndarray of shape (p, m), or None
         Orthonormal columns; None if no direction is left out.
     """
