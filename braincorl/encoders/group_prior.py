@@ -144,9 +144,10 @@ class GroupPriorEncoder(LinearEncoder):
         return features.astype(dtype, copy=False), responses.astype(dtype, copy=False)
 
     def _predictive_std(self, X: FloatArray) -> FloatArray:
-        return predictive_std(
+        std = predictive_std(
             self.context_, self.components_, self.log_weight_, self.feature_mean_, X, self.voxel_batch_size
         )
+        return std * std.dtype.type(self.prior_.widening)
 
     def _header_parameters(self) -> dict[str, Any]:
         return super()._header_parameters() | {"prior": None}  # the prior itself is among the arrays

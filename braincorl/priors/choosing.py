@@ -1,9 +1,8 @@
 """How many components, how much shrinkage: chosen on people who are left out.
 
-Each stage of the learning path is scored by the evidence of a left-out person's responses to left-out images, and the
-path is left once that no longer grows. Both have to be left out: people share what no feature explains about an image,
-and a prior that was bent to it would look good on other people with the same images and fail on new ones. With a single
-person nobody can be left out: the settings are then fixed ones.
+Each stage of the learning path is scored by its predictions of left-out people's responses to left-out images (see
+`left_out`), and the path is left once that no longer grows. With a single person nobody can be left out: the settings
+are then fixed ones.
 
 Letters: p features, c components, v voxels.
 """
@@ -15,14 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 
-from braincorl.priors.expectation import Mixture, Person, evidence_stack, level_probability
+from braincorl.priors.expectation import Mixture, Person
 from braincorl.priors.learning import Choice, learning_path
-from braincorl.priors.posterior import make_frames, mixture_evidence
+from braincorl.priors.left_out import Examinee, examine
 
 _ITERATIONS = 8
 # Groups of people to leave out in turn; more would cost time and change little.
 _FOLDS = 3
-_SHRINKAGES = (300.0, 100.0, 30.0, 10.0, 3.0)
+_SHRINKAGES = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0)
 _MOST_COMPONENTS = 16
 _MOST_REGION_COMPONENTS = 24
 # Of more regions than that, each is a mixture of a few kinds.
@@ -33,20 +32,39 @@ _MOST_FEATURES = 256
 _ALONE = (30.0, 4)
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """What the left-out people say.
+
+    Attributes
+    ----------
+    choice
+        Settings.
+    widening
+        Factor by which predictive intervals must be widened, at least 1.
+    scores
+        Mean score of every setting that was tried.
+    """
+
+    choice: Choice
+    widening: float
+    scores: dict[str, float]
+
+
 def choose(
-    halves: Sequence[Sequence[Person]],
+    divisions: Sequence[Sequence[Examinee]],
     pool_covariance: npt.NDArray[np.float64],
     rank: int,
     n_regions: int,
     shrinkage: float | None = None,
     n_components: int | None = None,
-) -> tuple[Choice, dict[str, float]]:
-    """Choose what is not given, by the evidence of people who are left out.
+) -> Chosen:
+    """Choose what is not given, by how well people who are left out are predicted.
 
     Parameters
     ----------
-    halves
-        Training people, with one half of all images and with the other; or once, with all.
+    divisions
+        Training people in each division of the images into those that teach and those that are left out.
     pool_covariance, rank, n_regions
         As in `learn`.
     shrinkage, n_components
@@ -54,32 +72,30 @@ def choose(
 
     Returns
     -------
-    choice : Choice
-    scores : dict
-        Mean held-out log evidence per voxel of every setting that was tried.
+    Chosen
     """
     first_count = n_regions if n_regions <= _MOST_REGION_COMPONENTS else _MANY_REGIONS_COMPONENTS
-    if len(halves[0]) == 1 or (shrinkage is not None and n_components is not None):
+    if len(divisions[0]) == 1:
         alone = _ALONE[1] if first_count == 1 else first_count
-        return Choice(shrinkage or _ALONE[0], n_components or alone), {}
+        return Chosen(Choice(shrinkage or _ALONE[0], n_components or alone), 1.0, {})
     scores: dict[str, float] = {}
-    left_out = _LeftOut(halves, pool_covariance, rank, n_regions)
+    examination = _Examination(divisions, pool_covariance, rank, n_regions)
 
-    def score(candidate: Choice) -> float:
-        value = left_out.score(candidate)
+    def value_of(candidate: Choice) -> float:
+        value = examination.score(candidate)
         scores[f"shrinkage {candidate.shrinkage:g}, components {candidate.n_components}"] = value
         return value
 
     count = n_components or first_count
     strengths = _SHRINKAGES if shrinkage is None else (shrinkage,)
-    best, value = _climb([Choice(strength, count) for strength in strengths], score)
+    best, value = _climb([Choice(strength, count) for strength in strengths], value_of)
     while n_components is None and 2 * best.n_components <= max(_MOST_COMPONENTS, first_count):
         candidate = replace(best, n_components=2 * best.n_components)
-        grown = score(candidate)
+        grown = value_of(candidate)
         if grown <= value:
             break
         best, value = candidate, grown
-    return best, scores
+    return Chosen(best, examination.widening(best), scores)
 
 
 def leading_basis(
@@ -120,52 +136,39 @@ def _climb(candidates: Sequence[Choice], score: Callable[[Choice], float]) -> tu
 
 
 @dataclass
-class _LeftOut:
-    """People split into teachers and left-out ones, and how far each learning path has come."""
+class _Examination:
+    """People split into teachers and left-out ones, how far each learning path has come, and what it had to say."""
 
-    halves: Sequence[Sequence[Person]]
+    divisions: Sequence[Sequence[Examinee]]
     pool_covariance: npt.NDArray[np.float64]
     rank: int
     n_regions: int
-    paths: dict[tuple[int, int, float], Iterator[Mixture]] = field(default_factory=dict)
+    paths: dict[tuple[int, float], Iterator[Mixture]] = field(default_factory=dict)
+    ratios: dict[Choice, float] = field(default_factory=dict)
 
     def score(self, candidate: Choice) -> float:
-        """Mean evidence of people who are left out, on the images that the others did not teach with.
+        """Mean score of people who are left out, on the images that the others did not teach with.
 
         Scores of growing numbers of components continue one path; they are asked for in that order.
         """
-        n_people = len(self.halves[0])
-        values: list[float] = []
-        for half, (teaching, scoring) in enumerate(zip(self.halves, reversed(self.halves), strict=True)):
-            for fold, out in enumerate(np.array_split(np.arange(n_people), min(n_people, _FOLDS))):
-                key = (half, fold, candidate.shrinkage)
-                if key not in self.paths:
-                    rest = [person for i, person in enumerate(teaching) if i not in out]
-                    self.paths[key] = learning_path(
-                        rest, self.pool_covariance, candidate, self.rank, self.n_regions, _ITERATIONS
-                    )
-                path = self.paths[key]
-                mixture = next(m for m in path if m.components.n_components > candidate.n_components)
-                values += [held_out_evidence(mixture, scoring[i]) for i in out]
-        return float(np.mean(values))
+        n_people, n_divisions = len(self.divisions[0]), len(self.divisions)
+        groups = np.array_split(np.arange(n_people), min(n_people, _FOLDS))
+        results: list[tuple[float, float]] = []
+        for turn in range(max(len(groups), n_divisions)):  # other people and other images are left out at every turn
+            out, division = groups[turn % len(groups)], self.divisions[turn % n_divisions]
+            rest = [examinee.person for i, examinee in enumerate(division) if i not in out]
+            mixture = self._learn((turn, candidate.shrinkage), rest, candidate)
+            results += [examine(mixture, division[i]) for i in out]
+        value, self.ratios[candidate] = (float(mean) for mean in np.mean(results, axis=0))
+        return value
 
+    def widening(self, choice: Choice) -> float:
+        """Mean ratio of the widths of intervals that a choice needs to those that it gives, at least 1."""
+        return max(self.ratios[choice], 1.0)
 
-def held_out_evidence(mixture: Mixture, person: Person) -> float:
-    """Mean log evidence of a person's voxels.
-
-    Parameters
-    ----------
-    mixture
-        Learned without that person.
-    person
-        The person.
-
-    Returns
-    -------
-    float
-    """
-    frames = make_frames(person.context, mixture.components)
-    log_weight = np.log(mixture.region_weight[person.region]).T
-    levels = level_probability(mixture.components, person.context)
-    _, marginal = mixture_evidence(evidence_stack(frames, person.context), log_weight, levels)
-    return float(marginal.mean())
+    def _learn(self, key: tuple[int, float], people: Sequence[Person], candidate: Choice) -> Mixture:
+        if key not in self.paths:
+            self.paths[key] = learning_path(
+                people, self.pool_covariance, candidate, self.rank, self.n_regions, _ITERATIONS
+            )
+        return next(m for m in self.paths[key] if m.components.n_components > candidate.n_components)

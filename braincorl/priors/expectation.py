@@ -169,7 +169,7 @@ def _add_person(moments: Moments, person: Person, mixture: Mixture) -> None:
 
 def _weighted_squares(
     projected: FloatArray, frames: Sequence[Frame], turned: Sequence[FloatArray], weight: Sequence[FloatArray]
-) -> list[FloatArray]:
+) -> Sequence[FloatArray]:
     """Σ_v w z̃ z̃ᵀ of every component and level, (g, k, k) each."""
     rank = projected.shape[0]
     if rank <= _FEW_ROWS:  # all components and levels are one product with all pairs of rows
@@ -179,8 +179,8 @@ def _weighted_squares(
         full = np.zeros((every.shape[0], rank, rank))
         pairs = every[used] @ (projected[one] * projected[other]).T
         full[used[:, None], one, other] = full[used[:, None], other, one] = pairs
-        full = full.reshape(len(frames), LEVELS.size, rank, rank)
-        return [frame.vectors.T @ full[c] @ frame.vectors for c, frame in enumerate(frames)]
+        by_component = full.reshape(len(frames), LEVELS.size, rank, rank)
+        return [frame.vectors.T @ by_component[c] @ frame.vectors for c, frame in enumerate(frames)]
     found = []
     for z, w in zip(turned, weight, strict=True):
         rows, squares = np.ascontiguousarray(z.T), np.zeros((LEVELS.size, rank, rank))

@@ -11,9 +11,8 @@ import numpy.typing as npt
 from braincorl.errors import FileFormatError, InputError
 from braincorl.priors.choosing import choose, leading_basis
 from braincorl.priors.components import LEVELS, Components, unit_signal
-from braincorl.priors.context import in_basis
 from braincorl.priors.learning import learn
-from braincorl.priors.people import MOST_VOXELS_TO_CHOOSE, image_halves, pool_moments, read_person, training_person
+from braincorl.priors.people import examinees, pool_moments, read_person, training_person
 from braincorl.priors.regions import Rois, index_labels, index_regions
 from braincorl.tensorfile import read_tensors, write_tensors
 from braincorl.validation import FloatArray, check_finite, check_pool
@@ -44,6 +43,8 @@ class GroupPrior:
         Mean feature vector of the pool (n_features,).
     pool_covariance
         Covariance of the pool's features (n_features, n_features).
+    widening
+        Factor of predictive standard deviations that made intervals hold what they promise on left-out people.
     summary
         What it rests on: people, voxels, effective voxels, settings and how they were chosen.
     provenance
@@ -55,6 +56,7 @@ class GroupPrior:
     regions: tuple[str, ...]
     feature_mean: npt.NDArray[np.float64]
     pool_covariance: npt.NDArray[np.float64]
+    widening: float = 1.0
     summary: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -117,14 +119,9 @@ class GroupPrior:
         strength = None if shrinkage == "auto" else _positive_number(shrinkage, "shrinkage")
         n_regions = max(len(regions), 1)
         small, basis = leading_basis(covariance)
-        halves = [
-            [
-                training_person(in_basis(context, basis), index, MOST_VOXELS_TO_CHOOSE)[0]
-                for context, index in zip(half, indices, strict=True)
-            ]
-            for half in (image_halves(people) or [contexts])
-        ]
-        choice, scores = choose(halves, small, min(chosen_rank, len(small)), n_regions, strength, count)
+        divisions = examinees(people, contexts, indices, basis)
+        chosen = choose(divisions, small, min(chosen_rank, len(small)), n_regions, strength, count)
+        choice = chosen.choice
         mixture = learn(persons, covariance, choice, chosen_rank, n_regions)
         summary = {
             "n_people": len(people),
@@ -134,7 +131,7 @@ class GroupPrior:
             "taken_at_their_word": [context.noise_free for context in contexts],
             "n_components": choice.n_components,
             "shrinkage": choice.shrinkage,
-            "held_out_log_evidence": scores,
+            "held_out_score": chosen.scores,
         }
         return cls(
             components=mixture.components,
@@ -142,6 +139,7 @@ class GroupPrior:
             regions=regions,
             feature_mean=feature_mean,
             pool_covariance=covariance,
+            widening=chosen.widening,
             summary=summary,
             provenance=dict(provenance or {}),
         )
@@ -252,6 +250,7 @@ class GroupPrior:
         header = {
             "regions": list(self.regions),
             "levels": LEVELS.tolist(),
+            "widening": self.widening,
             "summary": dict(self.summary),
             "provenance": dict(self.provenance),
         }
@@ -274,8 +273,9 @@ class GroupPrior:
             rest = {name: double[name] for name in ("region_weight", "feature_mean", "pool_covariance")}
         except KeyError as error:
             raise FileFormatError(f"The prior file holds no {error}: it is incomplete.") from error
-        return cls(components, regions=tuple(header["regions"]), summary=header["summary"],
-                   provenance=header["provenance"], **rest)  # fmt: skip
+        widening, regions = float(header.get("widening", 1.0)), tuple(header["regions"])
+        return cls(components, regions=regions, widening=widening, **rest,
+                   summary=header["summary"], provenance=header["provenance"])  # fmt: skip
 
 
 def load_prior(prior: GroupPrior | str | Path) -> GroupPrior:
