@@ -47,6 +47,8 @@ def actions(n_draws: int) -> None:
             labels = parcels(coordinates, count)
             priors[f"mixture, {count} parcels known"] = (GroupPrior.fit(others, [labels] * 5), labels)
         mean_of_others = np.mean([p.responses[2] for i, p in enumerate(people) if i != new], axis=0)
+        near = {"group prior, mixture, neighbours": priors["group prior, mixture"][0]}
+        near["mixture of 60 parcels, neighbours"] = priors["mixture, 60 parcels known"][0]
         keep = (np.ptp(y, axis=0) > 0) & (np.ptp(person.responses[2], axis=0) > 0)
         for n in (5, 10, 20, 40, 60):
             for draw in range(n_draws if n < 60 else 1):
@@ -54,6 +56,9 @@ def actions(n_draws: int) -> None:
                 predictions = {"mean of the others, same voxel and clips": mean_of_others}
                 for method, encoder, more in _encoders(priors, pool):
                     predictions[method] = encoder.fit(X[chosen], y[chosen], **more).predict(person.features[2])
+                for method, prior in near.items():
+                    encoder = GroupPriorEncoder(prior).fit(X[chosen], y[chosen], positions=coordinates)
+                    predictions[method] = encoder.predict(person.features[2])
                 for method, predicted in predictions.items():
                     scores[method, n, draw].append(_score(person.responses[2][:, keep], predicted[:, keep]))
     print("actions_fmri, 6 people left out in turn, all voxels that vary, EV / r of session 2.")
@@ -107,6 +112,7 @@ def bold5000(n_draws: int) -> None:
                 "mixture, one per region": (regional, None),
                 "mixture, regions known": (regional, new.rois),
             }
+            near = {"group prior, mixture, neighbours": mixture, "mixture, one per region, neighbours": regional}
             truth = X @ new.coef.T
             truth = (truth - truth.mean(axis=0)) / truth.std(axis=0)
             for draw in range(n_draws):
@@ -120,6 +126,9 @@ def bold5000(n_draws: int) -> None:
                     for method, encoder, more in _encoders(priors, X):
                         predicted = encoder.fit(X[rows], y, **more).predict(X[test])
                         scores[method, n, draw].append(_score(np.sqrt(ceiling) * truth[test], predicted))
+                    for method, prior in near.items():
+                        encoder = GroupPriorEncoder(prior).fit(X[rows], y, positions=new.positions)
+                        scores[method, n, draw].append(_score(np.sqrt(ceiling) * truth[test], encoder.predict(X[test])))
         kind = "shared by neighbours (half of its variance, 3 voxels wide)" if shared else "independent"
         print(f"bold5000_resnet18, each person from the other, noise-free EV / r, noise {kind}, ceilings .05 to .7:")
         _table(scores, (10, 20, 50, 100, 200))
