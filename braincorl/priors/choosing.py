@@ -77,7 +77,8 @@ def choose(
     Chosen
     """
     first_count = n_regions if n_regions <= _MOST_REGION_COMPONENTS else _MANY_REGIONS_COMPONENTS
-    if len(divisions[0]) == 1:
+    given = shrinkage is not None and n_components is not None
+    if len(divisions[0]) == 1 or (given and not divisions[0][0].trials):
         alone = _ALONE[1] if first_count == 1 else first_count
         return Chosen(Choice(shrinkage or _ALONE[0], n_components or alone), 1.0, {})
     scores: dict[str, float] = {}
