@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
-import scipy.linalg
 
 from braincorl.priors.expectation import Mixture, Person
 from braincorl.priors.learning import Choice, learning_path
@@ -121,8 +120,8 @@ def leading_basis(
     p = pool_covariance.shape[0]
     if p <= _MOST_FEATURES:
         return pool_covariance, None
-    values, vectors = scipy.linalg.eigh(pool_covariance, subset_by_index=(p - _MOST_FEATURES, p - 1))
-    return np.diag(values), vectors
+    values, vectors = np.linalg.eigh(pool_covariance)
+    return np.diag(values[-_MOST_FEATURES:]), vectors[:, -_MOST_FEATURES:]
 
 
 def _climb(candidates: Sequence[Choice], score: Callable[[Choice], float]) -> tuple[Choice, float]:

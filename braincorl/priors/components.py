@@ -14,7 +14,6 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
-import scipy.linalg
 
 from braincorl.validation import FloatArray
 
@@ -154,10 +153,8 @@ def low_rank_plus_isotropic(covariance: FloatArray, rank: int) -> tuple[npt.NDAr
         Mean of the eigenvalues that F leaves out, or the smallest one if it leaves none out.
     """
     p = covariance.shape[0]
-    few = 4 * rank < p  # then it is quicker to find only the leading ones
-    values, vectors = scipy.linalg.eigh(
-        covariance, subset_by_index=(p - rank, p - 1) if few else None, check_finite=False
-    )
+    # All of them: LAPACK's search for the leading ones alone may give up on nearly equal eigenvalues.
+    values, vectors = np.linalg.eigh(covariance)
     values, vectors = np.maximum(values[::-1], 0.0)[:rank], vectors[:, ::-1][:, :rank]
     rest = max(float(np.trace(covariance) - values.sum()), 0.0)
     floor = rest / (p - rank) if rank < p else float(values[-1])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from braincorl import GroupPrior, GroupPriorEncoder
+from braincorl.priors.choosing import leading_basis
 from braincorl.priors.components import LEVELS
 from braincorl.priors.context import reduce_context
 from braincorl.priors.expectation import Mixture, Person, expect
@@ -81,3 +82,15 @@ def test_moments_are_those_of_a_loop_over_voxels_and_levels(person, mixture):
     found = expect([Person(context, 1.0, np.zeros(5, dtype=np.intp))], state)
     np.testing.assert_allclose(found.first[0], first, rtol=1e-8)
     np.testing.assert_allclose(found.second[0], second, rtol=1e-8, atol=1e-9)
+
+
+def test_settings_of_large_features_are_compared_in_the_leading_directions(rng):
+    covariance = np.diag(np.linspace(3, 0.1, 300))
+    small, basis = leading_basis(covariance)
+    np.testing.assert_allclose(np.sort(np.diag(small)), np.diag(covariance)[:256][::-1])
+    np.testing.assert_allclose(basis.T @ basis, np.eye(256), atol=1e-9)
+    assert leading_basis(covariance[:9, :9])[1] is None
+    people = [(rng.standard_normal((24, 300)), rng.standard_normal((24, 30))) for _ in range(2)]
+    prior = GroupPrior.fit(people, rank=8)
+    assert prior.n_features == 300
+    assert prior.widening >= 1.0
