@@ -91,6 +91,6 @@ def test_settings_of_large_features_are_compared_in_the_leading_directions(rng):
     np.testing.assert_allclose(basis.T @ basis, np.eye(256), atol=1e-9)
     assert leading_basis(covariance[:9, :9])[1] is None
     people = [(rng.standard_normal((24, 300)), rng.standard_normal((24, 30))) for _ in range(2)]
-    prior = GroupPrior.fit(people, rank=8)
+    prior = GroupPrior.fit(people, rank=4, n_components=1, shrinkage=30.0)
     assert prior.n_features == 300
     assert prior.widening >= 1.0
