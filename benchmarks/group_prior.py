@@ -11,7 +11,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from group_prior_data import WeightsPerson, load_actions, load_bold5000, load_object2vec, parcels
+from group_prior_data import (
+    PublishedWeights,
+    WeightsPerson,
+    draw_noise,
+    draw_person,
+    load_actions,
+    load_bold5000,
+    load_object2vec,
+    parcels,
+    simulated_world,
+)
 from scipy.stats import norm
 
 from braincorl import BayesianRidgeEncoder, GroupPrior, GroupPriorEncoder, RidgeEncoder
@@ -47,6 +57,8 @@ def actions(n_draws: int) -> None:
             labels = parcels(coordinates, count)
             priors[f"mixture, {count} parcels known"] = (GroupPrior.fit(others, [labels] * 5), labels)
         mean_of_others = np.mean([p.responses[2] for i, p in enumerate(people) if i != new], axis=0)
+        near = {"group prior, mixture, neighbours": priors["group prior, mixture"][0]}
+        near["mixture of 60 parcels, neighbours"] = priors["mixture, 60 parcels known"][0]
         keep = (np.ptp(y, axis=0) > 0) & (np.ptp(person.responses[2], axis=0) > 0)
         for n in (5, 10, 20, 40, 60):
             for draw in range(n_draws if n < 60 else 1):
@@ -54,6 +66,9 @@ def actions(n_draws: int) -> None:
                 predictions = {"mean of the others, same voxel and clips": mean_of_others}
                 for method, encoder, more in _encoders(priors, pool):
                     predictions[method] = encoder.fit(X[chosen], y[chosen], **more).predict(person.features[2])
+                for method, prior in near.items():
+                    encoder = GroupPriorEncoder(prior).fit(X[chosen], y[chosen], positions=coordinates)
+                    predictions[method] = encoder.predict(person.features[2])
                 for method, predicted in predictions.items():
                     scores[method, n, draw].append(_score(person.responses[2][:, keep], predicted[:, keep]))
     print("actions_fmri, 6 people left out in turn, all voxels that vary, EV / r of session 2.")
@@ -107,19 +122,23 @@ def bold5000(n_draws: int) -> None:
                 "mixture, one per region": (regional, None),
                 "mixture, regions known": (regional, new.rois),
             }
+            near = {"group prior, mixture, neighbours": mixture, "mixture, one per region, neighbours": regional}
             truth = X @ new.coef.T
             truth = (truth - truth.mean(axis=0)) / truth.std(axis=0)
             for draw in range(n_draws):
                 rng = np.random.default_rng([source, draw])
                 order = rng.permutation(len(X))
                 ceiling = rng.uniform(0.05, 0.7, truth.shape[1])
-                noise = _noise(rng, 200, new.positions, shared)
+                noise = draw_noise(rng, 200, new.positions, shared)
                 for n in (10, 20, 50, 100, 200):
                     rows, test = order[:n], order[600:]
                     y = np.sqrt(ceiling) * truth[rows] + np.sqrt(1 - ceiling) * noise[:n]
                     for method, encoder, more in _encoders(priors, X):
                         predicted = encoder.fit(X[rows], y, **more).predict(X[test])
                         scores[method, n, draw].append(_score(np.sqrt(ceiling) * truth[test], predicted))
+                    for method, prior in near.items():
+                        encoder = GroupPriorEncoder(prior).fit(X[rows], y, positions=new.positions)
+                        scores[method, n, draw].append(_score(np.sqrt(ceiling) * truth[test], encoder.predict(X[test])))
         kind = "shared by neighbours (half of its variance, 3 voxels wide)" if shared else "independent"
         print(f"bold5000_resnet18, each person from the other, noise-free EV / r, noise {kind}, ceilings .05 to .7:")
         _table(scores, (10, 20, 50, 100, 200))
@@ -128,22 +147,16 @@ def bold5000(n_draws: int) -> None:
 def simulated(n_draws: int) -> None:
     """Distance to the Bayes-optimal encoder in a world whose prior is known, by the number of teachers."""
     rng = np.random.default_rng(0)
-    pool = rng.standard_normal((1000, 32)) / np.sqrt(1 + np.arange(32))
-    covariance = np.cov(pool, rowvar=False)
-    mean, factor = rng.standard_normal((5, 32)), 0.7 * rng.standard_normal((5, 32, 4))
-    mean[-1], factor[-1] = 0.0, 0.0
-    levels = np.tile(flat_levels(), (5, 1))
-    truth = Components(mean, factor, np.array([0.2] * 4 + [1.0]), np.array([0.3, 0.3, 0.2, 0.18, 0.02]), levels)
-    truth = unit_signal(truth, covariance)
-    exact = GroupPrior(truth, np.vstack([truth.weight] * 2), (), pool.mean(axis=0), covariance)
-    teachers = [_draw_person(truth, pool, 100, 400, rng)[:2] for _ in range(7)]
+    exact, pool = simulated_world(rng)
+    truth = exact.components
+    teachers = [draw_person(truth, pool, 100, 400, rng)[:2] for _ in range(7)]
     priors: dict[str, tuple[GroupPrior, Array | None]] = {
         f"prior from {count} people": (GroupPrior.fit(teachers[:count], X_pool=pool), None) for count in (1, 2, 4, 7)
     }
     priors["the world's own prior (Bayes-optimal)"] = (exact, None)
     scores: Scores = defaultdict(list)
     for draw in range(n_draws):
-        X, y, weights = _draw_person(truth, pool, 200, 400, rng)
+        X, y, weights = draw_person(truth, pool, 200, 400, rng)
         for n in (5, 10, 20, 50, 100, 200):
             for method, encoder, more in _encoders(priors, pool):
                 predicted = encoder.fit(X[:n], y[:n], **more).predict(pool)
@@ -237,40 +250,11 @@ def speed(_: int) -> None:
         print(f"| {name} | {seconds:.2f} | {memory:.0f} | {seconds / base[0]:.1f} |")
 
 
-def _draw_person(
-    truth: Components, pool: Array, n_images: int, n_voxels: int, rng: np.random.Generator
-) -> tuple[Array, Array, Array]:
-    """Draw features, responses and signal weights of voxels from a mixture, r from .05 to .7."""
-    kind = rng.choice(truth.n_components, n_voxels, p=truth.weight)
-    weights = np.stack([rng.multivariate_normal(truth.mean[c], truth.covariance(c)) for c in kind])
-    X, r = pool[rng.permutation(len(pool))[:n_images]], rng.uniform(0.05, 0.7, n_voxels)
-    weights *= np.sqrt(r)[:, None]
-    return X, X @ weights.T + np.sqrt(1 - r) * rng.standard_normal((n_images, n_voxels)), weights
-
-
 def _taught_by(person: WeightsPerson, X: Array) -> tuple[GroupPrior, GroupPrior, GroupPrior]:
     """Learn a Gaussian, a mixture, and a mixture of one component per region."""
-    teacher = [_Weights(person.coef)]
+    teacher = [PublishedWeights(person.coef)]
     gaussian = GroupPrior.fit(teacher, X_pool=X, n_components=1)
     return gaussian, GroupPrior.fit(teacher, X_pool=X), GroupPrior.fit(teacher, [person.rois], X_pool=X)
-
-
-class _Weights:
-    """Weights of an encoder that was fitted elsewhere."""
-
-    def __init__(self, coef: Array) -> None:
-        self.coef_ = coef
-
-
-def _noise(rng: np.random.Generator, n_images: int, positions: Array, shared: bool) -> Array:
-    """Draw unit noise (n_images, n_voxels); if shared, half of it is smooth over voxels (Gaussian, sd 1.5 voxels)."""
-    own = rng.standard_normal((n_images, len(positions)))
-    if not shared:
-        return own
-    distance = ((positions[:, None] - positions[None]) ** 2).sum(axis=2)
-    kernel = np.exp(-distance / (2 * 1.5**2))
-    smooth = rng.standard_normal(own.shape) @ (kernel / np.linalg.norm(kernel, axis=0))
-    return np.sqrt(0.5) * smooth + np.sqrt(0.5) * own
 
 
 def _encoders(

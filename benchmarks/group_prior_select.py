@@ -1,25 +1,21 @@
 """Images chosen under a prior against random and k-means picks (python benchmarks/group_prior_select.py).
 
-Real weights of two people (bold5000_resnet18), each the teacher of the other; SIMULATED noise, independent over voxels,
-ceilings .05 to .7; noise-free EV on the images that were not candidates.
+Voxels with the real weights of two people (bold5000_resnet18), each teaching the other, and simulated voxels; the noise
+is SIMULATED, independent over voxels, ceilings .05 to .7; EV without noise, on images that were not candidates.
 """
 
+import argparse
 from collections import defaultdict
 
 import numpy as np
-from group_prior_data import load_bold5000
+from group_prior_data import PublishedWeights, draw_person, load_bold5000, simulated_world
 from scipy.cluster.vq import kmeans2
 
 from braincorl import GroupPrior, GroupPriorEncoder
 from braincorl.metrics import explained_variance
 from braincorl.priors.selection import select_images
 
-N_DRAWS = 3
-
-
-class _Weights:
-    def __init__(self, coef):
-        self.coef_ = coef
+COUNTS = (20, 50)
 
 
 def kmeans_picks(X, n, seed):
@@ -32,34 +28,68 @@ def kmeans_picks(X, n, seed):
     return np.array(taken)
 
 
-def main():
-    """Print the table."""
+def picks(candidates, n, prior, draw, rng):
+    """Choose rows in three ways."""
+    return {
+        "random": rng.permutation(len(candidates))[:n],
+        "k-means": kmeans_picks(candidates, n, draw),
+        "select": select_images(candidates, n, prior.components),
+    }
+
+
+def real_weights(n_draws):
+    """Real weights of two people, each the teacher of the other."""
     X, people = load_bold5000()
     candidates, test = X[:600], X[600:]
     scores = defaultdict(list)
     for source, target in ((0, 1), (1, 0)):
-        prior = GroupPrior.fit([_Weights(people[source].coef)], X_pool=X, n_components=1)
+        prior = GroupPrior.fit([PublishedWeights(people[source].coef)], X_pool=X, n_components=1)
         truth = X @ people[target].coef.T
         truth = (truth - truth.mean(axis=0)) / truth.std(axis=0)
-        for n in (20, 50):
-            chosen = select_images(candidates, n, prior.components)
-            for draw in range(N_DRAWS):
+        for n in COUNTS:
+            for draw in range(n_draws):
                 rng = np.random.default_rng([source, n, draw])
                 ceiling = rng.uniform(0.05, 0.7, truth.shape[1])
-                picks = {
-                    "random": rng.permutation(600)[:n],
-                    "k-means": kmeans_picks(candidates, n, draw),
-                    "select": chosen,
-                }
-                for name, rows in picks.items():
+                for name, rows in picks(candidates, n, prior, draw, rng).items():
                     noise = rng.standard_normal((n, truth.shape[1]))
                     y = np.sqrt(ceiling) * truth[rows] + np.sqrt(1 - ceiling) * noise
                     predicted = GroupPriorEncoder(prior).fit(X[rows], y).predict(test)
-                    scores[name, n].append(explained_variance(np.sqrt(ceiling) * truth[600:], predicted).mean())
-    print("| images | 20 | 50 |\n|---|---|---|")
+                    score = explained_variance(np.sqrt(ceiling) * truth[600:], predicted).mean()
+                    scores[name, n, draw].append(score)
+    table("bold5000_resnet18, real weights, SIMULATED independent noise, noise-free EV on 500 other images:", scores)
+
+
+def simulation(n_draws):
+    """Voxels of a world whose prior is known."""
+    rng = np.random.default_rng(0)
+    prior, pool = simulated_world(rng)
+    candidates, test = pool[:500], pool[500:]
+    scores = defaultdict(list)
+    for draw in range(n_draws):
+        for n in COUNTS:
+            for name, rows in picks(candidates, n, prior, draw, rng).items():
+                X, y, weights = draw_person(prior.components, candidates[rows], n, 400, rng)
+                predicted = GroupPriorEncoder(prior).fit(X, y).predict(test)
+                scores[name, n, draw].append(explained_variance(test @ weights.T, predicted).mean())
+    table("SIMULATION, 32 features, the world's own prior, noise-free EV on 500 other images:", scores)
+
+
+def table(title, scores):
+    """Print means over draws, and their spread."""
+    print(title)
+    print("| images | " + " | ".join(map(str, COUNTS)) + " |\n|---|---|---|")
     for name in ("random", "k-means", "select"):
-        cells = [f"{np.mean(scores[name, n]):.3f} ± {np.std(scores[name, n]):.3f}" for n in (20, 50)]
-        print(f"| {name} | " + " | ".join(cells) + " |")
+        values = {n: [np.mean(v) for (m, count, _), v in scores.items() if (m, count) == (name, n)] for n in COUNTS}
+        print(f"| {name} | " + " | ".join(f"{np.mean(v):.3f} ± {np.std(v):.3f}" for v in values.values()) + " |")
+
+
+def main():
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--draws", type=int, default=10)
+    options = parser.parse_args()
+    simulation(options.draws)
+    real_weights(options.draws)
 
 
 if __name__ == "__main__":

@@ -133,13 +133,16 @@ def fit_encoder(
 
 
 def prior_arguments(encoder: LinearEncoder, table: FeatureTable, subject: SubjectData) -> dict[str, Any]:
-    """Check the prior's feature space, and name each voxel's region if the prior knows regions."""
+    """Check the prior's feature space, and say where voxels are, and in which region if the prior knows any."""
     if not isinstance(encoder, GroupPriorEncoder):
         return {}
     prior: GroupPrior = encoder.prior
     check_same_space(table.provenance, prior.provenance, "the prior")
+    more: dict[str, Any] = {}
+    if subject.space.mask is not None:
+        more["positions"] = np.argwhere(subject.space.mask)[subject.space.included]
     if not subject.rois or not prior.regions:
-        return {}
+        return more
     if not set(subject.rois) & set(prior.regions):
         logger.warning(
             "the prior knows the regions %s but not %s: fitting without regions",
@@ -147,7 +150,7 @@ def prior_arguments(encoder: LinearEncoder, table: FeatureTable, subject: Subjec
             ", ".join(sorted(subject.rois)),
         )
     known = {name: members for name, members in subject.rois.items() if name in prior.regions}
-    return {"rois": label_voxels(known, subject.n_voxels)}
+    return more | {"rois": label_voxels(known, subject.n_voxels)}
 
 
 def choose_context(options: argparse.Namespace, image_ids: npt.NDArray[np.str_]) -> npt.NDArray[np.str_]:

@@ -13,8 +13,19 @@ from braincorl.errors import FileFormatError, InputError
 from braincorl.priors import GroupPrior, load_prior
 from braincorl.priors.components import Components
 from braincorl.priors.context import Context, context_from_arrays, reduce_context
+from braincorl.priors.neighbours import (
+    WIDTH,
+    check_positions,
+    check_smoothness,
+    choose_smoothness,
+    component_evidence,
+    context_halves,
+    neighbour_weights,
+    smooth_log_weight,
+)
 from braincorl.priors.person import update_levels, with_shared_scale
 from braincorl.priors.predictive import predictive_std, solve_mixture
+from braincorl.priors.regions import index_labels
 from braincorl.priors.robust import image_weights
 from braincorl.validation import FloatArray, check_batch_size, check_finite
 
@@ -31,6 +42,10 @@ class GroupPriorEncoder(LinearEncoder):
         A learned prior, its file, or the name of a shipped one.
     robust : bool
         Let images count for less in which the responses of all voxels are off.
+    smoothness : "auto" or float
+        How much a voxel's kind is expected to be that of its neighbours, from 0 (not at all) to below 1, if `fit` is
+        given positions and the voxel's region is unknown. "auto" is chosen on the context, and 0 where neighbours do
+        not help.
     voxel_batch_size : "auto" or int
         Voxels at a time; bounds memory and changes no result.
 
@@ -46,6 +61,8 @@ class GroupPriorEncoder(LinearEncoder):
         Posterior mean of r, the share of response variance that the features explain.
     responsibility_ : ndarray of shape (n_voxels, n_components)
         Probability that the voxel is of each kind; the last is "none of them".
+    smoothness_ : float
+        How much neighbours counted.
     image_weight_ : ndarray of shape (n_images,)
         Relative precision of each image; below 1 where the responses of all voxels were off.
     context_ : Context
@@ -70,9 +87,12 @@ class GroupPriorEncoder(LinearEncoder):
     uses_pool = False  # it can take one, but the prior has its own
     _array_names = ("coef_", "intercept_", "noise_variance_", "signal_fraction_", "responsibility_", "image_weight_")
 
-    def __init__(self, prior: Any, robust: bool = True, voxel_batch_size: int | str = "auto") -> None:
+    def __init__(
+        self, prior: Any, robust: bool = True, smoothness: float | str = "auto", voxel_batch_size: int | str = "auto"
+    ) -> None:
         self.prior = prior
         self.robust = robust
+        self.smoothness = smoothness
         self.voxel_batch_size = voxel_batch_size
 
     def fit(
@@ -81,6 +101,7 @@ class GroupPriorEncoder(LinearEncoder):
         y: npt.ArrayLike,
         X_pool: npt.ArrayLike | None = None,
         rois: npt.ArrayLike | None = None,
+        positions: npt.ArrayLike | None = None,
     ) -> Self:
         """Fit every voxel.
 
@@ -96,6 +117,9 @@ class GroupPriorEncoder(LinearEncoder):
             variance. By default the images that the prior was learned with.
         rois
             One region label per voxel (n_voxels,), "" where unknown.
+        positions
+            Grid coordinates of the voxels (n_voxels, 3), such as `np.argwhere(mask)`; without them voxels have no
+            neighbours.
 
         Returns
         -------
@@ -114,20 +138,41 @@ class GroupPriorEncoder(LinearEncoder):
                 f"X has {features.shape[1]} features but the prior was learned with {prior.n_features}: "
                 "embed the images with the prior's backbone, or learn a prior in this feature space."
             )
+        check_smoothness(self.smoothness)
+        self.prior_ = prior
         self.log_weight_ = prior.log_weight(rois, responses.shape[1])
         components = prior.for_pool(X_pool)
         alike = np.ones(features.shape[0])
         self.image_weight_ = image_weights(features, responses, components) if self.robust else alike
         self.context_ = with_shared_scale(reduce_context(features, responses, self.image_weight_))
         self.components_ = update_levels(self.context_, components, self.log_weight_)
+        self.smoothness_ = 0.0
+        if positions is not None:
+            self._smooth(features, responses, positions, rois)
         self.feature_mean_ = prior.feature_mean if X_pool is None else np.asarray(X_pool, np.float64).mean(axis=0)
-        self.prior_ = prior
         posterior = solve_mixture(
             self.context_, self.components_, self.log_weight_, self.feature_mean_, self.voxel_batch_size
         )
         for part in fields(posterior):
             setattr(self, f"{part.name}_", getattr(posterior, part.name))
         return self
+
+    def _smooth(self, X: FloatArray, y: FloatArray, positions: npt.ArrayLike, rois: npt.ArrayLike | None) -> None:
+        """Let neighbours inform the log weights of the components."""
+        places = check_positions(positions, y.shape[1])
+        known = np.zeros(y.shape[1], dtype=bool)
+        if rois is not None:
+            known = index_labels(rois, self.prior_.regions, y.shape[1], "rois") >= 0
+        if self.smoothness == "auto":
+            halves = context_halves(X, y, self.image_weight_)
+            share, width = choose_smoothness(halves, self.components_, self.log_weight_, places, known)
+        else:
+            share, width = float(self.smoothness), WIDTH
+        if share > 0:
+            evidence = component_evidence(self.context_, self.components_)
+            weights = neighbour_weights(places, width)
+            self.log_weight_ = smooth_log_weight(evidence, self.log_weight_, weights, share, known)
+        self.smoothness_ = share
 
     def _check_few(self, X: npt.ArrayLike, y: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
         """Check as `_check_fit` does, but let contexts of no image or one pass."""
@@ -144,9 +189,10 @@ class GroupPriorEncoder(LinearEncoder):
         return features.astype(dtype, copy=False), responses.astype(dtype, copy=False)
 
     def _predictive_std(self, X: FloatArray) -> FloatArray:
-        return predictive_std(
+        std = predictive_std(
             self.context_, self.components_, self.log_weight_, self.feature_mean_, X, self.voxel_batch_size
         )
+        return std * std.dtype.type(self.prior_.widening)
 
     def _header_parameters(self) -> dict[str, Any]:
         return super()._header_parameters() | {"prior": None}  # the prior itself is among the arrays

@@ -10,7 +10,7 @@ forced into their mould.
 Letters: c components, p features, q rank of the factors, g levels of r.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +54,10 @@ class Components:
     def n_features(self) -> int:
         """Number of features."""
         return int(self.mean.shape[1])
+
+    def some(self, chosen: slice) -> "Components":
+        """Give some of the components, their weights as they are."""
+        return Components(**{f.name: getattr(self, f.name)[chosen] for f in fields(self)})
 
     def covariance_times(self, rows: FloatArray, c: int) -> FloatArray:
         """Rows @ Σ_c for rows (k, p), without forming Σ_c."""
@@ -148,11 +152,13 @@ def low_rank_plus_isotropic(covariance: FloatArray, rank: int) -> tuple[npt.NDAr
     floor : float
         Mean of the eigenvalues that F leaves out, or the smallest one if it leaves none out.
     """
+    p = covariance.shape[0]
+    # All of them: LAPACK's search for the leading ones alone may give up on nearly equal eigenvalues.
     values, vectors = np.linalg.eigh(covariance)
-    values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
-    rest = values[rank:]
-    floor = float(rest.mean()) if rest.size else float(values[-1])
-    factor = vectors[:, :rank] * np.sqrt(np.maximum(values[:rank] - floor, 0.0))
+    values, vectors = np.maximum(values[::-1], 0.0)[:rank], vectors[:, ::-1][:, :rank]
+    rest = max(float(np.trace(covariance) - values.sum()), 0.0)
+    floor = rest / (p - rank) if rank < p else float(values[-1])
+    factor = vectors * np.sqrt(np.maximum(values - floor, 0.0))
     return factor, floor
 
 

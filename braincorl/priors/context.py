@@ -175,6 +175,35 @@ def weights_as_context(coef: FloatArray, X_pool: FloatArray) -> Context:
     return replace(reduce_context(X_pool, X_pool @ coef.T.astype(X_pool.dtype)), noise_free=True)
 
 
+def in_basis(context: Context, basis: FloatArray | None) -> Context:
+    """Give the context as features in a smaller basis would; the directions that it lacks count as noise.
+
+    Parameters
+    ----------
+    context
+        Of one person.
+    basis
+        Orthonormal columns (p, m); None for all directions.
+
+    Returns
+    -------
+    Context
+        Of m features.
+    """
+    if basis is None:
+        return context
+    left, rows = _rows(context.rows @ basis, float(np.abs(context.rows).max(initial=0.0)), context.rows.dtype, 0)
+    projected = left.T.astype(context.rows.dtype) @ context.projected
+    lost = np.einsum("kv,kv->v", context.projected, context.projected) - np.einsum("kv,kv->v", projected, projected)
+    return replace(
+        context,
+        feature_mean=context.feature_mean @ basis,
+        rows=rows,
+        projected=projected,
+        outside=context.outside + np.maximum(lost, 0.0),
+    )
+
+
 def effective_voxels(context: Context) -> float:
     """Estimate how many voxels with independent noise would scatter as much as these do.
 
@@ -217,9 +246,9 @@ def effective_voxels(context: Context) -> float:
 
 
 def _rows(
-    centred: npt.NDArray[np.float64], largest: float, dtype: npt.DTypeLike
+    centred: npt.NDArray[np.float64], largest: float, dtype: npt.DTypeLike, n_fixed: int = 1
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Left singular vectors (n, k) and rows S Vᵀ (k, p), without directions of zero variance."""
+    """Left singular vectors (n, k) and rows S Vᵀ (k, p), without directions of zero variance; k ≤ n - n_fixed."""
     n_images, n_features = centred.shape
     if n_images < 2:
         return np.zeros((n_images, 0)), np.zeros((0, n_features))
@@ -229,5 +258,5 @@ def _rows(
     except np.linalg.LinAlgError:  # the fast driver fails to converge on rare matrices; the older one does not
         left, s, vt = scipy.linalg.svd(centred, full_matrices=False, check_finite=False, lapack_driver="gesvd")
     kept = s > max(s[0], largest) * max(centred.shape) * np.finfo(dtype).eps
-    rank = min(int(kept.sum()), n_images - 1)
+    rank = min(int(kept.sum()), n_images - n_fixed)
     return left[:, :rank], s[:rank, None] * vt[:rank]

@@ -9,12 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.errors import FileFormatError, InputError
+from braincorl.priors.arguments import check_features, find_prior, nonempty, positive_integer, positive_number
+from braincorl.priors.choosing import Chosen, choose, leading_basis
 from braincorl.priors.components import LEVELS, Components, unit_signal
-from braincorl.priors.learning import choose, learn
-from braincorl.priors.people import MOST_VOXELS_TO_CHOOSE, image_halves, pool_moments, read_person, training_person
+from braincorl.priors.context import Context
+from braincorl.priors.learning import learn
+from braincorl.priors.people import examinees, pool_moments, read_person, training_person
 from braincorl.priors.regions import Rois, index_labels, index_regions
 from braincorl.tensorfile import read_tensors, write_tensors
-from braincorl.validation import FloatArray, check_finite, check_pool
+from braincorl.validation import check_finite, check_pool
 
 KIND = "braincorl-prior/1"
 
@@ -42,6 +45,8 @@ class GroupPrior:
         Mean feature vector of the pool (n_features,).
     pool_covariance
         Covariance of the pool's features (n_features, n_features).
+    widening
+        Factor of predictive standard deviations that made intervals hold what they promise on left-out people.
     summary
         What it rests on: people, voxels, effective voxels, settings and how they were chosen.
     provenance
@@ -53,6 +58,7 @@ class GroupPrior:
     regions: tuple[str, ...]
     feature_mean: npt.NDArray[np.float64]
     pool_covariance: npt.NDArray[np.float64]
+    widening: float = 1.0
     summary: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -101,45 +107,31 @@ class GroupPrior:
             If there are no people, shapes do not match, values are not finite, or a setting is impossible.
         """
         pool = None if X_pool is None else np.asarray(X_pool, dtype=np.float64)
-        contexts = [read_person(person, i, pool) for i, person in enumerate(_nonempty(people))]
+        contexts = [read_person(person, i, pool) for i, person in enumerate(nonempty(people))]
         n_features = contexts[0].n_features
-        _check_features([context.n_features for context in contexts], pool)
+        check_features([context.n_features for context in contexts], pool)
         regions, indices = index_regions(rois, [context.n_voxels for context in contexts])
         feature_mean, covariance = pool_moments(contexts, pool)
         if not float(np.trace(covariance)) > 0:
             raise InputError("the features do not vary over images: nothing can be learned from them.")
         trained = [training_person(context, index) for context, index in zip(contexts, indices, strict=True)]
         persons = [person for person, _ in trained]
-        halves = [
-            [
-                training_person(context, index, MOST_VOXELS_TO_CHOOSE)[0]
-                for context, index in zip(half, indices, strict=True)
-            ]
-            for half in (image_halves(people) or [contexts])
-        ]
-        chosen_rank = _positive_integer(rank, "rank", min(n_features, _MOST_RANK), n_features)
-        count = None if n_components == "auto" else _positive_integer(n_components, "n_components", 1, 256)
-        strength = None if shrinkage == "auto" else _positive_number(shrinkage, "shrinkage")
+        chosen_rank = positive_integer(rank, "rank", min(n_features, _MOST_RANK), n_features)
+        count = None if n_components == "auto" else positive_integer(n_components, "n_components", 1, 256)
+        strength = None if shrinkage == "auto" else positive_number(shrinkage, "shrinkage")
         n_regions = max(len(regions), 1)
-        choice, scores = choose(halves, covariance, chosen_rank, n_regions, strength, count)
-        mixture = learn(persons, covariance, choice, chosen_rank, n_regions)
-        summary = {
-            "n_people": len(people),
-            "n_images": [context.n_images for context in contexts],
-            "n_voxels": [int((context.scale > 0).sum()) for context in contexts],
-            "n_effective_voxels": [round(n_effective, 1) for _, n_effective in trained],
-            "taken_at_their_word": [context.noise_free for context in contexts],
-            "n_components": choice.n_components,
-            "shrinkage": choice.shrinkage,
-            "held_out_log_evidence": scores,
-        }
+        small, basis = leading_basis(covariance)
+        divisions = examinees(people, contexts, indices, basis)
+        chosen = choose(divisions, small, min(chosen_rank, len(small)), n_regions, strength, count)
+        mixture = learn(persons, covariance, chosen.choice, chosen_rank, n_regions)
         return cls(
             components=mixture.components,
             region_weight=mixture.region_weight,
             regions=regions,
             feature_mean=feature_mean,
             pool_covariance=covariance,
-            summary=summary,
+            widening=chosen.widening,
+            summary=_summary(contexts, [n_effective for _, n_effective in trained], chosen),
             provenance=dict(provenance or {}),
         )
 
@@ -249,6 +241,7 @@ class GroupPrior:
         header = {
             "regions": list(self.regions),
             "levels": LEVELS.tolist(),
+            "widening": self.widening,
             "summary": dict(self.summary),
             "provenance": dict(self.provenance),
         }
@@ -271,8 +264,9 @@ class GroupPrior:
             rest = {name: double[name] for name in ("region_weight", "feature_mean", "pool_covariance")}
         except KeyError as error:
             raise FileFormatError(f"The prior file holds no {error}: it is incomplete.") from error
-        return cls(components, regions=tuple(header["regions"]), summary=header["summary"],
-                   provenance=header["provenance"], **rest)  # fmt: skip
+        widening, regions = float(header.get("widening", 1.0)), tuple(header["regions"])
+        return cls(components, regions=regions, widening=widening, **rest,
+                   summary=header["summary"], provenance=header["provenance"])  # fmt: skip
 
 
 def load_prior(prior: GroupPrior | str | Path) -> GroupPrior:
@@ -280,50 +274,14 @@ def load_prior(prior: GroupPrior | str | Path) -> GroupPrior:
     return prior if isinstance(prior, GroupPrior) else GroupPrior.load(prior)
 
 
-def find_prior(name: str | Path) -> Path:
-    """File of a prior, by path or shipped name.
-
-    Raises
-    ------
-    InputError
-        If there is neither; the message lists the shipped names.
-    """
-    path = Path(name)
-    shipped = Path(__file__).parent / "shipped"
-    if path.is_file():
-        return path
-    candidate = shipped / f"{name}.safetensors"
-    if path.parent == Path() and candidate.is_file():
-        return candidate
-    known = ", ".join(sorted(file.stem for file in shipped.glob("*.safetensors"))) or "none"
-    raise InputError(f"{name} is neither a file nor a shipped prior: pass a .safetensors file, or one of: {known}.")
-
-
-def _nonempty(people: Sequence[Any]) -> Sequence[Any]:
-    if isinstance(people, tuple) and len(people) == 2 and all(hasattr(part, "shape") for part in people):
-        raise InputError("people is one (features, responses) pair: pass a list of pairs, [(X, y)].")
-    if len(people) == 0:
-        raise InputError("people is empty: a prior needs at least one earlier person.")
-    return people
-
-
-def _check_features(counts: Sequence[int], pool: FloatArray | None) -> None:
-    if len(set(counts)) > 1:
-        raise InputError(f"people have {', '.join(map(str, counts))} features: all must come from one backbone.")
-    if pool is not None:
-        check_pool(pool, counts[0])
-        check_finite(pool, "X_pool")
-
-
-def _positive_integer(value: int | str, name: str, automatic: int, largest: int) -> int:
-    if value == "auto":
-        return automatic
-    if not isinstance(value, int | np.integer) or not 1 <= value <= largest:
-        raise InputError(f"{name} must be 'auto' or an integer from 1 to {largest}, but is {value!r}.")
-    return int(value)
-
-
-def _positive_number(value: float | str, name: str) -> float:
-    if isinstance(value, str) or not (np.isfinite(value) and value > 0):
-        raise InputError(f"{name} must be 'auto' or a positive number, but is {value!r}.")
-    return float(value)
+def _summary(contexts: Sequence[Context], n_effective: Sequence[float], chosen: Chosen) -> dict[str, Any]:
+    return {
+        "n_people": len(contexts),
+        "n_images": [context.n_images for context in contexts],
+        "n_voxels": [int((context.scale > 0).sum()) for context in contexts],
+        "n_effective_voxels": [round(n, 1) for n in n_effective],
+        "taken_at_their_word": [context.noise_free for context in contexts],
+        "n_components": chosen.choice.n_components,
+        "shrinkage": chosen.choice.shrinkage,
+        "held_out_score": chosen.scores,
+    }

@@ -1,44 +1,24 @@
-"""How many components, how much shrinkage: chosen on people who are left out.
+"""Learning runs of given settings: one Gaussian, then ever more components.
 
 The path is deterministic and does not depend on the order of voxels. One Gaussian is learned first; then every
 component is split in two along the direction in which its voxels differ most, EM is run again, and so on. With regions,
-the mixture starts from one component per region instead. Each stage is scored by the evidence of a left-out person's
-responses to left-out images, and the path is left once that no longer grows. Both have to be left out: people share
-what no feature explains about an image, and a prior that was bent to it would look good on other people with the same
-images and fail on new ones. With a single person nobody can be left out: the settings are then fixed ones.
+the mixture starts from one component per region instead.
 
 Letters: p features, c components, v voxels.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from braincorl.priors.components import Components, broad_components, unit_signal
-from braincorl.priors.mixture_em import (
-    Mixture,
-    Person,
-    evidence_stack,
-    expect,
-    level_probability,
-    maximize,
-    run_em,
-)
-from braincorl.priors.posterior import make_frames, mixture_evidence
+from braincorl.priors.expectation import Mixture, Person, expect
+from braincorl.priors.mixture_em import maximize, run_em
 from braincorl.priors.regions import smoothed_weights
 
-_ITERATIONS, _ITERATIONS_TO_CHOOSE = 20, 8
-# Groups of people to leave out in turn; more would cost time and change little.
-_FOLDS = 3
-_SHRINKAGES = (300.0, 100.0, 30.0, 10.0, 3.0)
-_MOST_COMPONENTS = 16
-_MOST_REGION_COMPONENTS = 24
-# Of more regions than that, each is a mixture of a few kinds.
-_MANY_REGIONS_COMPONENTS = 8
-# With a single person, whose voxels are more alike than those of two people.
-_ALONE = (30.0, 4)
+_ITERATIONS = 20
 
 
 @dataclass(frozen=True)
@@ -78,7 +58,7 @@ def learn(
     rank
         Columns of the factors.
     n_regions
-        Number of region labels; with two or more the mixture starts from one component per region.
+        Number of region labels; with two or more, and as many components, the mixture starts from one per region.
     n_iterations
         Most rounds of EM at every stage.
 
@@ -86,19 +66,43 @@ def learn(
     -------
     Mixture
     """
-    gaussian = learn_gaussian(people, pool_covariance, choice.shrinkage, rank, n_regions, n_iterations)
-    if choice.n_components == 1:
-        return gaussian
-    target = gaussian.components.covariance(0)
-    mixture, n_now = gaussian, 1
+    path = learning_path(people, pool_covariance, choice, rank, n_regions, n_iterations)
+    return next(mixture for mixture in path if mixture.components.n_components > choice.n_components)
+
+
+def learning_path(
+    people: Sequence[Person],
+    pool_covariance: npt.NDArray[np.float64],
+    choice: Choice,
+    rank: int,
+    n_regions: int,
+    n_iterations: int = _ITERATIONS,
+) -> Iterator[Mixture]:
+    """Learn ever larger mixtures, each from the one before.
+
+    Parameters
+    ----------
+    people, pool_covariance, choice, rank, n_regions, n_iterations
+        As in `learn`; the path passes through `choice.n_components` and goes on beyond.
+
+    Yields
+    ------
+    Mixture
+    """
+    strength = choice.shrinkage
+    mixture = learn_gaussian(people, pool_covariance, strength, rank, n_regions, n_iterations)
+    yield mixture
+    target = mixture.components.covariance(0)
+    n_now = 1
     if 1 < n_regions <= choice.n_components:
-        mixture, n_now = _one_per_region(people, gaussian, target, pool_covariance, choice.shrinkage, rank), n_regions
-        mixture = run_em(people, mixture, target, pool_covariance, choice.shrinkage, rank, n_iterations)
-    while n_now < choice.n_components:
-        mixture = split_components(mixture, choice.n_components - n_now, pool_covariance)
-        n_now = mixture.components.n_components - 1
-        mixture = run_em(people, mixture, target, pool_covariance, choice.shrinkage, rank, n_iterations)
-    return mixture
+        mixture, n_now = _one_per_region(people, mixture, target, pool_covariance, strength, rank), n_regions
+        mixture = run_em(people, mixture, target, pool_covariance, strength, rank, n_iterations)
+        yield mixture
+    while True:
+        n_next = choice.n_components if n_now < choice.n_components < 2 * n_now else 2 * n_now
+        mixture, n_now = split_components(mixture, n_next - n_now, pool_covariance), n_next
+        mixture = run_em(people, mixture, target, pool_covariance, strength, rank, n_iterations)
+        yield mixture
 
 
 def learn_gaussian(
@@ -167,107 +171,6 @@ def split_components(mixture: Mixture, n_more: int, pool_covariance: npt.NDArray
     region_weight = mixture.region_weight[:, source] * share
     components = Components(mean, factor, old.floor[source], region_weight[-1], old.level_probability[source])
     return Mixture(unit_signal(components, pool_covariance), region_weight)
-
-
-def held_out_evidence(mixture: Mixture, person: Person) -> float:
-    """Mean log evidence of a person's voxels.
-
-    Parameters
-    ----------
-    mixture
-        Learned without that person.
-    person
-        The person.
-
-    Returns
-    -------
-    float
-    """
-    frames = make_frames(person.context, mixture.components)
-    log_weight = np.log(mixture.region_weight[person.region]).T
-    levels = level_probability(mixture.components, person.context)
-    _, marginal = mixture_evidence(evidence_stack(frames, person.context), log_weight, levels)
-    return float(marginal.mean())
-
-
-def choose(
-    halves: Sequence[Sequence[Person]],
-    pool_covariance: npt.NDArray[np.float64],
-    rank: int,
-    n_regions: int,
-    shrinkage: float | None = None,
-    n_components: int | None = None,
-) -> tuple[Choice, dict[str, float]]:
-    """Choose what is not given, by the evidence of people who are left out.
-
-    Parameters
-    ----------
-    halves
-        Training people, with one half of all images and with the other; or once, with all.
-    pool_covariance, rank, n_regions
-        As in `learn`.
-    shrinkage, n_components
-        Settings that are given; None to choose.
-
-    Returns
-    -------
-    choice : Choice
-    scores : dict
-        Mean held-out log evidence per voxel of every setting that was tried.
-    """
-    first_count = n_regions if n_regions <= _MOST_REGION_COMPONENTS else _MANY_REGIONS_COMPONENTS
-    if len(halves[0]) == 1 or (shrinkage is not None and n_components is not None):
-        alone = _ALONE[1] if first_count == 1 else first_count
-        return Choice(shrinkage or _ALONE[0], n_components or alone), {}
-    scores: dict[str, float] = {}
-
-    def score(candidate: Choice) -> float:
-        value = _left_out_score(halves, pool_covariance, candidate, rank, n_regions)
-        scores[f"shrinkage {candidate.shrinkage:g}, components {candidate.n_components}"] = value
-        return value
-
-    count = n_components or first_count
-    strengths = _SHRINKAGES if shrinkage is None else (shrinkage,)
-    best, value = _climb([Choice(strength, count) for strength in strengths], score)
-    while n_components is None and 2 * best.n_components <= max(_MOST_COMPONENTS, first_count):
-        candidate = replace(best, n_components=2 * best.n_components)
-        grown = score(candidate)
-        if grown <= value:
-            break
-        best, value = candidate, grown
-    return best, scores
-
-
-def _climb(candidates: Sequence[Choice], score: Callable[[Choice], float]) -> tuple[Choice, float]:
-    """Best of ordered candidates with a single peak, from the middle outwards."""
-    place = len(candidates) // 2
-    value, direction = score(candidates[place]), 0
-    for step in (-1, 1):
-        while direction in (0, step) and 0 <= place + step < len(candidates):
-            neighbour = score(candidates[place + step])
-            if neighbour <= value:
-                break
-            place, value, direction = place + step, neighbour, step
-    return candidates[place], value
-
-
-def _left_out_score(
-    halves: Sequence[Sequence[Person]],
-    pool_covariance: npt.NDArray[np.float64],
-    candidate: Choice,
-    rank: int,
-    n_regions: int,
-) -> float:
-    """Mean evidence of people who are left out, on the images that the others did not teach with."""
-    n_people = len(halves[0])
-    folds = np.array_split(np.arange(n_people), min(n_people, _FOLDS))
-    values: list[float] = []
-    for teaching, scoring in zip(halves, reversed(halves), strict=True):
-        for fold in folds:
-            rest = [person for i, person in enumerate(teaching) if i not in fold]
-            mixture = learn(rest, pool_covariance, candidate, rank, n_regions, _ITERATIONS_TO_CHOOSE)
-            values += [held_out_evidence(mixture, scoring[i]) for i in fold]
-    return float(np.mean(values))
 
 
 def _one_per_region(

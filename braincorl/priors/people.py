@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.errors import InputError
-from braincorl.priors.context import Context, effective_voxels, reduce_context, weights_as_context
-from braincorl.priors.mixture_em import Person
+from braincorl.priors.context import Context, effective_voxels, in_basis, reduce_context, weights_as_context
+from braincorl.priors.expectation import Person
+from braincorl.priors.left_out import Examinee, make_trials
 from braincorl.priors.person import with_shared_scale
 from braincorl.validation import FloatArray, check_finite, check_pair
 
@@ -28,8 +29,10 @@ DoubleArray = npt.NDArray[np.float64]
 MOST_VOXELS = 3000
 # The same while settings are compared.
 MOST_VOXELS_TO_CHOOSE = 600
-# Fewer images than this say nothing about a setting.
-_FEWEST_IN_HALF = 6
+_MOST_VOXELS_TO_SCORE = 300
+# Parts of the images that are left out in turn, and the fewest images of a person that say anything about a setting.
+_IMAGE_FOLDS = 3
+_FEWEST_LEFT_OUT, _FEWEST_TO_TEACH = 3, 6
 
 
 def read_person(person: Any, position: int, X_pool: FloatArray | None) -> Context:
@@ -84,10 +87,10 @@ def read_person(person: Any, position: int, X_pool: FloatArray | None) -> Contex
     return reduce_context(X, y)
 
 
-def image_halves(people: Sequence[Any]) -> list[list[Context]]:
-    """Every person with one half of all images, and with the other.
+def image_folds(people: Sequence[Any]) -> list[list[npt.NDArray[np.bool_]]]:
+    """Which images each person leaves out, in each division of all images.
 
-    An image is recognised by its features, so that it falls into the same half for all who saw it.
+    An image is recognised by its features, so that it is left out for all who saw it.
 
     Parameters
     ----------
@@ -96,23 +99,50 @@ def image_halves(people: Sequence[Any]) -> list[list[Context]]:
 
     Returns
     -------
-    list of two lists of Context
-        Empty if a person is an encoder or would have fewer than `_FEWEST_IN_HALF` images in a half.
+    list of lists of ndarray of shape (n_images,)
+        Divisions by people; empty if a person is an encoder or has too few images to leave any out.
     """
     if not all(isinstance(person, Sequence) for person in people):
         return []
-    pairs = [tuple(np.asarray(part, dtype=np.float64) for part in person) for person in people]
-    keys = [[_digest(row) for row in X] for X, _ in pairs]
+    keys = [[_digest(row) for row in np.asarray(person[0], dtype=np.float64)] for person in people]
     distinct = sorted({key for rows in keys for key in rows})
-    first = set(distinct[::2])
-    halves: list[list[Context]] = [[], []]
-    for (X, y), rows in zip(pairs, keys, strict=True):
-        inside = np.array([key in first for key in rows])
-        if not _FEWEST_IN_HALF <= inside.sum() <= len(rows) - _FEWEST_IN_HALF:
+    folds = []
+    for start in range(_IMAGE_FOLDS):
+        out = set(distinct[start::_IMAGE_FOLDS])
+        left_out = [np.array([key in out for key in rows]) for rows in keys]
+        if any(inside.sum() < _FEWEST_LEFT_OUT or (~inside).sum() < _FEWEST_TO_TEACH for inside in left_out):
             return []
-        halves[0].append(reduce_context(X[inside], y[inside]))
-        halves[1].append(reduce_context(X[~inside], y[~inside]))
-    return halves
+        folds.append(left_out)
+    return folds
+
+
+def examinees(
+    people: Sequence[Any],
+    contexts: Sequence[Context],
+    regions: Sequence[npt.NDArray[np.intp]],
+    basis: DoubleArray | None,
+) -> list[list[Examinee]]:
+    """Training people as settings are compared on them.
+
+    Parameters
+    ----------
+    people, contexts
+        Each person, as given and as `read_person` understood it.
+    regions
+        Region index of each voxel, for each person.
+    basis
+        Features in which settings are compared (p, m); None for all.
+
+    Returns
+    -------
+    list of lists of Examinee
+        Divisions of the images by people; a single one, without trials, if images cannot be left out.
+    """
+    folds = image_folds(people)
+    if not folds:
+        whole = [in_basis(context, basis) for context in contexts]
+        return [[Examinee(_thin(c, r, MOST_VOXELS_TO_CHOOSE)[0]) for c, r in zip(whole, regions, strict=True)]]
+    return [[_examinee(*three, basis) for three in zip(people, left_out, regions, strict=True)] for left_out in folds]
 
 
 def training_person(
@@ -137,13 +167,8 @@ def training_person(
     n_effective : float
         Effective number of all varying voxels.
     """
-    chosen = np.flatnonzero(context.scale > 0)
-    n_effective = effective_voxels(context.voxels(chosen))
-    if chosen.size > most_voxels:
-        keys = [_digest(z) for z in context.projected.T[chosen]]
-        chosen = chosen[sorted(range(chosen.size), key=keys.__getitem__)[:most_voxels]]
-    part = with_shared_scale(context.voxels(chosen))
-    return Person(part, min(n_effective / chosen.size, 1.0), region[chosen]), n_effective
+    person, _, n_effective = _thin(context, region, most_voxels)
+    return person, n_effective
 
 
 def pool_moments(contexts: Sequence[Context], X_pool: FloatArray | None) -> tuple[DoubleArray, DoubleArray]:
@@ -154,6 +179,30 @@ def pool_moments(contexts: Sequence[Context], X_pool: FloatArray | None) -> tupl
     mean = np.asarray(np.average([context.feature_mean for context in contexts], axis=0, weights=weights))
     total = sum(context.rows.T @ context.rows for context in contexts)
     return mean, np.asarray(total / weights.sum())
+
+
+def _thin(
+    context: Context, region: npt.NDArray[np.intp], most_voxels: int
+) -> tuple[Person, npt.NDArray[np.intp], float]:
+    """Give the person, which voxels were kept, and the effective number of all."""
+    chosen = np.flatnonzero(context.scale > 0)
+    n_effective = effective_voxels(context.voxels(chosen))
+    if chosen.size > most_voxels:
+        keys = [_digest(z) for z in context.projected.T[chosen]]
+        chosen = chosen[sorted(range(chosen.size), key=keys.__getitem__)[:most_voxels]]
+    part = with_shared_scale(context.voxels(chosen))
+    return Person(part, min(n_effective / max(chosen.size, 1), 1.0), region[chosen]), chosen, n_effective
+
+
+def _examinee(
+    pair: Any, left_out: npt.NDArray[np.bool_], region: npt.NDArray[np.intp], basis: DoubleArray | None
+) -> Examinee:
+    X, y = (np.asarray(part, dtype=np.float64) for part in pair)
+    X = X if basis is None else X @ basis
+    person, chosen, _ = _thin(reduce_context(X[~left_out], y[~left_out]), region, MOST_VOXELS_TO_CHOOSE)
+    # In order of what they measured, so that any few are as good as any other.
+    few = chosen[:_MOST_VOXELS_TO_SCORE]
+    return Examinee(person, make_trials(X, y[:, few], left_out, region[few]))
 
 
 def _digest(values: FloatArray) -> bytes:

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import scipy.linalg
 
 from braincorl.priors.components import LEVELS, Components
 from braincorl.priors.context import Context
@@ -66,11 +65,14 @@ class LevelEvidence:
         α (g, v).
     beta
         β (g, v).
+    mode
+        Most probable t = 1/s on the log scale (g, v).
     """
 
     log_evidence: FloatArray
     alpha: FloatArray
     beta: FloatArray
+    mode: FloatArray
 
 
 def make_frames(context: Context, components: Components) -> list[Frame]:
@@ -87,7 +89,22 @@ def make_frames(context: Context, components: Components) -> list[Frame]:
     -------
     list of Frame
     """
-    return [_frame(context.rows, components, c) for c in range(components.n_components)]
+    rows = context.rows.astype(np.float64)
+    toward = np.stack([components.covariance_times(rows, c) for c in range(components.n_components)])
+    gram = toward @ rows.T
+    values, vectors = np.linalg.eigh((gram + gram.transpose(0, 2, 1)) / 2)
+    values = np.maximum(values, 0.0)
+    turned_mean = np.einsum("ckj,ck->cj", vectors, components.mean @ rows.T)
+    return [
+        Frame(
+            eigenvalues=values[c],
+            vectors=vectors[c].astype(context.rows.dtype),
+            back=(vectors[c].T @ toward[c]).astype(context.rows.dtype),
+            turned_mean=turned_mean[c],
+            marginal=LEVELS[:, None] * values[c] + (1.0 - LEVELS)[:, None],
+        )
+        for c in range(components.n_components)
+    ]
 
 
 def level_evidence(frame: Frame, context: Context, turned: FloatArray) -> LevelEvidence:
@@ -115,12 +132,14 @@ def level_evidence(frame: Frame, context: Context, turned: FloatArray) -> LevelE
     n_outside = context.freedom - context.rows.shape[0]
     log_determinant = np.log(frame.marginal).sum(axis=1) + n_outside * np.log(noise)
     mean_energy = LEVELS * (inverse @ frame.turned_mean**2)
-    log_evidence = log_scale_integral(alpha, beta, context.freedom + context.prior_freedom)
+    power = context.freedom + context.prior_freedom
+    mode = scale_mode(alpha, beta, max(power, 1))
+    log_evidence = log_scale_integral(alpha, beta, power, mode)
     log_evidence -= (0.5 * (log_determinant + mean_energy)).astype(dtype)[:, None]
-    return LevelEvidence(log_evidence, alpha, beta)
+    return LevelEvidence(log_evidence, alpha, beta, mode)
 
 
-def log_scale_integral(alpha: FloatArray, beta: FloatArray, power: float) -> FloatArray:
+def log_scale_integral(alpha: FloatArray, beta: FloatArray, power: float, mode: FloatArray | None = None) -> FloatArray:
     """Logarithm of ∫ t^(power - 1) exp(-½ α t² + β t) dt over t > 0, by Laplace's method in log t.
 
     Parameters
@@ -131,6 +150,8 @@ def log_scale_integral(alpha: FloatArray, beta: FloatArray, power: float) -> Flo
         Of the same shape.
     power
         At least 0; at 0 the integral is that of the prior alone and 0 is returned.
+    mode
+        `scale_mode` of the same, where it is known.
 
     Returns
     -------
@@ -138,7 +159,7 @@ def log_scale_integral(alpha: FloatArray, beta: FloatArray, power: float) -> Flo
     """
     if power <= 0:
         return np.zeros_like(alpha)
-    t = scale_mode(alpha, beta, power)
+    t = scale_mode(alpha, beta, power) if mode is None else mode
     curvature = power + np.maximum(alpha, _tiny(alpha)) * t**2
     # At the mode α t² = power + β t, so the exponent is a single term in t.
     value: FloatArray = power * np.log(t) + 0.5 * (beta * t - power) - 0.5 * np.log(curvature / (2 * np.pi))
@@ -211,25 +232,6 @@ def mixture_evidence(
     total = joint.sum(axis=(0, 1))
     joint /= total
     return joint, largest + np.log(total)
-
-
-def _frame(rows: FloatArray, components: Components, c: int) -> Frame:
-    double = rows.astype(np.float64)
-    toward = components.covariance_times(double, c)
-    gram = toward @ double.T
-    values, vectors = scipy.linalg.eigh((gram + gram.T) / 2, check_finite=False) if gram.size else _empty_eigh()
-    values = np.maximum(values, 0.0)
-    return Frame(
-        eigenvalues=values,
-        vectors=vectors.astype(rows.dtype),
-        back=(vectors.T @ toward).astype(rows.dtype),
-        turned_mean=vectors.T @ (double @ components.mean[c]),
-        marginal=LEVELS[:, None] * values + (1.0 - LEVELS)[:, None],
-    )
-
-
-def _empty_eigh() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    return np.zeros(0), np.zeros((0, 0))
 
 
 def _tiny(like: FloatArray) -> FloatArray:

@@ -155,7 +155,7 @@ def voxel_batches(
         Consecutive ranges of voxels.
     """
     if isinstance(voxel_batch_size, str):
-        per_voxel = np.dtype(dtype).itemsize * n_components * (rank + 5 * LEVELS.size)
+        per_voxel = np.dtype(dtype).itemsize * n_components * (rank + 6 * LEVELS.size)
         voxel_batch_size = max(64, _BATCH_BYTES // per_voxel)
     for start in range(0, n_voxels, voxel_batch_size):
         yield slice(start, min(start + voxel_batch_size, n_voxels))

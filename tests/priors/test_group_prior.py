@@ -19,7 +19,8 @@ def people(rng, pool, mixture, draw_voxels):
 
 @pytest.fixture
 def prior(people):
-    return GroupPrior.fit([p[:2] for p in people[:2]], [p[3] for p in people[:2]], provenance={"backbone": "made up"})
+    pairs, rois = [p[:2] for p in people[:2]], [p[3] for p in people[:2]]
+    return GroupPrior.fit(pairs, rois, n_components=2, shrinkage=10.0, provenance={"backbone": "made up"})
 
 
 def test_em_sees_through_the_noise_of_the_training_weights(rng):

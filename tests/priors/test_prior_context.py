@@ -3,7 +3,7 @@ import pytest
 from scipy.special import polygamma
 
 from braincorl.priors.components import LEVELS
-from braincorl.priors.context import effective_voxels, reduce_context
+from braincorl.priors.context import effective_voxels, in_basis, reduce_context
 from braincorl.priors.person import inverse_trigamma, update_levels, with_shared_scale
 
 
@@ -57,3 +57,13 @@ def test_ceilings_adapt_to_a_person_with_little_signal(rng, pool, mixture, draw_
 
     before, after = mixture.level_probability @ LEVELS, adapted.level_probability @ LEVELS
     assert (after < 0.5 * before).all()
+
+
+def test_a_smaller_basis_is_the_context_of_its_own_features(rng):
+    X, y = rng.standard_normal((15, 8)), rng.standard_normal((15, 4))
+    basis = np.linalg.qr(rng.standard_normal((8, 3)))[0]
+    found, expected = in_basis(reduce_context(X, y), basis), reduce_context(X @ basis, y)
+    np.testing.assert_allclose(found.rows.T @ found.rows, expected.rows.T @ expected.rows, atol=1e-9)
+    np.testing.assert_allclose(found.rows.T @ found.projected, expected.rows.T @ expected.projected, atol=1e-9)
+    np.testing.assert_allclose(found.outside, expected.outside, atol=1e-9)
+    np.testing.assert_allclose(found.feature_mean, expected.feature_mean, atol=1e-9)
