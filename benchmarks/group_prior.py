@@ -24,7 +24,7 @@ from group_prior_data import (
 )
 from scipy.stats import norm
 
-from braincorl import BayesianRidgeEncoder, GroupPrior, GroupPriorEncoder, RidgeEncoder
+from braincorl import BayesianRidgeEncoder, GroupPrior, GroupPriorEncoder, InContextEncoder, RidgeEncoder
 from braincorl.metrics import explained_variance, pearson_r
 from braincorl.priors.components import Components, flat_levels, unit_signal
 
@@ -97,7 +97,7 @@ def object2vec(n_draws: int) -> None:
                     for n in (0, 5, 10, 20, 40):
                         context = train[:n]
                         for method, encoder, more in _encoders(priors, X):
-                            if n < 2 and "known" not in method:
+                            if n < 2 and ("known" not in method or "in-context" in method):
                                 continue
                             encoder.fit(X[context], responses[new][context], **more)
                             value = _score(responses[new][test], encoder.predict(X[test]))
@@ -263,8 +263,12 @@ def _encoders(
     baselines: list[tuple[str, Any, dict[str, Any]]] = [
         ("ridge, alpha per voxel", RidgeEncoder(), {}),
         ("Bayesian ridge", BayesianRidgeEncoder(), {"X_pool": pool}),
+        ("in-context", InContextEncoder(), {"X_pool": pool}),
     ]
-    return baselines + [(name, GroupPriorEncoder(prior), {"rois": rois}) for name, (prior, rois) in priors.items()]
+    for name, (prior, rois) in priors.items():
+        baselines.append((name, GroupPriorEncoder(prior), {"rois": rois}))
+        baselines.append((f"in-context, {name}", InContextEncoder(prior=prior), {"rois": rois}))
+    return baselines
 
 
 def _score(measured: Array, predicted: Array) -> tuple[float, float]:

@@ -97,10 +97,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--encoders",
         nargs="+",
-        choices=(*ENCODERS, PRIOR_ENCODER, NETWORK_ENCODER),
+        choices=(*ENCODERS, PRIOR_ENCODER),
         metavar="NAME",
-        help=f"what to compare: {', '.join((*ENCODERS, PRIOR_ENCODER, NETWORK_ENCODER))} (default: all that the other "
-        "options allow)",
+        help=f"what to compare: {', '.join((*ENCODERS, PRIOR_ENCODER))} (default: all that the other options allow)",
     )
     parser.add_argument(
         "--counts",
@@ -182,11 +181,7 @@ def _read_task(options: argparse.Namespace) -> Task:
     subject = read_responses(options, table, options.mask, options.zscore, options.rois)
     own, test, how = _split(options, subject)
     held_out, context = subject.select_images(test), subject.select_images(own)
-    names = options.encoders or [
-        *ENCODERS,
-        *([PRIOR_ENCODER] if options.prior is not None else []),
-        *([NETWORK_ENCODER] if options.checkpoint is not None else []),
-    ]
+    names = options.encoders or [*ENCODERS, *([PRIOR_ENCODER] if options.prior is not None else [])]
     makers = {name: partial(_make, name, options) for name in names}
     ceiling = held_out.noise_ceiling()
     return Task(
@@ -223,11 +218,7 @@ def _split(options: argparse.Namespace, subject: Any) -> tuple[Array, Array, str
 
 def _simulate_task(options: argparse.Namespace) -> Task:
     """Task of a simulated person, with a group prior from two others."""
-    names = options.encoders or [
-        *ENCODERS,
-        PRIOR_ENCODER,
-        *([NETWORK_ENCODER] if options.checkpoint is not None else []),
-    ]
+    names = options.encoders or [*ENCODERS, PRIOR_ENCODER]
     learns = PRIOR_ENCODER in names and options.prior is None
     world = simulate_people(3 if learns else 1, random_state=options.random_state)
     pool = world.features[~np.isin(world.image_ids, world.shared)]

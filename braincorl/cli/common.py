@@ -4,6 +4,7 @@ import argparse
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from braincorl.datasets import Grid, SubjectData, VoxelSpace, load_prepared, load_subject
 from braincorl.datasets.prepared_file import is_prepared, prepared_scaling
@@ -16,13 +17,24 @@ from braincorl.progress import progress_bar as progress_bar
 
 logger = logging.getLogger(__name__)
 
+NETWORK_ENCODER = "in-context"
+PRIOR_ENCODER = "group-prior"
+
+
+def make_network_encoder(**options: Any) -> LinearEncoder:
+    """Make an `InContextEncoder`; PyTorch takes seconds to import, so only who wants one waits."""
+    from braincorl.encoders import InContextEncoder
+
+    encoder: LinearEncoder = InContextEncoder(**options)
+    return encoder
+
+
+# Those that need nothing but data.
 ENCODERS: dict[str, Callable[[], LinearEncoder]] = {
     "ridge": RidgeEncoder,
     "bayesian-ridge": BayesianRidgeEncoder,
+    NETWORK_ENCODER: make_network_encoder,
 }
-
-NETWORK_ENCODER = "in-context"
-PRIOR_ENCODER = "group-prior"
 
 
 def add_verb(
@@ -67,17 +79,22 @@ def add_encoder_options(parser: argparse.ArgumentParser) -> None:
     """Add `--encoder`, and the options of the encoder that is a network."""
     parser.add_argument(
         "--encoder",
-        choices=(*ENCODERS, PRIOR_ENCODER, NETWORK_ENCODER),
-        default="bayesian-ridge",
-        help="group-prior needs --prior; in-context is the published network, and needs --checkpoint "
-        "(default: bayesian-ridge)",
+        choices=(*ENCODERS, PRIOR_ENCODER),
+        default=NETWORK_ENCODER,
+        help="in-context is the network that comes with braincorl, or another with --checkpoint; group-prior needs "
+        "--prior (default: in-context)",
     )
     parser.add_argument(
-        "--prior", metavar="FILE", help="group-prior: a file of braincorl prior, or a shipped name: bold5000-resnet18"
+        "--prior",
+        metavar="FILE",
+        help="group-prior and in-context: a file of braincorl prior, or a shipped name: bold5000-resnet18",
     )
     network = parser.add_argument_group(f"options of --encoder {NETWORK_ENCODER}")
     network.add_argument(
-        "--checkpoint", type=Path, metavar="FILE", help="network: the authors' file, or one of braincorl convert"
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="another network: the authors' file, or one of braincorl convert or train (default: the one shipped)",
     )
     network.add_argument("--device", metavar="NAME", help="auto (a GPU if there is one), cpu, cuda, … (default: auto)")
     network.add_argument(
@@ -89,10 +106,12 @@ def add_encoder_options(parser: argparse.ArgumentParser) -> None:
 
 def make_encoder(options: argparse.Namespace) -> LinearEncoder:
     """Make the encoder that the options choose, not fitted yet."""
-    if (options.prior is None) == (options.encoder == PRIOR_ENCODER):
+    if options.encoder == PRIOR_ENCODER and options.prior is None:
+        raise InputError(f"--encoder {PRIOR_ENCODER} needs --prior: a file of braincorl prior, or a shipped name.")
+    if options.prior is not None and options.encoder not in (PRIOR_ENCODER, NETWORK_ENCODER):
         raise InputError(
-            f"--encoder {PRIOR_ENCODER} and --prior belong together: pass both, or neither; "
-            "the prior is a file of braincorl prior, or a shipped name."
+            f"--prior is an option of --encoder {PRIOR_ENCODER} and {NETWORK_ENCODER}, but the encoder is "
+            f"{options.encoder}: choose one of them, or leave the option out."
         )
     network = {name: getattr(options, name) for name in ("checkpoint", "device", "precision")}
     given = {name: value for name, value in network.items() if value is not None}
@@ -105,17 +124,9 @@ def make_encoder(options: argparse.Namespace) -> LinearEncoder:
         if options.encoder == PRIOR_ENCODER:
             return GroupPriorEncoder(GroupPrior.load(options.prior))
         return ENCODERS[options.encoder]()
-    if options.checkpoint is None:
-        raise InputError(
-            f"--encoder {NETWORK_ENCODER} needs --checkpoint FILE: the authors' checkpoint of the published network, "
-            f"or what braincorl convert made from it."
-        )
-    if not options.checkpoint.is_file():
-        raise InputError(f"--checkpoint {options.checkpoint} does not exist or is not a file.")
-    from braincorl.encoders import InContextEncoder  # PyTorch takes seconds to import
-
-    encoder: LinearEncoder = InContextEncoder(**given)
-    return encoder
+    if options.prior is not None:
+        given["prior"] = GroupPrior.load(options.prior)
+    return make_network_encoder(**given)
 
 
 def add_features_options(parser: argparse.ArgumentParser, *, required: bool = True) -> None:

@@ -17,7 +17,15 @@ from braincorl.analysis.report import ReportOptions, collect_maps, find_warnings
 from braincorl.analysis.scaling import scaling_curve, summarize_curve
 from braincorl.analysis.scores import Scores, score_encoder, summarize_rois
 from braincorl.analysis.volume_plots import plot_glass_brain
-from braincorl.cli.common import ENCODERS, add_output_options, add_verb, non_negative, positive, progress_bar
+from braincorl.cli.common import (
+    ENCODERS,
+    NETWORK_ENCODER,
+    add_output_options,
+    add_verb,
+    non_negative,
+    positive,
+    progress_bar,
+)
 from braincorl.cli.fit import fit_encoder
 from braincorl.datasets import SubjectData, simulate_people
 from braincorl.datasets.simulation import SimulatedPeople, SimulatedPerson
@@ -118,13 +126,13 @@ def _write_example_fit(
     subject: SubjectData = person.subject()
     own = subject.image_ids[~np.isin(subject.image_ids, world.shared)][: max(N_CONTEXT)]
     context = subject.select_images(own)
-    encoder, _ = fit_encoder(ENCODERS["bayesian-ridge"](), world.features_of(own), context.responses, pool)
+    encoder, _ = fit_encoder(ENCODERS[NETWORK_ENCODER](), world.features_of(own), context.responses, pool)
     held_out = subject.select_images(world.shared)
     scores = score_encoder(encoder, subject.space, world.features_of(world.shared), held_out)
     config = {
         "subject": person.name,
         "prefix": f"{person.name}_task-simulated",
-        "encoder": "bayesian-ridge",
+        "encoder": NETWORK_ENCODER,
         "zscore": "none",
         "simulation": True,
         "features_provenance": dict(table.provenance),

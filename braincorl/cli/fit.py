@@ -28,7 +28,6 @@ from braincorl.cli.common import (
 from braincorl.cli.score import describe
 from braincorl.datasets import SubjectData
 from braincorl.encoders import LinearEncoder
-from braincorl.encoders.group_prior import GroupPriorEncoder
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable, check_same_space
 from braincorl.features.files import read_names
@@ -134,9 +133,9 @@ def fit_encoder(
 
 def prior_arguments(encoder: LinearEncoder, table: FeatureTable, subject: SubjectData) -> dict[str, Any]:
     """Check the prior's feature space, and say where voxels are, and in which region if the prior knows any."""
-    if not isinstance(encoder, GroupPriorEncoder):
+    prior: GroupPrior | None = getattr(encoder, "prior", None)
+    if prior is None:
         return {}
-    prior: GroupPrior = encoder.prior
     check_same_space(table.provenance, prior.provenance, "the prior")
     more: dict[str, Any] = {}
     if subject.space.mask is not None:

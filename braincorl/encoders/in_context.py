@@ -112,6 +112,7 @@ class InContextEncoder(LinearEncoder):
         y: npt.ArrayLike,
         X_pool: npt.ArrayLike | None = None,
         rois: npt.ArrayLike | None = None,
+        positions: npt.ArrayLike | None = None,
         *,
         progress: Progress | None = None,
     ) -> Self:
@@ -131,6 +132,8 @@ class InContextEncoder(LinearEncoder):
         rois
             One region label per voxel (n_voxels,), "" where unknown; the native network then also reads what the voxels
             of a region share.
+        positions
+            Grid coordinates of the voxels (n_voxels, 3), for the neighbours of `GroupPriorEncoder`; only with a prior.
         progress
             Called with (voxels done, voxels) as work goes on.
 
@@ -152,6 +155,10 @@ class InContextEncoder(LinearEncoder):
         features, responses = self._check_fit(X, y)
         pool = self._check_pool(X_pool, features)
         network, header = read_checkpoint(self.checkpoint)
+        self.__dict__.pop("prior_encoder_", None)
+        if self.prior is not None and not isinstance(network, ReferenceTransformer):
+            closed = GroupPriorEncoder(load_prior(self.prior), voxel_batch_size=self.voxel_batch_size)
+            self.prior_encoder_ = closed.fit(features, responses, X_pool=X_pool, rois=rois, positions=positions)
         if isinstance(network, ReferenceTransformer):
             if self.prior is not None:
                 raise InputError("prior is for the native network: leave it out, or pass checkpoint='default'.")
@@ -249,13 +256,7 @@ class InContextEncoder(LinearEncoder):
                 'the responses: pass "auto".'
             )
         self.__dict__.pop("feature_length_", None)
-        self.__dict__.pop("prior_encoder_", None)
-        components = None
-        if self.prior is not None:
-            prior = load_prior(self.prior)
-            closed = GroupPriorEncoder(prior, voxel_batch_size=self.voxel_batch_size)
-            self.prior_encoder_ = closed.fit(features, responses, X_pool=pool, rois=rois)
-            components = prior.for_pool(pool)
+        components = None if self.prior is None else self.prior_encoder_.prior_.for_pool(pool)
         fitted = fit_native(
             network,
             features,

@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+
+from braincorl.errors import InputError
+from braincorl.priors import load_prior
+from braincorl.training.episodes import Episodes, prepare_episode
+from braincorl.training.real import RealPeople
+from braincorl.training.recipe import RealConfig
+from braincorl.training.voxels import VoxelKinds, draw_noise, log_integer, prior_weights, shared_weights
+from braincorl.training.worlds import WorldConfig, draw_episode
+
+SMALL = WorldConfig(n_images=(4, 30), n_query=20, n_voxels=(8, 40), n_features=(4, 40))
+
+
+@pytest.fixture(scope="module")
+def kinds():
+    return VoxelKinds.of(load_prior("bold5000-resnet18"))
+
+
+def test_people_are_within_the_ranges_and_noise_adds_to_the_truth(kinds):
+    for seed in range(30):
+        episode = draw_episode(SMALL, [kinds], np.random.default_rng(seed))
+        n, p = episode.features.shape
+        assert 4 <= n <= 30
+        assert 8 <= episode.responses.shape[1] <= 40
+        assert episode.truth.shape == episode.measured.shape == (20, episode.responses.shape[1])
+        assert 4 <= p <= 40 or p == 512
+        assert np.isfinite(episode.responses).all()
+        assert episode.measured.var() > episode.truth.var()
+
+
+def test_noise_has_unit_variance_and_is_shared_only_in_brain_like_people():
+    regions = np.repeat(np.arange(4), 50)
+    plain = draw_noise(4000, regions, False, np.random.default_rng(0))
+    correlation = np.corrcoef(plain.T) - np.eye(200)
+    assert np.abs(correlation).max() < 0.1
+    variances, shared = [], []
+    for seed in range(20):
+        noise = draw_noise(2000, regions, True, np.random.default_rng(seed))
+        variances.append(np.median(noise.var(axis=0)))
+        shared.append(np.abs(np.corrcoef(noise.T) - np.eye(200)).max())
+    assert 0.8 < np.median(variances) < 1.4  # spoilt images add to it
+    assert np.mean(np.array(shared) > 0.2) > 0.5
+
+
+def test_shared_weights_give_unit_signals():
+    spectrum = (1.0 + np.arange(30)) ** -1.5
+    for seed in range(5):
+        weights = shared_weights(spectrum, np.repeat([0, 1], 40), np.random.default_rng(seed))
+        assert np.median((weights**2) @ spectrum) == pytest.approx(1, rel=0.5)
+
+
+def test_voxels_of_a_prior_respond_as_the_prior_says(kinds):
+    """Second moment over the prior's own components, against the closed form."""
+    rng = np.random.default_rng(0)
+    weights = prior_weights(kinds, kinds.spectrum, np.zeros(4000, dtype=int), rng)
+    assert weights.shape == (4000, 512)
+    signal = (weights**2 * kinds.spectrum).sum(axis=1)
+    assert np.median(signal) == pytest.approx(1, rel=0.4)
+    elsewhere = prior_weights(kinds, (1.0 + np.arange(40)) ** -1.0, np.zeros(50, dtype=int), rng)
+    assert elsewhere.shape == (50, 40)
+    assert np.isfinite(elsewhere).all()
+
+
+def test_an_episode_is_its_number():
+    def draw(rng):
+        return draw_episode(SMALL, [], rng)
+
+    some = Episodes(draw, prepare_episode, (1, 2), [5, 9])
+    other = Episodes(draw, prepare_episode, (1, 2), range(20))
+    np.testing.assert_array_equal(some.drawn(1).responses, other.drawn(9).responses)
+    assert not np.array_equal(some.drawn(0).features[:2, :2], some.drawn(1).features[:2, :2])
+
+
+def test_prepared_episodes_predict_in_the_units_of_the_targets():
+    """Without noise and with few features, every closed form recovers the truth."""
+    rng = np.random.default_rng(0)
+    episode = draw_episode(WorldConfig((40, 40), 20, (30, 30), (3, 3), brain_like=0.0), [], rng)
+    clean = type(episode)(**{**vars(episode), "responses": episode.features @ rng.standard_normal((3, 30))})
+    weights = np.linalg.lstsq(clean.features, clean.responses, rcond=None)[0]
+    item = prepare_episode(type(episode)(**{**vars(clean), "truth": clean.query_features @ weights}))
+    predicted = item.readout @ item.person.z[:, :]
+    np.testing.assert_allclose(predicted.numpy(), item.truth.numpy(), atol=1e-3)
+
+
+def test_log_integers_cover_their_range():
+    rng = np.random.default_rng(0)
+    drawn = [log_integer((2, 5), rng) for _ in range(500)]
+    assert set(drawn) == {2, 3, 4, 5}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"n_images": (1, 5)}, "at least 2"), ({"n_voxels": (9, 3)}, "low to high"), ({"brain_like": 2}, "shares")],
+)
+def test_impossible_worlds(change, message):
+    with pytest.raises(InputError, match=message):
+        WorldConfig(**change)
+
+
+def test_real_people_keep_context_and_queries_apart():
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((50, 6))
+    responses = np.arange(50)[:, None] + rng.standard_normal((50, 8))
+    responses[:10] = np.nan  # not seen
+    config = RealConfig("f", ("a",), ("b",), n_images=(5, 20), n_query=10)
+    people = RealPeople(config, features, [responses])
+    for seed in range(20):
+        episode = people.draw(np.random.default_rng(seed))
+        images = [tuple(row) for row in np.vstack([episode.features, episode.query_features])]
+        assert len(set(images)) == len(images)
+        assert 5 <= len(episode.features) <= 20
+        assert episode.responses.min() > 5
+    with pytest.raises(InputError, match="too few"):
+        RealPeople(config, features, [np.full((50, 8), np.nan)])
+    with pytest.raises(InputError, match="50 images"):
+        RealPeople(config, features, [responses[:20]])
