@@ -35,7 +35,7 @@ data = [(world.features_of(s.image_ids), s.responses) for s in scanned]
 labels = [label_voxels(s.rois, s.n_voxels) for s in scanned]
 prior = GroupPrior.fit(data, labels, n_components=4, shrinkage=100)
 print(prior)
-pd.Series(prior.summary).drop("held_out_log_evidence").to_frame("")
+pd.Series(prior.summary).drop("held_out_score").to_frame("")
 
 # %% [markdown]
 # ## A new person, from ten images

@@ -10,7 +10,7 @@
    to 81 categories. Eight places and eight things that fit a hand, named before looking, are left out of every fit;
    asked is places versus things, in word2vec's components or with AlexNet's features of their images.
 
-    uv run python benchmarks/words.py [people] [clip] [object2vec] [--in-context [CHECKPOINT]]
+    uv run python benchmarks/words.py [people] [clip] [object2vec]
 """
 
 import argparse
@@ -23,7 +23,14 @@ from common import print_table, real_data
 from group_prior_data import load_object2vec
 from sklearn.metrics import roc_auc_score
 
-from braincorl import BayesianRidgeEncoder, GroupPrior, GroupPriorEncoder, RidgeEncoder, simulate_people
+from braincorl import (
+    BayesianRidgeEncoder,
+    GroupPrior,
+    GroupPriorEncoder,
+    InContextEncoder,
+    RidgeEncoder,
+    simulate_people,
+)
 from braincorl.analysis import localizer_accuracy, text_selectivity
 from braincorl.analysis.pool import make_pool
 from braincorl.datasets.simulated_world import CATEGORIES
@@ -32,7 +39,7 @@ LOCALIZERS = {"face": ["FFA"], "body": ["EBA"], "place": ["PPA", "OPA", "RSC"], 
 PLACES = ("building", "cliff", "crosswalk", "house", "mountain", "road", "sea", "sidewalk")
 THINGS = ("bottle", "bowl", "cup", "jar", "knife", "mug", "pen", "plate")
 N_VOXELS, N_HELD_BACK = 600, 1000
-NAMES = {"ridge": RidgeEncoder, "Bayesian ridge": BayesianRidgeEncoder}
+NAMES = {"ridge": RidgeEncoder, "Bayesian ridge": BayesianRidgeEncoder, "in-context": InContextEncoder}
 
 
 def fit(encoder, X, y, pool):
@@ -112,11 +119,6 @@ def clip(arguments):
     with np.load(folder / "text_lvis.npz") as file:
         texts = file["embeddings"].astype(np.float32)
     makers = dict(NAMES)
-    if arguments.in_context is not None:
-        from braincorl import InContextEncoder
-
-        chosen = {"checkpoint": arguments.in_context} if arguments.in_context else {}
-        makers["in-context"] = partial(InContextEncoder, **chosen)
     for raw in (False, True):
         rows = []
         for draw in range(arguments.n_draws):
@@ -215,7 +217,6 @@ def main():
     parser.add_argument("parts", nargs="*", metavar="PART", help="people, clip, object2vec (default: all)")
     parser.add_argument("--n-worlds", type=int, default=5)
     parser.add_argument("--n-draws", type=int, default=5)
-    parser.add_argument("--in-context", nargs="?", const="", metavar="CHECKPOINT", help="clip: the network too")
     arguments = parser.parse_args()
     logging.getLogger("braincorl").setLevel(logging.ERROR)  # ten made-up texts are few, and known to be
     for part in arguments.parts or ("people", "clip", "object2vec"):

@@ -23,8 +23,11 @@ PRIOR_ENCODER = "group-prior"
 
 def make_network_encoder(**options: Any) -> LinearEncoder:
     """Make an `InContextEncoder`; PyTorch takes seconds to import, so only who wants one waits."""
+    from braincorl.checkpoint import find_checkpoint
     from braincorl.encoders import InContextEncoder
 
+    if "checkpoint" in options:
+        find_checkpoint(options["checkpoint"])  # a wrong name is noticed before data are read
     encoder: LinearEncoder = InContextEncoder(**options)
     return encoder
 

@@ -20,7 +20,7 @@ def test_a_person_is_compared_on_repeated_images(inputs, world, braincorl, tmp_p
     assert "scored on 30 images, those shown more than once; contexts drawn from 60 others" in result.out
     assert "mean noise ceiling of EV" in result.out
     table = scores(out)
-    assert set(table["encoder"]) == {"ridge", "bayesian-ridge"}
+    assert set(table["encoder"]) == {"ridge", "bayesian-ridge", "in-context"}
     assert (out / "figure.png").read_bytes().startswith(b"\x89PNG")
     # The same by hand, from all images that were shown once.
     subject, features = load_subject(inputs.betas, inputs.trials, inputs.mask), load_features(inputs.features)
@@ -60,8 +60,11 @@ CASES = {
         lambda i: [*i.arguments(), "--counts", "61"], "asks for 61 context images, but besides the test's"),
     "one image": (lambda i: [*i.arguments(), "--counts", "1"], "expected numbers between 2"),
     "an unknown encoder": (lambda i: ["--encoders", "lasso"], "invalid choice: 'lasso'"),
-    "a network without its file": (lambda i: [*i.arguments(), "--encoders", "in-context"], "checkpoint"),
-    "a prior without its file": (lambda i: [*i.arguments(), "--encoders", "group-prior"], "--prior belong together"),
+    "a network that is not there": (
+        lambda i: [*i.arguments(), "--encoders", "in-context", "--checkpoint", "absent.pth"],
+        "absent.pth does not exist",
+    ),
+    "a prior without its file": (lambda i: [*i.arguments(), "--encoders", "group-prior"], "needs --prior"),
 }  # fmt: skip
 
 

@@ -68,7 +68,6 @@ def test_fit_with_the_network(reference, inputs, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--encoder", "in-context"], "needs --checkpoint FILE"),
         (["--encoder", "in-context", "--checkpoint", "absent.pth"], "absent.pth does not exist"),
         (["--encoder", "ridge", "--device", "cpu"], "--device is an option of --encoder in-context"),
     ],

@@ -56,7 +56,7 @@ def test_mistakes_end_in_one_line(fits, inputs, braincorl, tmp_path):
         (("prior", *fits, "--output", tmp_path / "taken.safetensors"), "exists"),
         (("prior", tmp_path, "--output", tmp_path / "new.safetensors"), "is no fit"),
         (("fit", *inputs.arguments(), "--encoder", "group-prior", "--output-dir", tmp_path / "f"), "--prior"),
-        (("fit", *inputs.arguments(), "--prior", "x", "--output-dir", tmp_path / "f"), "belong together"),
+        (("fit", *inputs.arguments(), "--encoder", "ridge", "--prior", "x", "--output-dir", tmp_path / "f"), "choose"),
     ):
         result = braincorl(*arguments)
         assert result.status == 2

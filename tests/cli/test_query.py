@@ -22,7 +22,7 @@ def fitted(inputs, tmp_path_factory):
     from braincorl.cli.main import main
 
     out = tmp_path_factory.mktemp("query") / "fit"
-    arguments = inputs.arguments(rois=inputs.rois)
+    arguments = (*inputs.arguments(rois=inputs.rois), "--encoder", "bayesian-ridge")
     assert main([str(a) for a in ("--quiet", "fit", *arguments, "--output-dir", out)][1:]) == 0
     return out
 

@@ -12,7 +12,7 @@ from sklearn.linear_model import Ridge
 
 from braincorl.cli.main import VERBS
 from braincorl.datasets import load_subject
-from braincorl.encoders import BayesianRidgeEncoder, RidgeEncoder, load_encoder
+from braincorl.encoders import InContextEncoder, RidgeEncoder, load_encoder
 from braincorl.features import load_features
 from braincorl.metrics import explained_variance
 
@@ -113,7 +113,7 @@ def test_predictions_and_their_spread(inputs, braincorl, tmp_path):
         "predict", fit, "--features", inputs.features, "--images", wanted, "--std", "--output-dir", tmp_path / "p"
     )
     assert result.status == 0
-    encoder = BayesianRidgeEncoder.load(fit / "encoder.safetensors")
+    encoder = InContextEncoder.load(fit / "encoder.safetensors")
     mean, std = encoder.predict(table.features[[5, 2, 9]], return_std=True)
     mask = nib.load(inputs.mask).get_fdata() > 0
     for kind, expected in (("predicted", mean), ("predictedstd", std)):

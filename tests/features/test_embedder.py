@@ -49,7 +49,7 @@ def test_every_input_gives_the_same_features(clip_embedder, pixels, picture_fold
     folder = clip_embedder.embed(picture_folder)
     brick = clip_embedder.embed(tmp_path / "brick.h5", dataset="pictures", rows=[10, 3])
     np.testing.assert_array_equal(folder.features, arrays.features)
-    np.testing.assert_array_equal(brick.features, arrays.select(["10", "3"]).features)
+    np.testing.assert_allclose(brick.features, arrays.select(["10", "3"]).features, atol=1e-6)  # another batch
     assert folder.provenance == brick.provenance == arrays.provenance
 
 
