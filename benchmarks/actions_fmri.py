@@ -19,7 +19,7 @@ from sklearn.linear_model import RidgeCV
 
 from braincorl.cli.main import main as braincorl
 from braincorl.datasets import load_subject
-from braincorl.encoders import BayesianRidgeEncoder, RidgeEncoder
+from braincorl.encoders import BayesianRidgeEncoder, InContextEncoder, RidgeEncoder
 from braincorl.encoders.decomposition import decompose
 from braincorl.encoders.ridge_solver import auto_alphas
 from braincorl.features import load_features
@@ -34,6 +34,7 @@ def encoders(X, n):
     folds = min(5, n)
     return {
         "braincorl ridge": RidgeEncoder(),
+        "braincorl in-context": InContextEncoder(),
         "braincorl Bayesian ridge": BayesianRidgeEncoder(),
         "scikit-learn RidgeCV": RidgeCV(alphas=alphas, alpha_per_target=True),
         "himalaya RidgeCV": HimalayaRidgeCV(alphas=alphas, cv=folds, fit_intercept=True),

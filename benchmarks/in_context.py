@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from common import measure, print_table
-from group_prior_data import load_bold5000, load_object2vec
+from group_prior_data import draw_noise, load_bold5000, load_object2vec
 from scipy.stats import norm
 
 from braincorl import BayesianRidgeEncoder, GroupPrior, GroupPriorEncoder, InContextEncoder, RidgeEncoder
@@ -186,7 +186,7 @@ def ablation(options: argparse.Namespace) -> None:
     for features in ("alexnet20", "word2vec30"):
         X, responses, _ = load_object2vec(features)
         rows += [[features, *row] for row in _gains(networks, _object2vec(X, responses, options.draws))]
-    rows += [["bold5000, shared noise", *row] for row in _gains(networks, _bold(max(2, options.draws // 2)))]
+    rows += [["bold5000, person 2, shared noise", *row] for row in _gains(networks, _bold(max(2, options.draws // 2)))]
     print("EV of the in-context encoder over that of Bayesian ridge, mean over 10 to 40 (bold5000: 100) images:")
     print_table(["data", "network", "insurance", "gain"], rows)
 
@@ -238,19 +238,17 @@ def _object2vec(X: Array, responses: Sequence[Array], n_draws: int) -> list[Case
 
 
 def _bold(n_draws: int) -> list[Case]:
-    from group_prior import _noise
-
-    X, people = load_bold5000()
+    """Voxels of the second person, with half of the noise shared by neighbours."""
+    X, (_, person) = load_bold5000()
     cases = []
     for draw in range(n_draws):
-        person = people[draw % 2]
         rng = np.random.default_rng([draw, 5])
         chosen = np.sort(rng.permutation(len(person.coef))[:1000])
         truth = X @ person.coef[chosen].T
         truth = (truth - truth.mean(axis=0)) / truth.std(axis=0)
         order = rng.permutation(len(X))
         ceiling = rng.uniform(0.05, 0.7, truth.shape[1])
-        noise = _noise(rng, len(X), person.positions[chosen], True)
+        noise = draw_noise(rng, len(X), person.positions[chosen], True)
         y = np.sqrt(ceiling) * truth + np.sqrt(1 - ceiling) * noise
         clean = np.sqrt(ceiling) * truth[order[600:]]
         cases += [(X[order[:n]], y[order[:n]], X[order[600:]], clean, X, n) for n in (10, 20, 50, 100)]

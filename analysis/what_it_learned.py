@@ -1,0 +1,132 @@
+# %% [markdown]
+# # What has the network learned?
+#
+# A transformer that is trained to predict in context may have learned an algorithm: steps of gradient descent, Newton
+# iterations, ridge regression, Bayesian averaging (Garg et al. 2022; von Oswald et al. 2023; Fu et al. 2024). Here the
+# native network's predictions are laid beside those of such algorithms, on the same contexts. Responses are a
+# **simulation**; the network has seen nobody from this world.
+
+# %%
+import numpy as np
+import pandas as pd
+import torch
+
+from braincorl import BayesianRidgeEncoder, InContextEncoder, RidgeEncoder, load_checkpoint, simulate_people
+from braincorl.metrics import explained_variance
+from braincorl.models.person import read_person
+from braincorl.models.smoothers import NAMES
+
+world = simulate_people(n_people=1, n_own=120, n_shared=60, voxel_size_mm=6, random_state=2)
+person = world.people[0]
+subject = person.subject()
+own = np.array([name for name in subject.image_ids if name not in set(world.shared)])
+queries = world.features_of(world.shared)
+truth = person.true_responses(queries)
+pool = world.features_of(own)
+
+
+def context(n, draw=0):
+    """Features and responses of n images."""
+    chosen = subject.select_images(np.random.default_rng(draw).permutation(own)[:n])
+    return world.features_of(chosen.image_ids).astype(float), chosen.responses.astype(float)
+
+
+# %% [markdown]
+# ## Beside known algorithms
+#
+# Gradient descent starts from zero weights, with the largest stable step; a Newton iteration refines an approximate
+# inverse of the covariance (Schulz), which squares its error every time. The number is the mean squared difference from
+# the network's predictions, over the variance of these: 0 is the same prediction.
+
+
+# %%
+def gradient_descent(X, y, steps):
+    """Weights after steps of gradient descent on the squared error of centred data."""
+    X, y = X - X.mean(axis=0), y - y.mean(axis=0)
+    rate = 1 / np.linalg.eigvalsh(X @ X.T).max()
+    weights = np.zeros((X.shape[1], y.shape[1]))
+    for _ in range(steps):
+        weights += rate * X.T @ (y - X @ weights)
+    return weights
+
+
+def newton(X, y, steps):
+    """Weights after Newton-Schulz iterations toward the pseudo-inverse."""
+    X, y = X - X.mean(axis=0), y - y.mean(axis=0)
+    gram = X @ X.T
+    inverse = gram / np.linalg.eigvalsh(gram).max() ** 2
+    for _ in range(steps):
+        inverse = 2 * inverse - inverse @ gram @ inverse
+    return X.T @ inverse @ y
+
+
+def compare(n):
+    """Difference from the network, and EV against the truth, of every algorithm."""
+    X, y = context(n)
+
+    def linear(weights):
+        return (queries - X.mean(axis=0)) @ weights + y.mean(axis=0)
+
+    network = InContextEncoder().fit(X, y, X_pool=pool).predict(queries)
+    others = {"network": network, "true encoders": truth}
+    others |= {f"gradient descent, {k} steps": linear(gradient_descent(X, y, k)) for k in (1, 3, 10, 30, 100)}
+    others |= {f"Newton, {k} iterations": linear(newton(X, y, k)) for k in (1, 3, 6, 10)}
+    others["ridge"] = RidgeEncoder().fit(X, y).predict(queries)
+    others["Bayesian ridge"] = BayesianRidgeEncoder().fit(X, y, X_pool=pool).predict(queries)
+    spread = network.var(axis=0).mean()
+    return {
+        name: (((p - network) ** 2).mean() / spread, explained_variance(truth, p).mean()) for name, p in others.items()
+    }
+
+
+found = {n: compare(n) for n in (10, 30, 100)}
+difference = pd.DataFrame({n: {name: pair[0] for name, pair in rows.items()} for n, rows in found.items()})
+accuracy = pd.DataFrame({n: {name: pair[1] for name, pair in rows.items()} for n, rows in found.items()})
+pd.concat({"difference from the network": difference, "EV against the truth": accuracy}, axis=1).round(2)
+
+# %% [markdown]
+# The network is nearest to Bayesian ridge, which it starts from, then to gradient descent stopped after very few
+# steps; how many are nearest grows with the context, because a longer context supports less shrinkage. Many steps, and
+# Newton iterations, run toward interpolation, which few noisy images do not support.
+
+# %%
+steps = [name for name in difference.index if name.startswith("gradient")]
+nearest = {n: difference.loc[steps, n].idxmin() for n in difference.columns}
+nearest
+
+# %% [markdown]
+# ## With context length, and with noise
+#
+# How much of each smoother goes into the encoders, gain included; by the number of images, and by the noise ceiling of
+# the voxel with thirty images.
+
+# %%
+shares = {}
+for n in (4, 10, 30, 100):
+    X, y = context(n)
+    shares[f"{n} images"] = InContextEncoder().fit(X, y, X_pool=pool).shares_.mean(axis=0)
+X, y = context(30)
+by_voxel = InContextEncoder().fit(X, y, X_pool=pool).shares_
+ceiling = subject.noise_ceiling()
+for name, inside in {"ceiling < .2": ceiling < 0.2, "ceiling > .5": ceiling > 0.5}.items():
+    shares[f"30 images, {name}"] = by_voxel[inside].mean(axis=0)
+pd.DataFrame(shares, index=NAMES).T.round(2)
+
+# %% [markdown]
+# ## With depth
+#
+# The gates can be read out after any layer, by giving its tokens to the output as they are. Before the first layer
+# every token speaks for itself; attention then lets the smoothers be compared with one another.
+
+# %%
+network = load_checkpoint("default")
+standard = torch.from_numpy((y - y.mean(axis=0)) / y.std(axis=0)).float()
+centred = torch.from_numpy(X - X.mean(axis=0))
+scale = 1 / pool.var(axis=0, ddof=1).sum()
+read, _ = read_person(scale * centred @ centred.T, standard)
+blocks, depths = list(network.blocks), {}
+with torch.inference_mode():
+    for depth in range(len(blocks) + 1):
+        network.blocks = torch.nn.ModuleList(blocks[:depth])
+        depths[f"after {depth} layers"] = network(read)[2].mean(dim=0).numpy()
+pd.DataFrame(depths, index=NAMES).T.round(2)
