@@ -36,8 +36,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(options: argparse.Namespace) -> None:
     """Train, or go on."""
     from braincorl.models.hardware import resolve_device  # PyTorch takes seconds to import
-    from braincorl.training.loop import STATE, train
+    from braincorl.training.loop import train
     from braincorl.training.recipe import read_recipe
+    from braincorl.training.state import STATE
 
     recipe = read_recipe(options.recipe)
     folder = options.output_dir or options.recipe.with_suffix("")

@@ -64,8 +64,8 @@ class InContextEncoder(LinearEncoder):
     spread_ : ndarray of shape (n_voxels,)
         Native network: factor by which it corrects the standard deviation of that.
     shares_ : ndarray of shape (n_voxels, n_smoothers)
-        Native network: how much of each closed-form and learned smoother is in the encoder, in the order of
-        `braincorl.models.smoothers.NAMES`, then the learned ones.
+        Native network: how much of each closed form is in the encoder, in the order of
+        `braincorl.models.smoothers.NAMES`.
     image_weight_ : ndarray of shape (n_images,)
         Native network: relative precision of each image; below 1 where the responses of all voxels were off.
     feature_length_ : float
@@ -155,7 +155,8 @@ class InContextEncoder(LinearEncoder):
         features, responses = self._check_fit(X, y)
         pool = self._check_pool(X_pool, features)
         network, header = read_checkpoint(self.checkpoint)
-        self.__dict__.pop("prior_encoder_", None)
+        for name in (*self._native_names, "posterior_", "prior_encoder_", "feature_length_"):
+            self.__dict__.pop(name, None)  # another checkpoint may have left them
         if self.prior is not None and not isinstance(network, ReferenceTransformer):
             closed = GroupPriorEncoder(load_prior(self.prior), voxel_batch_size=self.voxel_batch_size)
             self.prior_encoder_ = closed.fit(features, responses, X_pool=X_pool, rois=rois, positions=positions)
@@ -255,7 +256,6 @@ class InContextEncoder(LinearEncoder):
                 f"precision {self.precision!r} is for published networks; the native network computes in the type of "
                 'the responses: pass "auto".'
             )
-        self.__dict__.pop("feature_length_", None)
         components = None if self.prior is None else self.prior_encoder_.prior_.for_pool(pool)
         fitted = fit_native(
             network,

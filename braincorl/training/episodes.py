@@ -111,3 +111,14 @@ class Episodes(Dataset[Any]):
     def drawn(self, index: int) -> Episode:
         """Draw one."""
         return self.draw(np.random.default_rng([*self.seed, self.numbers[index]]))
+
+
+def to_device(item: Any, device: torch.device) -> Any:
+    """Move all tensors of nested dataclasses to a device."""
+    if device.type == "cpu":
+        return item
+    if isinstance(item, torch.Tensor):
+        return item.to(device)
+    if hasattr(item, "__dataclass_fields__"):
+        return type(item)(**{name: to_device(getattr(item, name), device) for name in item.__dataclass_fields__})
+    return item

@@ -8,11 +8,10 @@ processes share the work or how often it was interrupted. With several processes
 import logging
 import math
 import os
-import pickle
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,49 +23,25 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from braincorl.checkpoint import save_checkpoint
-from braincorl.errors import FileFormatError, InputError
+from braincorl.errors import InputError
 from braincorl.features import load_features
-from braincorl.files import Progress, atomic_file
+from braincorl.files import Progress
 from braincorl.models import NativeTransformer, ReferenceTransformer
 from braincorl.priors import load_prior
-from braincorl.training.episodes import Episodes
-from braincorl.training.real import RealPeople
-from braincorl.training.recipe import RealConfig, Recipe, StageConfig
+from braincorl.training.episodes import Episodes, to_device
+from braincorl.training.real import read_people
+from braincorl.training.recipe import Recipe, StageConfig
+from braincorl.training.state import State, read_state, write_state
 from braincorl.training.tasks import Task, baselines, explained, make_task
 from braincorl.training.voxels import VoxelKinds
 from braincorl.training.worlds import Episode, draw_episode
 
 logger = logging.getLogger(__name__)
 
-STATE, LOG, CHECKPOINT = "state.pt", "log.tsv", "checkpoint.safetensors"
+CHECKPOINT = "checkpoint.safetensors"
 _CLIP = 1.0
-_WARM_UP = 0.05
-_LOWEST_RATE = 0.01
 _SAVE_SECONDS = 60.0
 _VALIDATION_SEED = 987_654_321
-
-
-@dataclass
-class State:
-    """Where a run stands.
-
-    Attributes
-    ----------
-    stage, step
-        The next step to take, of which stage.
-    best
-        Best score on the stage's validation set.
-    stale
-        Validations since.
-    rows
-        The log so far.
-    """
-
-    stage: int = 0
-    step: int = 0
-    best: float = -math.inf
-    stale: int = 0
-    rows: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Trainer:
@@ -145,7 +120,7 @@ class Trainer:
         saved, losses = time.monotonic(), []
         for step in range(self.state.step, stage.n_steps):
             torch.manual_seed(hash((self.recipe.seed, self.state.stage, step, self.rank)) % 2**31)
-            losses.append(self._step(stage, step, [_to(next(stream), self.device) for _ in range(share)]))
+            losses.append(self._step(stage, step, [to_device(next(stream), self.device) for _ in range(share)]))
             self.state.step = step + 1
             if report is not None:
                 report(step + 1)
@@ -163,7 +138,7 @@ class Trainer:
 
     def _step(self, stage: StageConfig, step: int, items: list[Any]) -> float:
         """One step of the optimiser; gives the mean loss of this process's episodes."""
-        rate = _rate(stage, step)
+        rate = stage.rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.network.train()
@@ -190,7 +165,7 @@ class Trainer:
             return draw, draw
         features = load_features(stage.real.features).features
         learn, held_out = (
-            _people(stage.real, features, names) for names in (stage.real.responses, stage.real.held_out)
+            read_people(stage.real, features, names) for names in (stage.real.responses, stage.real.held_out)
         )
         return learn.draw, held_out.draw
 
@@ -213,7 +188,9 @@ class Trainer:
     def _validate(self, stage: StageConfig, references: Mapping[str, float], items: list[Any], loss: float) -> None:
         self.network.eval()
         with torch.no_grad(), self._autocast():
-            scores = [explained(self.task.predict(self.network, _to(item, self.device)).cpu(), item) for item in items]
+            scores = [
+                explained(self.task.predict(self.network, to_device(item, self.device)).cpu(), item) for item in items
+            ]
         score = self._mean(scores)
         row = {"stage": stage.name, "step": self.state.step, "loss": loss, "network": score, **references}
         self.state.rows.append(row)
@@ -255,29 +232,12 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "state": asdict(self.state),
         }
-        with atomic_file(self.folder / STATE) as path:
-            torch.save(content, path)
-        names = list(dict.fromkeys(name for row in self.state.rows for name in row))
-        lines = ["\t".join(names)]
-        lines += [
-            "\t".join(
-                f"{row[name]:.5g}" if isinstance(row.get(name), float) else str(row.get(name, "n/a")) for name in names
-            )
-            for row in self.state.rows
-        ]
-        with atomic_file(self.folder / LOG) as path:
-            path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_state(self.folder, content, self.state.rows)
 
     def _resume(self) -> None:
-        path = self.folder / STATE
-        if not path.is_file():
+        content = read_state(self.folder, self.recipe.digest)
+        if content is None:
             return
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-            raise FileFormatError(f"{path} is damaged ({error}): remove it to begin anew.") from error
-        if content["recipe"] != self.recipe.digest:
-            raise InputError(f"{self.folder} holds a run of another recipe: choose another folder.")
         self.state = State(**content["state"])
         self.network.load_state_dict(content["network"])
         self.best_weights = content["best"]
@@ -311,7 +271,7 @@ def train(
     folder
         Holds `state.pt` (to go on from), `log.tsv`, and in the end `checkpoint.safetensors`.
     device, precision, n_workers, progress
-        As for `Trainer`.
+        See `Trainer`.
 
     Returns
     -------
@@ -337,36 +297,6 @@ def train(
         if launched:
             dist.destroy_process_group()
     return folder / CHECKPOINT
-
-
-def _people(config: RealConfig, features: Any, names: tuple[str, ...]) -> RealPeople:
-    arrays = []
-    for name in names:
-        try:
-            arrays.append(np.load(name, allow_pickle=False))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{name} cannot be read as an array of responses ({error}).") from error
-    return RealPeople(config, features, arrays)
-
-
-def _rate(stage: StageConfig, step: int) -> float:
-    """Learning rate: up in a line, down as a cosine."""
-    warm = max(1, round(_WARM_UP * stage.n_steps))
-    if step < warm:
-        return stage.learning_rate * (step + 1) / warm
-    phase = (step - warm) / max(1, stage.n_steps - warm)
-    return stage.learning_rate * (_LOWEST_RATE + (1 - _LOWEST_RATE) * 0.5 * (1 + math.cos(math.pi * phase)))
-
-
-def _to(item: Any, device: torch.device) -> Any:
-    """Move all tensors of nested dataclasses to a device."""
-    if device.type == "cpu":
-        return item
-    if isinstance(item, torch.Tensor):
-        return item.to(device)
-    if hasattr(item, "__dataclass_fields__"):
-        return type(item)(**{name: _to(getattr(item, name), device) for name in item.__dataclass_fields__})
-    return item
 
 
 def _one_thread(_: int) -> None:

@@ -14,6 +14,7 @@ from braincorl.errors import InputError
 from braincorl.training.recipe import RealConfig
 from braincorl.training.voxels import log_integer
 from braincorl.training.worlds import Episode
+from braincorl.validation import FloatArray
 
 Array = npt.NDArray[np.float64]
 
@@ -36,7 +37,7 @@ class RealPeople:
         If arrays do not fit one another, or a person has too few images.
     """
 
-    def __init__(self, config: RealConfig, features: Array, responses: Sequence[Array]) -> None:
+    def __init__(self, config: RealConfig, features: FloatArray, responses: Sequence[FloatArray]) -> None:
         self.config, self.features = config, np.asarray(features, dtype=np.float64)
         self.scale = pool_scale(self.features)
         self.people: list[tuple[npt.NDArray[np.intp], Array]] = []
@@ -82,3 +83,33 @@ class RealPeople:
             scale=self.scale,
             regions=np.full(len(voxels), -1),
         )
+
+
+def read_people(config: RealConfig, features: FloatArray, names: Sequence[str]) -> RealPeople:
+    """Read response arrays.
+
+    Parameters
+    ----------
+    config
+        Contexts and queries.
+    features
+        (n_images, p).
+    names
+        `.npy` files, one per person.
+
+    Returns
+    -------
+    RealPeople
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read, or does not fit the features.
+    """
+    arrays = []
+    for name in names:
+        try:
+            arrays.append(np.load(name, allow_pickle=False))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{name} cannot be read as an array of responses ({error}).") from error
+    return RealPeople(config, features, arrays)

@@ -21,6 +21,7 @@ held_out = ["sub-03.npy"]
 
 import hashlib
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -32,6 +33,8 @@ from braincorl.models import NativeConfig, ReferenceConfig
 from braincorl.training.worlds import WorldConfig
 
 Config = TypeVar("Config")
+_WARM_UP = 0.05
+_LOWEST_RATE = 0.01
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,14 @@ class StageConfig:
     def n_steps(self) -> int:
         """Steps of the optimiser."""
         return self.people // self.people_per_step
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step: up in a line, down as a cosine."""
+        warm = max(1, round(_WARM_UP * self.n_steps))
+        if step < warm:
+            return self.learning_rate * (step + 1) / warm
+        phase = (step - warm) / max(1, self.n_steps - warm)
+        return self.learning_rate * (_LOWEST_RATE + (1 - _LOWEST_RATE) * 0.5 * (1 + math.cos(math.pi * phase)))
 
 
 @dataclass(frozen=True)

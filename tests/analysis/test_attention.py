@@ -161,3 +161,19 @@ def test_regions_average_their_voxels_and_sort_their_images():
         context_by_roi({"attention": attention}, ["a"], rois)
     with pytest.raises(InputError, match="has shape"):
         context_by_roi({"attention": attention}, ["a", "b"], {"V1": np.ones(2, bool)})
+
+
+def test_the_native_networks_encoder_is_the_sum_of_its_images_terms():
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((12, 30)), rng.standard_normal((12, 5))
+    y[:, 4] = 1.0
+    shares = context_attention(InContextEncoder(), X, y)
+    assert shares.shape == (5, 12)
+    np.testing.assert_allclose(shares[:4].sum(axis=1), 1)
+    assert np.isnan(shares[4]).all()
+    # With more features than images the terms are unique: solve for them in another way.
+    weights = InContextEncoder().fit(X, y).coef_[:4]
+    centred = X - X.mean(axis=0)
+    terms = np.linalg.lstsq(centred.T, weights.T, rcond=None)[0].T
+    expected = np.abs(terms) * np.linalg.norm(centred, axis=1)
+    np.testing.assert_allclose(shares[:4], expected / expected.sum(axis=1, keepdims=True), rtol=1e-4)

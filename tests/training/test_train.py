@@ -13,8 +13,9 @@ from braincorl import InContextEncoder, load_checkpoint
 from braincorl.checkpoint import read_checkpoint
 from braincorl.cli.main import main
 from braincorl.errors import FileFormatError, InputError
-from braincorl.training.loop import CHECKPOINT, LOG, STATE, train
+from braincorl.training.loop import CHECKPOINT, train
 from braincorl.training.recipe import read_recipe
+from braincorl.training.state import LOG, STATE
 
 NATIVE = """
 architecture = "native"

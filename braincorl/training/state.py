@@ -1,0 +1,87 @@
+"""Where a training run stands, on disk: enough to go on exactly, and a log to read."""
+
+import math
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from braincorl.errors import FileFormatError, InputError
+from braincorl.files import atomic_file
+
+STATE, LOG = "state.pt", "log.tsv"
+
+
+@dataclass
+class State:
+    """Where a run stands.
+
+    Attributes
+    ----------
+    stage, step
+        The next step to take, of which stage.
+    best
+        Best score on the stage's validation set.
+    stale
+        Validations since.
+    rows
+        The log so far.
+    """
+
+    stage: int = 0
+    step: int = 0
+    best: float = -math.inf
+    stale: int = 0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+
+def write_state(folder: Path, content: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the state and the log, each whole or not at all.
+
+    Parameters
+    ----------
+    folder
+        Of the run.
+    content
+        Tensors and plain values.
+    rows
+        Of the log, one per validation.
+    """
+    with atomic_file(folder / STATE) as path:
+        torch.save(dict(content), path)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    lines = ["\t".join(names), *("\t".join(_cell(row.get(name)) for name in names) for row in rows)]
+    with atomic_file(folder / LOG) as path:
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def read_state(folder: Path, digest: str) -> dict[str, Any] | None:
+    """Read the state of a run, or None if there is none.
+
+    Raises
+    ------
+    FileFormatError
+        If it is damaged.
+    InputError
+        If it is of another recipe.
+    """
+    path = folder / STATE
+    if not path.is_file():
+        return None
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise FileFormatError(f"{path} is damaged ({reason}): remove it to begin anew.") from error
+    if content["recipe"] != digest:
+        raise InputError(f"{folder} holds a run of another recipe: choose another folder.")
+    return content
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "n/a"
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
