@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from braincorl import BayesianRidgeEncoder, GroupPrior, GroupPriorEncoder, InContextEncoder, load_checkpoint
 from braincorl.checkpoint import find_checkpoint
@@ -41,6 +42,11 @@ def test_it_beats_bayesian_ridge_where_voxels_share_what_they_respond_to():
     gain = explained_variance(truth, ours.predict(queries)) - explained_variance(truth, ridge.predict(queries))
     assert gain.mean() > 0.05
     assert (gain > 0).mean() > 0.9
+
+
+@parametrize_with_checks([InContextEncoder(device="cpu")])
+def test_scikit_learn_estimator_contract(estimator, check):
+    check(estimator)  # no exceptions are needed
 
 
 def test_golden_values():
