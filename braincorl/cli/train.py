@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> None:
     folder = options.output_dir or options.recipe.with_suffix("")
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / STATE).is_file())):
         raise InputError(f"{folder} exists and holds no run of braincorl train: choose another --output-dir.")
-    device = str(resolve_device(options.device)) if options.device != "cuda" else "cuda"
+    device = str(resolve_device(options.device))
     start = time.perf_counter()
     # Small matrices by the thousand: several threads on one of them cost more than they gain.
     with progress_bar("training", "step") as progress, threadpool_limits(1 if device == "cpu" else None):

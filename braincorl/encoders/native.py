@@ -7,11 +7,12 @@ With X the context's features, centred, M = X C these in the metric of the prior
 Without a group prior, C is isotropic, with unit mean variance of a voxel's signal over the pool of images.
 
 Images in which the responses of all voxels are off (motion, a missed trial) get precisions below 1. Predictive
-standard deviations are those of Bayesian ridge, times one factor per voxel from the network.
+standard deviations are those of Bayesian ridge on the other images, times one factor per voxel from the network.
 
 Letters: n images, p features, v voxels, k = n - 1 context coordinates, c smoothers.
 """
 
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,11 +30,13 @@ from braincorl.priors.components import Components, metric_rows
 from braincorl.priors.robust import weights_under
 from braincorl.validation import FloatArray
 
-# Numbers that a voxel of a batch needs at once, per context coordinate: its signals by seven smoothers, and workspace.
+# Numbers that a voxel of a batch needs at once, per context coordinate: its signals by five smoothers, and workspace.
 _COPIES = 24
 _BYTES = 128 * 2**20
 # What a response's signal share is taken to be when spoilt images are looked for.
 _TYPICAL_SHARE = 0.2
+# Precision below which an image says nothing about how noisy voxels are.
+_GOOD = 0.5
 
 
 @dataclass(frozen=True)
@@ -137,12 +140,13 @@ def fit_native(
         )
         context = Spectrum(vectors, person.smoothers.values)
         signal_to_weight = _weights_of_signals(metric, root, context).astype(y.dtype)
-        network = network.to(device=device, dtype=dtype)
+        network = copy.deepcopy(network).to(device=device, dtype=dtype).eval()
         written = _run(network, person, signal_to_weight, batch, progress)
     coef, spread, shares = (_scatter(part, varying) for part in written)
     coef *= safe.astype(y.dtype)[:, None]
     middle = weight @ X.astype(np.float64) / weight.sum()
-    _, _, posterior = fit_evidence(X, y, scale, voxel_batch_size=voxel_batch_size)
+    good = weight >= _GOOD
+    _, _, posterior = fit_evidence(X[good], y[good], scale, voxel_batch_size=voxel_batch_size)
     return NativeFit(
         coef=coef,
         intercept=(mean - coef @ middle).astype(y.dtype),

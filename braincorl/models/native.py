@@ -12,7 +12,7 @@ matrix-vector products with matrices that all voxels share, and a very small tra
 
         f = Σ_c g_c f_c        g = (1 + tanh(a) / 2) softmax(ℓ)        w = c Xᵀ U Λ⁺ f
 
-With fresh parameters g is nearly one on Bayesian ridge: training starts from the closed form and moves away from it
+With fresh parameters g is .83 on Bayesian ridge: training starts from the closed form and moves away from it
 only where that pays. In use, g is averaged with a fixed mix of the smoothers, `ANCHOR`: real people differ from all
 that a network was trained on, and an average of encoders that err in different ways is the safest guess.
 
@@ -29,7 +29,7 @@ from braincorl.errors import InputError
 from braincorl.models.person import N_SHAPE, N_STATISTICS, PersonContext
 from braincorl.models.smoothers import NAMES, smooth
 
-# In the order of `NAMES`. Sums to .9: all five are a little too sure of themselves with few images.
+# In the order of `NAMES`. Sums to .9: all of them are a little too sure of themselves with few images.
 ANCHOR = (0.36, 0.18, 0.18, 0.18, 0.0)
 
 

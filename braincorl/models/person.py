@@ -153,11 +153,10 @@ def held_out_products(gram: Tensor, responses: Tensor, weights: Tensor | None, c
         return torch.zeros(n_voxels, len(NAMES), 4, dtype=responses.dtype, device=responses.device)
     energy = torch.zeros(n_voxels, dtype=responses.dtype, device=responses.device)
     scale = torch.ones(n_images, dtype=gram.dtype, device=gram.device) if weights is None else weights.to(gram)
-    # Folds by distance from the middle, not by position: the order of images must not matter.
-    order = centre_gram(gram / torch.outer(scale, scale)).diagonal().argsort(stable=True)
-    fold = torch.empty_like(order)
-    fold[order] = torch.arange(n_images, device=order.device) % _FOLDS
-    for index in range(min(_FOLDS, n_images)):
+    fold = draw_folds(gram / torch.outer(scale, scale))
+    if int(fold.max()) + 1 < _FEWEST_TO_FOLD:
+        return torch.zeros(n_voxels, len(NAMES), 4, dtype=responses.dtype, device=responses.device)
+    for index in range(int(fold.max()) + 1):
         inside, outside = (fold != index).nonzero()[:, 0], (fold == index).nonzero()[:, 0]
         own = scale[inside]
         mean_weight = own.square() / own.square().sum()
@@ -178,6 +177,28 @@ def held_out_products(gram: Tensor, responses: Tensor, weights: Tensor | None, c
             products[part] += torch.stack(sums, dim=-1).transpose(0, 1)
     products = products / energy.clamp_min(1e-12)[:, None, None]
     return torch.cat([products, 2 * products[..., :1] - products[..., 1:2]], dim=-1).clamp(-_LIMIT, _LIMIT)
+
+
+def draw_folds(gram: Tensor) -> Tensor:
+    """Assign images to folds by their distance from the middle, since their order must not matter.
+
+    Parameters
+    ----------
+    gram
+        K (n, n), any origin.
+
+    Returns
+    -------
+    Tensor of shape (n,)
+        Fold of every image. Copies of an image share one: none is predicted from another.
+    """
+    centred = centre_gram(gram)
+    energy = centred.diagonal()
+    apart = energy[:, None] + energy - 2 * centred
+    leader = (apart <= 1e-9 * energy.max()).int().argmax(1)
+    unique, group = torch.unique(leader, return_inverse=True)
+    rank = energy[unique].argsort(stable=True).argsort()
+    return rank[group] % _FOLDS
 
 
 def centre_gram(gram: Tensor) -> Tensor:

@@ -23,8 +23,8 @@ from braincorl.validation import FloatArray
 _TOLERATED = 4.0
 _FEWEST_IMAGES = 5
 _ROUNDS = 3
-# Voxels that the mean is taken over, spread evenly.
-_MOST_VOXELS = 2000
+_FEWEST_VOXELS = 8  # a mean over fewer scatters too much to tell a spoilt image from a good one
+_CHUNK = 4096
 
 
 def image_weights(X: FloatArray, y: FloatArray, components: Components) -> npt.NDArray[np.float64]:
@@ -62,33 +62,37 @@ def weights_under(signal: FloatArray, y: FloatArray) -> npt.NDArray[np.float64]:
     Returns
     -------
     ndarray of shape (n,)
-        1 for good images, less for spoilt ones; all 1 for fewer than five images or without varying voxels.
+        1 for good images, less for spoilt ones; all 1 for fewer than five images or eight varying voxels.
     """
     n_images = y.shape[0]
     weights = np.ones(n_images)
     varying = np.flatnonzero(np.ptp(y, axis=0) > 0) if n_images else np.zeros(0, dtype=np.intp)
-    if n_images < _FEWEST_IMAGES or varying.size == 0:
+    if n_images < _FEWEST_IMAGES or varying.size < _FEWEST_VOXELS:
         return weights
-    chosen = varying[np.linspace(0, varying.size - 1, min(varying.size, _MOST_VOXELS)).astype(np.intp)]
-    standard = y[:, chosen].astype(np.float64)
-    standard = (standard - standard.mean(axis=0)) / standard.std(axis=0)
+    moment = np.zeros((n_images, n_images))
+    for start in range(0, varying.size, _CHUNK):
+        standard = y[:, varying[start : start + _CHUNK]].astype(np.float64)
+        standard = (standard - standard.mean(axis=0)) / standard.std(axis=0)
+        moment += standard @ standard.T / varying.size
     for _ in range(_ROUNDS):  # a spoilt image spoils the predictions of the others, so weights are found in turns
-        energy = left_out_energy(signal, standard, weights)
+        energy = left_out_energy(signal, moment, weights)
         limit = _TOLERATED * np.median(energy)
         # e_i is in units of the noise that the present weight expects.
         weights = np.minimum(1.0, weights * limit / np.maximum(energy, 1e-300))
     return weights
 
 
-def left_out_energy(signal: FloatArray, y: FloatArray, weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def left_out_energy(
+    signal: FloatArray, moment: FloatArray, weights: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
     """Mean over voxels of squared, standardised left-out residuals.
 
     Parameters
     ----------
     signal
         Covariance of the signal over images (n, n), in units of the noise variance of a good image.
-    y
-        Responses (n, v).
+    moment
+        Second moment of the responses over voxels, y yᵀ / v (n, n).
     weights
         Precision of each image (n,).
 
@@ -100,8 +104,7 @@ def left_out_energy(signal: FloatArray, y: FloatArray, weights: npt.NDArray[np.f
     inverse = scipy.linalg.inv(signal + np.diag(1.0 / weights))
     ones = inverse.sum(axis=1)
     inverse -= np.outer(ones, ones) / ones.sum()
-    residual = inverse @ y
-    return np.asarray((residual**2).mean(axis=1) / np.diag(inverse))
+    return np.asarray(np.einsum("ij,jk,ik->i", inverse, moment, inverse, optimize=True) / np.diag(inverse))
 
 
 def _signal_covariance(X: FloatArray, components: Components) -> npt.NDArray[np.float64]:

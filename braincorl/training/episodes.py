@@ -4,7 +4,7 @@ n context images, k = n - 1, m query images, V voxels
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from braincorl.encoders.evidence import fit_evidence, predictive_std
+from braincorl.errors import InputError
 from braincorl.models.person import PersonContext, read_person
 from braincorl.models.smoothers import Spectrum, readout
 from braincorl.training.worlds import Episode
@@ -57,8 +58,8 @@ def prepare_episode(episode: Episode, n_voxels: int = 64) -> PreparedEpisode:
     -------
     PreparedEpisode
     """
+    episode = _varying(episode)
     mean, deviation = episode.responses.mean(axis=0), episode.responses.std(axis=0)
-    deviation = np.where(deviation > 0, deviation, 1.0)
     y = (episode.responses - mean) / deviation
     middle = episode.features.mean(axis=0)
     X, Q = episode.features - middle, episode.query_features - middle
@@ -122,3 +123,15 @@ def to_device(item: Any, device: torch.device) -> Any:
     if hasattr(item, "__dataclass_fields__"):
         return type(item)(**{name: to_device(getattr(item, name), device) for name in item.__dataclass_fields__})
     return item
+
+
+def _varying(episode: Episode) -> Episode:
+    """Leave out voxels whose responses to the context do not vary."""
+    deviation, size = episode.responses.std(axis=0), np.abs(episode.responses).max(axis=0)
+    kept = deviation > 1e-9 * size
+    if kept.all():
+        return episode
+    if not kept.any():
+        raise InputError("no voxel of an episode varies over its context.")
+    parts = {name: getattr(episode, name)[:, kept] for name in ("responses", "truth", "measured")}
+    return replace(episode, **parts, regions=episode.regions[kept])

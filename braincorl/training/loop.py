@@ -23,7 +23,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from braincorl.checkpoint import save_checkpoint
-from braincorl.errors import InputError
+from braincorl.errors import InputError, OutputError
 from braincorl.features import load_features
 from braincorl.files import Progress
 from braincorl.models import NativeTransformer, ReferenceTransformer
@@ -284,7 +284,10 @@ def train(
         If the folder holds a run of another recipe, or a file of the recipe is missing.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be made ({error.strerror}): choose another folder.") from error
     launched = "RANK" in os.environ and "WORLD_SIZE" in os.environ and not dist.is_initialized()
     if launched:
         dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")

@@ -68,7 +68,10 @@ class RealConfig:
         """Refuse what cannot be."""
         if not self.responses or not self.held_out:
             raise InputError("a real stage needs people to learn from (responses) and to stop on (held_out).")
-        if set(self.responses) & set(self.held_out):
+        if isinstance(self.responses, str) or isinstance(self.held_out, str):
+            raise InputError("responses and held_out are lists of files: write them in brackets.")
+        learned, judged = ({Path(name).resolve() for name in names} for names in (self.responses, self.held_out))
+        if learned & judged:
             raise InputError("a person is both in responses and in held_out: leave one of the two.")
         if not 2 <= self.n_images[0] <= self.n_images[1] or self.n_query < 2:
             raise InputError("n_images must be a range from 2 up, and n_query at least 2.")
@@ -163,6 +166,11 @@ class Recipe:
     n_validation: int = 48
     note: str = ""
 
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        if not isinstance(self.seed, int) or self.seed < 0 or self.n_validation < 1:
+            raise InputError("seed must be a whole number from 0 up, and n_validation at least 1.")
+
     @property
     def digest(self) -> str:
         """Hash of everything in the recipe."""
@@ -223,7 +231,7 @@ def build(kind: type[Config], values: Mapping[str, Any], where: str) -> Config:
         return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise InputError(f"{where} is incomplete or holds a value of the wrong type ({error}).") from error
 
 

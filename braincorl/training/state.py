@@ -76,6 +76,8 @@ def read_state(folder: Path, digest: str) -> dict[str, Any] | None:
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise FileFormatError(f"{path} is damaged ({reason}): remove it to begin anew.") from error
+    if not isinstance(content, dict) or not {"recipe", "network", "best", "optimizer", "state"} <= set(content):
+        raise FileFormatError(f"{path} is no state of a training run: choose another folder.")
     if content["recipe"] != digest:
         raise InputError(f"{folder} holds a run of another recipe: choose another folder.")
     return content

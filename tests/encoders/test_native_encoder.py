@@ -110,6 +110,23 @@ def test_a_spoilt_image_counts_for_less():
     assert encoder.image_weight_[4] < 0.2
     lost = explained_variance(truth, BayesianRidgeEncoder().fit(X, spoilt).predict(queries)).mean()
     assert explained_variance(truth, encoder.predict(queries)).mean() > lost + 0.1
+    clean = InContextEncoder().fit(X, y).predict(queries, return_std=True)[1]
+    np.testing.assert_allclose(encoder.predict(queries, return_std=True)[1].mean(), clean.mean(), rtol=0.2)
+
+
+def test_few_voxels_cannot_tell_a_spoilt_image():
+    for seed in range(5):
+        X, y, _, _ = make_person(n_voxels=3, seed=seed)
+        assert (InContextEncoder().fit(X, y).image_weight_ == 1).all()
+
+
+def test_many_voxels_in_any_order_find_the_same_spoilt_image():
+    X, y, _, _ = make_person(20, 4, 3000)
+    y[3, ::2] *= 6
+    order = np.random.default_rng(0).permutation(3000)
+    first, second = InContextEncoder().fit(X, y), InContextEncoder().fit(X, y[:, order])
+    assert first.image_weight_[3] < 0.5
+    np.testing.assert_allclose(second.image_weight_, first.image_weight_)
 
 
 @pytest.mark.parametrize(("n", "p", "n_voxels"), [(2, 1, 1), (3, 50, 2), (12, 1, 5), (40, 3, 1)])

@@ -5,7 +5,7 @@ import torch
 from braincorl.encoders.evidence import SIGNAL_GRID, fit_evidence
 from braincorl.errors import InputError
 from braincorl.models.native import ANCHOR, NativeConfig, NativeTransformer
-from braincorl.models.person import read_person
+from braincorl.models.person import draw_folds, read_person
 from braincorl.models.smoothers import NAMES, Spectrum, readout, smooth
 
 
@@ -97,6 +97,17 @@ def test_order_of_images_does_not_matter(network):
     shuffled, same, _ = predict(network, X[order], y[order], scale)
     torch.testing.assert_close(shuffled, fitted[order], atol=1e-8, rtol=0)
     torch.testing.assert_close(same, spread)
+
+
+def test_copies_of_an_image_share_a_fold_in_any_order(network):
+    X, y, scale = make_person(n=12)
+    X, y = np.repeat(X, 3, axis=0), np.random.default_rng(2).standard_normal((36, 40)) + np.repeat(y, 3, axis=0)
+    fold = draw_folds(gram_of(X, scale)).numpy().reshape(12, 3)
+    assert (fold == fold[:, :1]).all()
+    assert set(fold[:, 0]) == set(range(5))
+    order = np.random.default_rng(1).permutation(36)
+    fitted = predict(network, X, y, scale)[0]
+    torch.testing.assert_close(predict(network, X[order], y[order], scale)[0], fitted[order], atol=1e-8, rtol=0)
 
 
 def test_order_of_voxels_and_batches_do_not_matter(network):

@@ -10,7 +10,7 @@ def test_left_out_residuals_are_those_of_leaving_out(rng):
     n = 9
     root = rng.standard_normal((n, 4))
     signal, y = root @ root.T, rng.standard_normal((n, 3))
-    found = left_out_energy(signal, y, np.ones(n))
+    found = left_out_energy(signal, y @ y.T / y.shape[1], np.ones(n))
     for i in range(n):
         rest = np.delete(np.arange(n), i)
         covariance = signal + np.eye(n) + 1e7  # a flat intercept is one of enormous variance
