@@ -191,6 +191,38 @@ def ablation(options: argparse.Namespace) -> None:
     print_table(["data", "network", "insurance", "gain"], rows)
 
 
+def person(options: argparse.Namespace) -> None:
+    """Networks trained on one person's voxels, tested on another's; `subject1.safetensors` is written for the recipes.
+
+    The recipes are encoders/native-2026-11/ablations/{person,published-person}.toml; copy the prior beside them, train,
+    and pass the checkpoints: the native one first, then the published one.
+    """
+    X, (first, _) = load_bold5000()
+    path = Path("subject1.safetensors")
+    if not path.exists():
+        teacher = type("Teacher", (), {"coef_": first.coef})()
+        GroupPrior.fit([teacher], X_pool=X).save(path)
+    prior = GroupPrior.load(path)
+    components = (X - X.mean(axis=0)) @ np.linalg.eigh(prior.pool_covariance)[1][:, ::-1]
+    components /= np.linalg.norm(components, axis=1, keepdims=True)
+    runs: list[tuple[str, Any, Array, dict[str, Any]]] = [
+        ("Bayesian ridge", BayesianRidgeEncoder(), X, {"X_pool": X}),
+        ("mixture prior", GroupPriorEncoder(prior), X, {}),
+        ("in-context with it", InContextEncoder(prior=prior), X, {}),
+    ]
+    for name, checkpoint, features in zip(("native", "published"), options.checkpoints, (X, components), strict=False):
+        runs.append((f"{name}, trained on person 1", InContextEncoder(checkpoint), features, {}))
+    rows: dict[str, dict[int, list[float]]] = {}
+    for draw in range(options.draws):
+        order, y, clean = _second_person(draw, 400)
+        for n in (10, 20, 50, 100):
+            for name, encoder, features, more in runs:
+                predicted = encoder.fit(features[order[:n]], y[order[:n]], **more).predict(features[order[600:]])
+                rows.setdefault(name, {}).setdefault(n, []).append(mean_ev(clean[order[600:]], predicted))
+    print("bold5000_resnet18, person 2, SIMULATED noise shared by neighbours; noise-free EV:")
+    print_table(["encoder", "10", "20", "50", "100"], _cells(rows, (10, 20, 50, 100)))
+
+
 Case = tuple[Array, Array, Array, Array, Array, int]  # X, y, X_test, y_test, pool, n
 
 
@@ -238,21 +270,27 @@ def _object2vec(X: Array, responses: Sequence[Array], n_draws: int) -> list[Case
 
 
 def _bold(n_draws: int) -> list[Case]:
-    """Voxels of the second person, with half of the noise shared by neighbours."""
-    X, (_, person) = load_bold5000()
+    X, _ = load_bold5000()
     cases = []
     for draw in range(n_draws):
-        rng = np.random.default_rng([draw, 5])
-        chosen = np.sort(rng.permutation(len(person.coef))[:1000])
-        truth = X @ person.coef[chosen].T
-        truth = (truth - truth.mean(axis=0)) / truth.std(axis=0)
-        order = rng.permutation(len(X))
-        ceiling = rng.uniform(0.05, 0.7, truth.shape[1])
-        noise = draw_noise(rng, len(X), person.positions[chosen], True)
-        y = np.sqrt(ceiling) * truth + np.sqrt(1 - ceiling) * noise
-        clean = np.sqrt(ceiling) * truth[order[600:]]
-        cases += [(X[order[:n]], y[order[:n]], X[order[600:]], clean, X, n) for n in (10, 20, 50, 100)]
+        order, y, clean = _second_person(draw, 1000)
+        test = order[600:]
+        cases += [(X[order[:n]], y[order[:n]], X[test], clean[test], X, n) for n in (10, 20, 50, 100)]
     return cases
+
+
+def _second_person(draw: int, n_voxels: int) -> tuple[Array, Array, Array]:
+    """Draw voxels of BOLD5000's second person, half of the noise shared: order of images, responses, without noise."""
+    X, (_, second) = load_bold5000()
+    rng = np.random.default_rng([draw, 5])
+    chosen = np.sort(rng.permutation(len(second.coef))[:n_voxels])
+    truth = X @ second.coef[chosen].T
+    truth = (truth - truth.mean(axis=0)) / truth.std(axis=0)
+    order = rng.permutation(len(X))
+    ceiling = rng.uniform(0.05, 0.7, truth.shape[1])
+    noise = draw_noise(rng, len(X), second.positions[chosen], True)
+    clean = np.sqrt(ceiling) * truth
+    return order, clean + np.sqrt(1 - ceiling) * noise, clean
 
 
 def _plain(pool: Array) -> list[tuple[str, Any, dict[str, Any]]]:
@@ -299,6 +337,7 @@ TABLES: dict[str, Callable[[argparse.Namespace], None]] = {
     "calibration": calibration,
     "cost": cost,
     "ablation": ablation,
+    "person": person,
 }
 
 if __name__ == "__main__":
