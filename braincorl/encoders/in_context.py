@@ -157,14 +157,14 @@ class InContextEncoder(LinearEncoder):
         network, header = read_checkpoint(self.checkpoint)
         for name in (*self._native_names, "posterior_", "prior_encoder_", "feature_length_"):
             self.__dict__.pop(name, None)  # another checkpoint may have left them
-        if self.prior is not None and not isinstance(network, ReferenceTransformer):
-            closed = GroupPriorEncoder(load_prior(self.prior), voxel_batch_size=self.voxel_batch_size)
-            self.prior_encoder_ = closed.fit(features, responses, X_pool=X_pool, rois=rois, positions=positions)
         if isinstance(network, ReferenceTransformer):
             if self.prior is not None:
                 raise InputError("prior is for the native network: leave it out, or pass checkpoint='default'.")
             self._fit_published(network, header, features, responses, pool, progress)
         else:
+            if self.prior is not None:
+                closed = GroupPriorEncoder(load_prior(self.prior), voxel_batch_size=self.voxel_batch_size)
+                self.prior_encoder_ = closed.fit(features, responses, X_pool=X_pool, rois=rois, positions=positions)
             self._fit_native(network, header, features, responses, None if X_pool is None else pool, rois, progress)
         return self
 

@@ -18,14 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from braincorl.encoders.evidence import EvidencePosterior, fit_evidence, noise_variance, pool_scale
 from braincorl.errors import InputError
 from braincorl.files import Progress
 from braincorl.models.native import NativeTransformer
 from braincorl.models.person import PersonContext, read_person
-from braincorl.models.smoothers import Spectrum
+from braincorl.models.smoothers import Spectrum, readout
 from braincorl.priors.components import Components, metric_rows
 from braincorl.priors.robust import weights_under
 from braincorl.validation import FloatArray
@@ -80,7 +79,6 @@ def fit_native(
     *,
     device: torch.device | str = "cpu",
     voxel_batch_size: int | str = "auto",
-    robust: bool = True,
     progress: Progress | None = None,
 ) -> NativeFit:
     """Let the native network write every voxel's encoder.
@@ -103,8 +101,6 @@ def fit_native(
         Where the network runs.
     voxel_batch_size
         Voxels at a time; changes results only by rounding.
-    robust
-        Let images count for less in which all voxels are off.
     progress
         Called with (voxels done, v).
 
@@ -119,7 +115,7 @@ def fit_native(
     centred = X.astype(np.float64) - centre
     metric = scale * centred if components is None else metric_rows(centred, components)
     gram = metric @ centred.T
-    weight = weights_under(_TYPICAL_SHARE / (1 - _TYPICAL_SHARE) * gram, y) if robust else np.ones(n_images)
+    weight = weights_under(_TYPICAL_SHARE / (1 - _TYPICAL_SHARE) * gram, y)
     mean = weight @ y.astype(np.float64) / weight.sum()
     deviation = np.sqrt(weight @ (y - mean) ** 2 / weight.sum())
     varying = deviation > np.finfo(y.dtype).eps * np.abs(mean) * n_images
@@ -139,7 +135,8 @@ def fit_native(
             batch,
         )
         context = Spectrum(vectors, person.smoothers.values)
-        signal_to_weight = _weights_of_signals(metric, root, context).astype(y.dtype)
+        weighted = torch.from_numpy(metric.T).to(device) * root
+        signal_to_weight = readout(weighted, context).cpu().numpy().astype(y.dtype)
         network = copy.deepcopy(network).to(device=device, dtype=dtype).eval()
         written = _run(network, person, signal_to_weight, batch, progress)
     coef, spread, shares = (_scatter(part, varying) for part in written)
@@ -156,14 +153,6 @@ def fit_native(
         shares=shares,
         image_weight=weight,
     )
-
-
-def _weights_of_signals(features: FloatArray, root: Tensor, context: Spectrum) -> npt.NDArray[np.float64]:
-    """Turn signals at the weighted context images into weights: Mᵀ D U Λ⁺ (p, k)."""
-    usable = context.values > 1e-9 * context.values.max().clamp_min(1e-300)
-    inverse = torch.where(usable, 1 / context.values.clamp_min(1e-300), 0)
-    dual = (root[:, None] * context.vectors * inverse).cpu().numpy()
-    return np.asarray(features.T @ dual)
 
 
 def _run(

@@ -145,18 +145,18 @@ def held_out_products(gram: Tensor, responses: Tensor, weights: Tensor | None, c
     -------
     Tensor of shape (V, C, 4)
         With y the responses and p the predictions of left-out images, both from the mean of the others: <y, p>,
-        <p, p>, <p, p of Bayesian ridge>, and 2<y, p> - <p, p>, all over <y, y>. Zeros for fewer than four images.
+        <p, p>, <p, p of Bayesian ridge>, and 2<y, p> - <p, p>, all over <y, y>. Zeros for fewer than four different
+        images.
     """
     n_images, n_voxels = responses.shape
-    products = torch.zeros(n_voxels, len(NAMES), 3, dtype=responses.dtype, device=responses.device)
-    if n_images < _FEWEST_TO_FOLD:
-        return torch.zeros(n_voxels, len(NAMES), 4, dtype=responses.dtype, device=responses.device)
-    energy = torch.zeros(n_voxels, dtype=responses.dtype, device=responses.device)
     scale = torch.ones(n_images, dtype=gram.dtype, device=gram.device) if weights is None else weights.to(gram)
-    fold = draw_folds(gram / torch.outer(scale, scale))
-    if int(fold.max()) + 1 < _FEWEST_TO_FOLD:
-        return torch.zeros(n_voxels, len(NAMES), 4, dtype=responses.dtype, device=responses.device)
-    for index in range(int(fold.max()) + 1):
+    plain = gram / torch.outer(scale, scale)
+    fold = draw_folds(plain)
+    n_folds = int(fold.max()) + 1
+    if n_folds < _FEWEST_TO_FOLD:
+        return responses.new_zeros(n_voxels, len(NAMES), 4)
+    products, energy = responses.new_zeros(n_voxels, len(NAMES), 3), responses.new_zeros(n_voxels)
+    for index in range(n_folds):
         inside, outside = (fold != index).nonzero()[:, 0], (fold == index).nonzero()[:, 0]
         own = scale[inside]
         mean_weight = own.square() / own.square().sum()
@@ -164,7 +164,6 @@ def held_out_products(gram: Tensor, responses: Tensor, weights: Tensor | None, c
         mean = ((own / own.square().sum()).to(responses) @ responses[inside])[None]
         z = context.vectors.T.to(responses) @ (responses[inside] - own[:, None].to(responses) * mean)
         smoothers = fit_smoothers(context.values, z, chunk)
-        plain = gram / torch.outer(scale, scale)
         cross = plain[outside][:, inside] - mean_weight @ plain[inside][:, inside]
         matrix = readout(cross * own, context).to(responses)
         own_scale = scale[outside][:, None].to(responses)

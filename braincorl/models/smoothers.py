@@ -125,8 +125,13 @@ def signal_levels(values: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
 def shrinkage(values: Tensor, z: Tensor) -> Tensor:
     """Factors by which Bayesian ridge shrinks responses (k, V)."""
     probability, _ = signal_levels(values, z)
+    return _factors(values).to(z).T @ probability
+
+
+def _factors(values: Tensor) -> Tensor:
+    """Factors of ridge at every level of r (g, k)."""
     levels = LEVELS.to(values)[:, None]
-    return (levels * values / (levels * values + 1 - levels)).to(z).T @ probability
+    return levels * values / (levels * values + 1 - levels)
 
 
 def voxel_components(moment: Tensor) -> tuple[Tensor, Tensor]:
@@ -195,7 +200,7 @@ def own_covariance(values: Tensor, z: Tensor, chunk: int) -> tuple[Tensor, Tenso
     for _ in range(_OWN_ROUNDS):
         second = torch.zeros_like(gram)
         share = torch.zeros_like(levels)
-        factor = levels[:, None] * own_values / (levels[:, None] * own_values + 1 - levels[:, None])
+        factor = _factors(own_values)
         rotation = vectors.to(z)
         for part in torch.split(z, chunk, dim=1):
             rotated = rotation.T @ part
@@ -274,12 +279,13 @@ def smooth(smoothers: Smoothers, z: Tensor) -> Tensor:
 
 
 def readout(gram: Tensor, context: Spectrum) -> Tensor:
-    """Matrix that turns signals at the context images into predictions for others.
+    """Matrix that turns signals at the context images into predictions for others, or into weights.
 
     Parameters
     ----------
     gram
-        Gram matrix between other images and the context's, both centred on the context's mean (m, n).
+        Gram matrix between other images and the context's, both centred on the context's mean (m, n); for weights, the
+        context's features in the prior's metric, transposed (p, n).
     context
         Of the context.
 
