@@ -17,13 +17,14 @@ from braincorl.checkpoint import read_checkpoint
 from braincorl.encoders.base import LinearEncoder
 from braincorl.encoders.evidence import EvidencePosterior, posterior_arrays, predictive_std, restore_posterior
 from braincorl.encoders.group_prior import GroupPriorEncoder
-from braincorl.encoders.native import fit_native, region_index
+from braincorl.encoders.native import fit_native
 from braincorl.encoders.published import check_query_length, feature_length, fit_published
 from braincorl.errors import InputError
 from braincorl.files import Progress
 from braincorl.models import InferenceEngine, NativeTransformer, ReferenceTransformer
 from braincorl.models.hardware import resolve_device
 from braincorl.priors import load_prior
+from braincorl.priors.regions import index_labels
 from braincorl.validation import FloatArray, check_batch_size
 
 
@@ -263,7 +264,7 @@ class InContextEncoder(LinearEncoder):
             responses,
             features if pool is None else pool,
             components,
-            region_index(rois, responses.shape[1]),
+            None if rois is None else _region_index(rois, responses.shape[1]),
             device=device,
             voxel_batch_size=self.voxel_batch_size,
             progress=progress,
@@ -311,3 +312,9 @@ class InContextEncoder(LinearEncoder):
 
     def _header_parameters(self) -> dict[str, Any]:
         return super()._header_parameters() | {"prior": None}  # the prior itself is among the arrays
+
+
+def _region_index(rois: npt.ArrayLike, n_voxels: int) -> npt.NDArray[np.intp]:
+    """Give the number of each voxel's region (n_voxels,), -1 where the label is ""."""
+    labels = np.asarray(rois).astype(str)
+    return index_labels(labels, np.unique(labels[labels != ""]).tolist(), n_voxels, "rois")

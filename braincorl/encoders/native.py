@@ -20,7 +20,6 @@ import numpy.typing as npt
 import torch
 
 from braincorl.encoders.evidence import EvidencePosterior, fit_evidence, noise_variance, pool_scale
-from braincorl.errors import InputError
 from braincorl.files import Progress
 from braincorl.models.native import NativeTransformer
 from braincorl.models.person import PersonContext, read_person
@@ -188,32 +187,3 @@ def _batch_size(value: int | str, n_images: int) -> int:
     if value != "auto":
         return int(value)
     return max(64, _BYTES // (4 * _COPIES * max(n_images, 40)))
-
-
-def region_index(rois: npt.ArrayLike | None, n_voxels: int) -> npt.NDArray[np.int64] | None:
-    """Region labels as numbers.
-
-    Parameters
-    ----------
-    rois
-        One text label per voxel (v,), "" where unknown, or None.
-    n_voxels
-        v.
-
-    Returns
-    -------
-    ndarray of shape (v,), or None
-        -1 where unknown.
-
-    Raises
-    ------
-    InputError
-        If the number of labels is not that of the voxels.
-    """
-    if rois is None:
-        return None
-    labels = np.asarray(rois).astype(str)
-    if labels.shape != (n_voxels,):
-        raise InputError(f"rois has shape {labels.shape}, but there are {n_voxels} voxels: pass one label per voxel.")
-    names = np.unique(labels[labels != ""])
-    return np.where(labels == "", -1, np.searchsorted(names, labels)).astype(np.int64)
