@@ -273,7 +273,7 @@ class InContextEncoder(LinearEncoder):
         self.posterior_, self.spread_ = fitted.posterior, fitted.spread
         self.shares_, self.image_weight_ = fitted.shares, fitted.image_weight
         if self.prior is not None:
-            # Two estimates that err in different ways; their mean was better than either on every data set tried.
+            # Two estimates that err in different ways; their mean was mostly the best (README: exceptions).
             self.coef_ = 0.5 * (self.coef_ + self.prior_encoder_.coef_)
             self.intercept_ = 0.5 * (self.intercept_ + self.prior_encoder_.intercept_)
             self.noise_variance_ = self.prior_encoder_.noise_variance_
