@@ -5,8 +5,6 @@ import os
 import time
 from pathlib import Path
 
-from threadpoolctl import threadpool_limits
-
 from braincorl.cli.common import add_verb, non_negative, progress_bar
 from braincorl.errors import InputError
 
@@ -46,8 +44,7 @@ def run(options: argparse.Namespace) -> None:
         raise InputError(f"{folder} exists and holds no run of braincorl train: choose another --output-dir.")
     device = str(resolve_device(options.device))
     start = time.perf_counter()
-    # Small matrices by the thousand: several threads on one of them cost more than they gain.
-    with progress_bar("training", "step") as progress, threadpool_limits(1 if device == "cpu" else None):
+    with progress_bar("training", "step") as progress:
         checkpoint = train(
             recipe,
             folder,

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from threadpoolctl import threadpool_limits
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -294,8 +295,11 @@ def train(
         if device == "cuda":
             device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     try:
-        trainer = Trainer(recipe, folder, device, precision, n_workers)
-        trainer.run(progress if trainer.rank == 0 else None)
+        # One thread, here as in the workers: with another count, sums round differently and a seed would not fix the
+        # network; and on small matrices by the thousand, several threads cost more than they gain.
+        with threadpool_limits(1):
+            trainer = Trainer(recipe, folder, device, precision, n_workers)
+            trainer.run(progress if trainer.rank == 0 else None)
     finally:
         if launched:
             dist.destroy_process_group()
@@ -303,5 +307,5 @@ def train(
 
 
 def _one_thread(_: int) -> None:
-    """Keep workers from crowding out one another."""
-    torch.set_num_threads(1)
+    """Keep workers from crowding out one another, and their rounding that of the main process."""
+    threadpool_limits(1)
