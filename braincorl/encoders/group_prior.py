@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.encoders.base import LinearEncoder, as_float
+from braincorl.encoders.evidence import fit_evidence
 from braincorl.errors import FileFormatError, InputError
 from braincorl.priors import GroupPrior, load_prior
 from braincorl.priors.components import Components
 from braincorl.priors.context import Context, context_from_arrays, reduce_context
+from braincorl.priors.hedge import blend, share_without_prior
 from braincorl.priors.neighbours import (
     WIDTH,
     check_positions,
@@ -26,7 +28,7 @@ from braincorl.priors.neighbours import (
 from braincorl.priors.person import update_levels, with_shared_scale
 from braincorl.priors.predictive import predictive_std, solve_mixture
 from braincorl.priors.regions import index_labels
-from braincorl.priors.robust import image_weights
+from braincorl.priors.robust import GOOD, image_weights
 from braincorl.validation import FloatArray, check_batch_size, check_finite
 
 
@@ -42,6 +44,9 @@ class GroupPriorEncoder(LinearEncoder):
         A learned prior, its file, or the name of a shipped one.
     robust : bool
         Let images count for less in which the responses of all voxels are off.
+    hedge : bool
+        Average the posterior mean with Bayesian ridge, which knows no earlier people (40 % of it, 25 % where the region
+        is known), from two images on. Without it, the encoder is the exact posterior mean under the prior.
     smoothness : "auto" or float
         How much a voxel's kind is expected to be that of its neighbours, from 0 (not at all) to below 1, if `fit` is
         given positions and the voxel's region is unknown. "auto" is chosen on the context, and 0 where neighbours do
@@ -52,9 +57,9 @@ class GroupPriorEncoder(LinearEncoder):
     Attributes
     ----------
     coef_ : ndarray of shape (n_voxels, n_features)
-        Posterior mean weights.
+        Weights: posterior mean, hedged.
     intercept_ : ndarray of shape (n_voxels,)
-        Posterior mean intercepts.
+        Intercepts, likewise.
     noise_variance_ : ndarray of shape (n_voxels,)
         Posterior mean variance of one response around the encoder.
     signal_fraction_ : ndarray of shape (n_voxels,)
@@ -88,10 +93,16 @@ class GroupPriorEncoder(LinearEncoder):
     _array_names = ("coef_", "intercept_", "noise_variance_", "signal_fraction_", "responsibility_", "image_weight_")
 
     def __init__(
-        self, prior: Any, robust: bool = True, smoothness: float | str = "auto", voxel_batch_size: int | str = "auto"
+        self,
+        prior: Any,
+        robust: bool = True,
+        hedge: bool = True,
+        smoothness: float | str = "auto",
+        voxel_batch_size: int | str = "auto",
     ) -> None:
         self.prior = prior
         self.robust = robust
+        self.hedge = hedge
         self.smoothness = smoothness
         self.voxel_batch_size = voxel_batch_size
 
@@ -155,14 +166,45 @@ class GroupPriorEncoder(LinearEncoder):
         )
         for part in fields(posterior):
             setattr(self, f"{part.name}_", getattr(posterior, part.name))
+        if self.hedge and len(features) > 1:
+            self._hedge(features, responses, self.known_regions(rois, responses.shape[1]))
         return self
+
+    def _hedge(self, X: FloatArray, y: FloatArray, known: npt.NDArray[np.bool_]) -> None:
+        """Average with an encoder that knows no earlier people."""
+        good = self.image_weight_ >= GOOD
+        coef, intercept, _ = fit_evidence(X[good], y[good], self.scale_, voxel_batch_size=self.voxel_batch_size)
+        share = share_without_prior(known)
+        self.coef_, self.intercept_ = blend(self.coef_, coef, share), blend(self.intercept_, intercept, share)
+
+    @property
+    def scale_(self) -> float:
+        """Variance of isotropic weights of unit signal over the pool: what Bayesian ridge starts from."""
+        return float(self.components_.floor[-1])
+
+    def known_regions(self, rois: npt.ArrayLike | None, n_voxels: int) -> npt.NDArray[np.bool_]:
+        """Whether the prior of a fitted encoder knows the region of each voxel.
+
+        Parameters
+        ----------
+        rois
+            One label per voxel (n_voxels,), or None.
+        n_voxels
+            Number of voxels.
+
+        Returns
+        -------
+        ndarray of shape (n_voxels,)
+        """
+        if rois is None:
+            return np.zeros(n_voxels, dtype=bool)
+        known: npt.NDArray[np.bool_] = index_labels(rois, self.prior_.regions, n_voxels, "rois") >= 0
+        return known
 
     def _smooth(self, X: FloatArray, y: FloatArray, positions: npt.ArrayLike, rois: npt.ArrayLike | None) -> None:
         """Let neighbours inform the log weights of the components."""
         places = check_positions(positions, y.shape[1])
-        known = np.zeros(y.shape[1], dtype=bool)
-        if rois is not None:
-            known = index_labels(rois, self.prior_.regions, y.shape[1], "rois") >= 0
+        known = self.known_regions(rois, y.shape[1])
         if self.smoothness == "auto":
             halves = context_halves(X, y, self.image_weight_)
             share, width = choose_smoothness(halves, self.components_, self.log_weight_, places, known)

@@ -7,6 +7,7 @@ Shapes: X (n_images, n_features), y (n_images, n_voxels).
 """
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,10 +16,17 @@ import numpy.typing as npt
 
 from braincorl.checkpoint import read_checkpoint
 from braincorl.encoders.base import LinearEncoder
-from braincorl.encoders.evidence import EvidencePosterior, posterior_arrays, predictive_std, restore_posterior
+from braincorl.encoders.evidence import (
+    EvidencePosterior,
+    pool_scale,
+    posterior_arrays,
+    predictive_std,
+    restore_posterior,
+)
 from braincorl.encoders.group_prior import GroupPriorEncoder
+from braincorl.encoders.hedged import mean_of_three
 from braincorl.encoders.native import fit_native
-from braincorl.encoders.published import check_query_length, feature_length, fit_published
+from braincorl.encoders.published import check_feature_count, check_query_length, feature_length, fit_published
 from braincorl.errors import InputError
 from braincorl.files import Progress
 from braincorl.models import InferenceEngine, NativeTransformer, ReferenceTransformer
@@ -37,8 +45,9 @@ class InContextEncoder(LinearEncoder):
         "default" (the native network that comes with the package: features of any backbone, any number of images ≥ 2),
         or a file: of `braincorl train`, of `braincorl convert`, or the authors' own checkpoint.
     prior : GroupPrior, path or name, optional
-        What earlier people's voxels are like, in the same feature space. The native network then works in the prior's
-        metric, and the encoder is the mean of what it writes and of what `GroupPriorEncoder` finds.
+        What earlier people's voxels are like, in the same feature space. The encoder is then a mean of three (see
+        `braincorl.priors.hedge`): .4 of what the native network writes, .4 of the posterior mean under the prior, .2 of
+        what the network writes in the prior's metric; where a voxel's region is known, .25, .75 and 0.
     device : str
         "auto" (a GPU if there is one), "cpu", "cuda", …
     precision : str
@@ -164,9 +173,9 @@ class InContextEncoder(LinearEncoder):
             self._fit_published(network, header, features, responses, pool, progress)
         else:
             if self.prior is not None:
-                closed = GroupPriorEncoder(load_prior(self.prior), voxel_batch_size=self.voxel_batch_size)
+                closed = GroupPriorEncoder(load_prior(self.prior), hedge=False, voxel_batch_size=self.voxel_batch_size)
                 self.prior_encoder_ = closed.fit(features, responses, X_pool=X_pool, rois=rois, positions=positions)
-            self._fit_native(network, header, features, responses, None if X_pool is None else pool, rois, progress)
+            self._fit_native(network, header, features, responses, pool, rois, progress)
         return self
 
     def predict(self, X: npt.ArrayLike, return_std: bool = False) -> Any:
@@ -215,12 +224,7 @@ class InContextEncoder(LinearEncoder):
         self.provenance_ = {"network": {**header, "precision": engine.precision}}
 
     def _engine(self, network: ReferenceTransformer, header: Mapping[str, Any], n_features: int) -> InferenceEngine:
-        expected = network.config.n_features
-        if n_features != expected:
-            raise InputError(
-                f"X has {n_features} features, but the network in {self.checkpoint} reads {expected} "
-                f"(backbone: {header['backbone']}): embed the images with that backbone."
-            )
+        check_feature_count(network, header, n_features, self.checkpoint)
         return InferenceEngine(
             network, device=self.device, precision=self.precision, voxel_batch_size=self.voxel_batch_size
         )
@@ -247,36 +251,34 @@ class InContextEncoder(LinearEncoder):
         header: Mapping[str, Any],
         features: FloatArray,
         responses: FloatArray,
-        pool: FloatArray | None,
+        pool: FloatArray,
         rois: npt.ArrayLike | None,
         progress: Progress | None,
     ) -> None:
-        device = resolve_device(self.device)
         if self.precision not in ("auto", "float32", "float64"):
             raise InputError(
                 f"precision {self.precision!r} is for published networks; the native network computes in the type of "
                 'the responses: pass "auto".'
             )
-        components = None if self.prior is None else self.prior_encoder_.prior_.for_pool(pool)
-        fitted = fit_native(
+        write = partial(
+            fit_native,
             network,
             features,
             responses,
-            features if pool is None else pool,
-            components,
-            None if rois is None else _region_index(rois, responses.shape[1]),
-            device=device,
+            regions=None if rois is None else _region_index(rois, responses.shape[1]),
+            device=resolve_device(self.device),
             voxel_batch_size=self.voxel_batch_size,
-            progress=progress,
         )
-        self.coef_, self.intercept_, self.noise_variance_ = fitted.coef, fitted.intercept, fitted.noise_variance
+        if self.prior is None:
+            fitted = write(pool_scale(pool), progress=progress)
+            self.coef_, self.intercept_, self.noise_variance_ = fitted.coef, fitted.intercept, fitted.noise_variance
+        else:
+            fitted = write(self.prior_encoder_.scale_, progress=progress)
+            known = self.prior_encoder_.known_regions(rois, responses.shape[1])
+            self.coef_, self.intercept_ = mean_of_three(self.prior_encoder_, fitted, write, known)
+            self.noise_variance_ = self.prior_encoder_.noise_variance_
         self.posterior_, self.spread_ = fitted.posterior, fitted.spread
         self.shares_, self.image_weight_ = fitted.shares, fitted.image_weight
-        if self.prior is not None:
-            # Two estimates that err in different ways; their mean was mostly the best (README: exceptions).
-            self.coef_ = 0.5 * (self.coef_ + self.prior_encoder_.coef_)
-            self.intercept_ = 0.5 * (self.intercept_ + self.prior_encoder_.intercept_)
-            self.noise_variance_ = self.prior_encoder_.noise_variance_
         self.provenance_ = {"network": {**header, "precision": str(responses.dtype)}}
 
     def _predictive_std(self, X: FloatArray) -> FloatArray:

@@ -19,13 +19,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from braincorl.encoders.evidence import EvidencePosterior, fit_evidence, noise_variance, pool_scale
+from braincorl.encoders.evidence import EvidencePosterior, fit_evidence, noise_variance
 from braincorl.files import Progress
 from braincorl.models.native import NativeTransformer
 from braincorl.models.person import PersonContext, read_person
 from braincorl.models.smoothers import Spectrum, readout
 from braincorl.priors.components import Components, metric_rows
-from braincorl.priors.robust import weights_under
+from braincorl.priors.robust import GOOD, weights_under
 from braincorl.validation import FloatArray
 
 # Numbers that a voxel of a batch needs at once, per context coordinate: its signals by five smoothers, and workspace.
@@ -33,8 +33,6 @@ _COPIES = 24
 _BYTES = 128 * 2**20
 # What a response's signal share is taken to be when spoilt images are looked for.
 _TYPICAL_SHARE = 0.2
-# Precision below which an image says nothing about how noisy voxels are.
-_GOOD = 0.5
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def fit_native(
     network: NativeTransformer,
     X: FloatArray,
     y: FloatArray,
-    pool: FloatArray,
+    scale: float,
     components: Components | None = None,
     regions: npt.NDArray[np.int64] | None = None,
     *,
@@ -90,8 +88,8 @@ def fit_native(
         Features (n, p).
     y
         Responses (n, v), any unit, of the type of `X`.
-    pool
-        Features of any images (n_pool, p), for the scale.
+    scale
+        c of `braincorl.encoders.evidence.pool_scale`.
     components
         A group prior whose second moment is the metric C.
     regions
@@ -107,7 +105,6 @@ def fit_native(
     -------
     NativeFit
     """
-    scale = pool_scale(pool)
     n_images = len(y)
     dtype = torch.float64 if y.dtype == np.float64 else torch.float32
     centre = X.mean(axis=0, dtype=np.float64)
@@ -141,7 +138,7 @@ def fit_native(
     coef, spread, shares = (_scatter(part, varying) for part in written)
     coef *= safe.astype(y.dtype)[:, None]
     middle = weight @ X.astype(np.float64) / weight.sum()
-    good = weight >= _GOOD
+    good = weight >= GOOD
     _, _, posterior = fit_evidence(X[good], y[good], scale, voxel_batch_size=voxel_batch_size)
     return NativeFit(
         coef=coef,

@@ -12,12 +12,15 @@ Source: Yu et al., arXiv 2505.15813. Shapes: X (n_images, n_features), y (n_imag
 """
 
 import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from braincorl.errors import InputError
 from braincorl.files import Progress
-from braincorl.models import InferenceEngine
+from braincorl.models import InferenceEngine, ReferenceTransformer
 from braincorl.validation import FloatArray
 
 logger = logging.getLogger(__name__)
@@ -56,6 +59,24 @@ def fit_published(
     weights = engine(X / length, ((y - mean) / scale).T, progress).astype(y.dtype, copy=False)
     scale = np.where(varying, deviation, 0)
     return weights[:, :-1] * (scale / length)[:, None], mean + weights[:, -1] * scale
+
+
+def check_feature_count(
+    network: ReferenceTransformer, header: Mapping[str, Any], n_features: int, checkpoint: str | Path
+) -> None:
+    """Refuse features of another number than the network reads.
+
+    Raises
+    ------
+    InputError
+        Naming the checkpoint and its backbone.
+    """
+    expected = network.config.n_features
+    if n_features != expected:
+        raise InputError(
+            f"X has {n_features} features, but the network in {checkpoint} reads {expected} "
+            f"(backbone: {header['backbone']}): embed the images with that backbone."
+        )
 
 
 def check_query_length(X: FloatArray, length: float) -> None:

@@ -19,6 +19,9 @@ import scipy.linalg
 from braincorl.priors.components import LEVELS, Components, response_moment
 from braincorl.validation import FloatArray
 
+# Precision below which an image says nothing about how noisy voxels are.
+GOOD = 0.5
+
 # How far above the median an image may lie. Noise that voxels share scatters good images by factors of two or three.
 _TOLERATED = 4.0
 _FEWEST_IMAGES = 5
