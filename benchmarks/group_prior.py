@@ -151,7 +151,7 @@ def simulated(n_draws: int) -> None:
     priors: dict[str, tuple[GroupPrior, Array | None]] = {
         f"prior from {count} people": (GroupPrior.fit(teachers[:count], X_pool=pool), None) for count in (1, 2, 4, 7)
     }
-    priors["the world's own prior (Bayes-optimal)"] = (exact, None)
+    priors["the world's own prior"] = (exact, None)
     scores: Scores = defaultdict(list)
     for draw in range(n_draws):
         X, y, weights = draw_person(truth, pool, 200, 400, rng)
@@ -159,7 +159,8 @@ def simulated(n_draws: int) -> None:
             for method, encoder, more in _encoders(priors, pool):
                 predicted = encoder.fit(X[:n], y[:n], **more).predict(pool)
                 scores[method, n, draw].append(score(pool @ weights.T, predicted))
-    print("SIMULATION: 32 features, four kinds of voxel; teachers: 400 voxels x 100 images; noise-free EV / r:")
+    print("SIMULATION: 32 features, four kinds of voxel; teachers: 400 voxels x 100 images; noise-free EV / r.")
+    print("Bayes-optimal is the world's own prior, not hedged:")
     print_table(scores, (5, 10, 20, 50, 100, 200))
 
 

@@ -65,7 +65,7 @@ def simulated(options: argparse.Namespace) -> None:
                 for name, encoder in {
                     "Bayesian ridge": BayesianRidgeEncoder(),
                     "in-context": InContextEncoder(),
-                    "true prior (optimal)": GroupPriorEncoder(exact),
+                    "true prior (optimal)": GroupPriorEncoder(exact, hedge=False),
                     "in-context, true prior": InContextEncoder(prior=exact),
                 }.items():
                     ev = mean_ev(clean, encoder.fit(X[:n], y[:n], X_pool=pool).predict(pool))

@@ -1,4 +1,4 @@
-"""`GroupPriorEncoder`: the exact posterior of every voxel under a prior learned from other people."""
+"""`GroupPriorEncoder`: the posterior of every voxel under a prior learned from other people, hedged."""
 
 import json
 from collections.abc import Mapping
