@@ -32,7 +32,7 @@ from braincorl.metrics import explained_variance
 
 SUBJECTS = (1, 2, 5, 7)
 N_CONTEXT = (30, 70, 100, 300, 510)
-ENCODERS = ("ridge", "bayesian-ridge", "group-prior", "in-context")
+ENCODERS = ("ridge", "bayesian-ridge", "in-context", "group-prior", "in-context-prior")
 
 
 def write_people(root, n_sessions, voxel_size, random_state):
@@ -104,20 +104,22 @@ def features_of(features, image_ids):
 
 def make_encoders(names, people, left_out, features, settings):
     """Make the encoders to compare; a group prior rests on the other people's own images."""
-    encoders = {}
-    for name in names:
-        if name == "group-prior":
-            others = [
-                (features_of(features, split.own), data.select_images(split.own).responses)
-                for subject, (data, split) in people.items()
-                if subject != left_out
-            ]
-            encoders[name] = GroupPriorEncoder(GroupPrior.fit(others, **settings))
-        elif name == "in-context":
-            encoders[name] = InContextEncoder()
-        else:
-            encoders[name] = {"ridge": RidgeEncoder, "bayesian-ridge": BayesianRidgeEncoder}[name]()
-    return encoders
+    prior = None
+    if any("prior" in name for name in names):
+        others = [
+            (features_of(features, split.own), data.select_images(split.own).responses)
+            for subject, (data, split) in people.items()
+            if subject != left_out
+        ]
+        prior = GroupPrior.fit(others, **settings)
+    makers = {
+        "ridge": RidgeEncoder,
+        "bayesian-ridge": BayesianRidgeEncoder,
+        "in-context": InContextEncoder,
+        "group-prior": lambda: GroupPriorEncoder(prior),
+        "in-context-prior": lambda: InContextEncoder(prior=prior),
+    }
+    return {name: makers[name]() for name in names}
 
 
 def group_average(people, left_out, whole, queries):
