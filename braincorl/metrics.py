@@ -40,7 +40,7 @@ def explained_variance(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> npt.NDAr
         If the shapes differ or there are fewer than two images.
     """
     true, predicted = _pair(y_true, y_pred)
-    return 1.0 - _ratio((true - predicted).var(axis=0), _variance(true))
+    return 1.0 - _squared_ratio(_deviation(true - predicted), _deviation(true))
 
 
 def r2_score(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -64,7 +64,7 @@ def r2_score(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> npt.NDArray[np.flo
         If the shapes differ or there are fewer than two images.
     """
     true, predicted = _pair(y_true, y_pred)
-    return 1.0 - _ratio(((true - predicted) ** 2).mean(axis=0), _variance(true))
+    return 1.0 - _squared_ratio(_root_mean_square(true - predicted), _deviation(true))
 
 
 def pearson_r(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -88,11 +88,11 @@ def pearson_r(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> npt.NDArray[np.fl
         If the shapes differ or there are fewer than two images.
     """
     true, predicted = _pair(y_true, y_pred)
-    true_variance, predicted_variance = _variance(true), _variance(predicted)
-    covariance = ((true - true.mean(axis=0)) * (predicted - predicted.mean(axis=0))).mean(axis=0)
-    r = _ratio(covariance, np.sqrt(true_variance * predicted_variance))
-    r[(predicted_variance == 0) & (true_variance > 0)] = 0.0
-    return np.clip(r, -1.0, 1.0)
+    true_scale, predicted_scale = _deviation(true), _deviation(predicted)
+    standard_true = (true - true.mean(axis=0)) / np.where(true_scale > 0, true_scale, np.nan)
+    standard_predicted = (predicted - predicted.mean(axis=0)) / np.where(predicted_scale == 0, np.inf, predicted_scale)
+    r: npt.NDArray[np.float64] = np.clip((standard_true * standard_predicted).mean(axis=0), -1.0, 1.0)
+    return r
 
 
 def noise_ceiling(ncsnr: npt.ArrayLike, n_repeats: npt.ArrayLike = 1) -> npt.NDArray[np.float64]:
@@ -162,7 +162,8 @@ def estimate_ncsnr(responses: npt.ArrayLike, image_ids: npt.ArrayLike) -> npt.ND
             f"responses has shape {y.shape} and image_ids {ids.shape}: expected (n_trials, n_voxels) and (n_trials,)."
         )
     _, index, counts = np.unique(ids, return_inverse=True, return_counts=True)
-    centred = y - y.mean(axis=0)
+    size = np.abs(y).max(axis=0)
+    centred = (y - y.mean(axis=0)) / np.where(size > 0, size, 1.0)  # the ratio has no unit, and squares stay finite
     sums = np.zeros((counts.size, y.shape[1]))
     np.add.at(sums, index, centred)
     return ncsnr_from_sums((centred**2).sum(axis=0), sums, counts)
@@ -260,12 +261,22 @@ def _pair(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> tuple[npt.NDArray[np.
     return true, predicted
 
 
-def _variance(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Variance over images, exactly 0 for constant columns (rounding of the mean would leave a trace)."""
-    return np.where(np.ptp(values, axis=0) == 0, 0.0, values.var(axis=0))
+def _root_mean_square(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Root mean square over images, for numbers whose squares would overflow or vanish, too."""
+    largest = np.abs(values).max(axis=0)
+    scale = np.where(largest > 0, largest, 1.0)
+    rms: npt.NDArray[np.float64] = scale * np.sqrt(((values / scale) ** 2).mean(axis=0))
+    return rms
 
 
-def _ratio(numerator: FloatArray, denominator: FloatArray) -> npt.NDArray[np.float64]:
+def _deviation(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Take the standard deviation over images, 0 for constant columns (rounding of the mean would leave a trace)."""
+    return np.where(np.ptp(values, axis=0) == 0, 0.0, _root_mean_square(values - values.mean(axis=0)))
+
+
+def _squared_ratio(numerator: FloatArray, denominator: FloatArray) -> npt.NDArray[np.float64]:
+    """(numerator / denominator)², NaN where the denominator is 0, infinite where it is beyond all numbers."""
     out = np.full(denominator.shape, np.nan)
-    np.divide(numerator, denominator, out=out, where=denominator > 0)
-    return out
+    with np.errstate(over="ignore"):
+        np.divide(numerator, denominator, out=out, where=denominator > 0)
+        return out**2

@@ -13,24 +13,61 @@ from braincorl.errors import InputError
 FloatArray = npt.NDArray[np.floating[Any]]
 
 
+# Sizes of numbers whose squares, summed over images and features and times a regularisation of 10⁶, a type can hold.
+SIZES = {np.dtype(np.float32): (1e-15, 1e12), np.dtype(np.float64): (1e-150, 1e140)}
+
+
 def check_finite(array: FloatArray, name: str) -> None:
-    """Refuse NaN and infinity.
+    """Refuse NaN, infinity, and numbers so large that their squares are infinite.
 
     Raises
     ------
     InputError
-        Naming the array and how many of its columns are concerned.
+        Naming the array, and how many of its columns are concerned or the largest number.
     """
-    # A sum is finite only if every term is (or on overflow, which the slow path sorts out): one pass, no temporary.
-    with np.errstate(all="ignore"):
-        if np.isfinite(array.sum(dtype=np.float64)):
-            return
-    finite = np.isfinite(array)
-    if finite.all():
+    if array.size == 0:
         return
-    kind = "infinity" if not np.isnan(array).any() else "NaN"
-    where = f" in {int((~finite.all(axis=0)).sum())} of its {array.shape[1]} columns" if array.ndim == 2 else ""
-    raise InputError(f"{name} contains {kind}{where}: leave those voxels or images out first.")
+    low, high = array.min(), array.max()
+    if not (np.isfinite(low) and np.isfinite(high)):
+        finite = np.isfinite(array)
+        kind = "infinity" if not np.isnan(array).any() else "NaN"
+        where = f" in {int((~finite.all(axis=0)).sum())} of its {array.shape[1]} columns" if array.ndim == 2 else ""
+        raise InputError(f"{name} contains {kind}{where}: leave those voxels or images out first.")
+    largest = max(float(high), -float(low))
+    if array.dtype in SIZES and largest > SIZES[array.dtype][1]:
+        raise InputError(
+            f"{name} contains {largest:.3g}, but numbers above {SIZES[array.dtype][1]:g} in {array.dtype} have squares "
+            "that overflow: divide by a constant, or leave that voxel or image out."
+        )
+
+
+def check_not_tiny(array: FloatArray, name: str, axis: int | None = None) -> None:
+    """Refuse numbers so small that their squares vanish; zeros alone may pass.
+
+    Parameters
+    ----------
+    array
+        Of any shape, finite.
+    name
+        For the message.
+    axis
+        0 to ask it of every column, None of the array as a whole.
+
+    Raises
+    ------
+    InputError
+        Naming the array and the size of its numbers.
+    """
+    if array.size == 0 or array.dtype not in SIZES:
+        return
+    largest = np.asarray(np.maximum(array.max(axis=axis), -array.min(axis=axis)))
+    tiny = (largest > 0) & (largest < SIZES[array.dtype][0])
+    if tiny.any():
+        where = f" in {int(tiny.sum())} of its {largest.size} columns" if axis == 0 else ""
+        raise InputError(
+            f"{name} contains nothing above {largest[tiny].max():.3g}{where}, but numbers below "
+            f"{SIZES[array.dtype][0]:g} in {array.dtype} have squares that vanish: multiply by a constant."
+        )
 
 
 def check_pair(X: FloatArray, y: FloatArray) -> None:
@@ -82,13 +119,15 @@ def check_pool(X_pool: FloatArray, n_features: int) -> None:
         )
 
 
-def check_batch_size(size: int | str) -> int | None:
-    """Refuse an impossible `voxel_batch_size`.
+def check_batch_size(size: int | str, name: str = "voxel_batch_size") -> int | None:
+    """Refuse an impossible number of things at a time.
 
     Parameters
     ----------
     size
-        Voxels at a time, or "auto".
+        How many, or "auto".
+    name
+        Of the argument, for the message.
 
     Returns
     -------
@@ -103,7 +142,7 @@ def check_batch_size(size: int | str) -> int | None:
     if isinstance(size, str) and size == "auto":
         return None
     if isinstance(size, bool | str) or not isinstance(size, int | np.integer) or size < 1:
-        raise InputError(f"voxel_batch_size must be 'auto' or a positive integer, but is {size!r}.")
+        raise InputError(f"{name} must be 'auto' or a positive integer, but is {size!r}.")
     return int(size)
 
 

@@ -54,6 +54,23 @@ def test_constant_voxels_are_nan_and_constant_predictions_are_not(pair):
     assert explained_variance(y, predicted)[1] == pytest.approx(0.0, abs=1e-12)
 
 
+@pytest.mark.parametrize("unit", [1e-300, 1e-200, 1e200, 1e300])
+def test_scores_of_any_unit_are_the_same(pair, unit):
+    y, predicted = pair
+    for score in (explained_variance, r2_score, pearson_r):
+        np.testing.assert_allclose(score(y * unit, predicted * unit), score(y, predicted))
+    np.testing.assert_allclose(pearson_r(y, predicted * unit), pearson_r(y, predicted))
+    np.testing.assert_allclose(pearson_r(y / unit, predicted * unit), pearson_r(y, predicted))
+    ids = np.arange(len(y)) // 2
+    np.testing.assert_allclose(estimate_ncsnr(y * unit, ids), estimate_ncsnr(y, ids))
+
+
+def test_a_prediction_beyond_all_measure_is_infinitely_bad(pair):
+    y, predicted = pair
+    assert (explained_variance(y, 1e200 * predicted) == -np.inf).all()
+    assert (r2_score(y, 1e200 * predicted) == -np.inf).all()
+
+
 def test_shape_mismatch_names_both_shapes(pair):
     y, predicted = pair
     with pytest.raises(InputError, match=r"\(40, 6\) but y_pred has \(6, 40\)"):

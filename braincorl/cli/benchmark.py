@@ -36,8 +36,8 @@ from braincorl.datasets.splits import split_repeated
 from braincorl.encoders import GroupPriorEncoder, LinearEncoder
 from braincorl.errors import InputError
 from braincorl.features.files import read_names
-from braincorl.files import check_destination, staged_directory
 from braincorl.priors import GroupPrior
+from braincorl.result_folders import check_destination, staged_directory
 
 COUNTS = (10, 20, 50, 100)
 TEST_SHARE = 0.25  # of images without repeats, when nothing says which to test on

@@ -31,7 +31,7 @@ from braincorl.datasets import SubjectData, simulate_people
 from braincorl.datasets.simulation import SimulatedPeople, SimulatedPerson
 from braincorl.encoders import LinearEncoder
 from braincorl.features import FeatureTable, save_features
-from braincorl.files import check_destination, staged_directory
+from braincorl.result_folders import check_destination, staged_directory
 
 N_CONTEXT = (10, 20, 50, 100)
 NOTE = (

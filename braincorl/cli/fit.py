@@ -31,9 +31,9 @@ from braincorl.encoders import LinearEncoder
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable, check_same_space
 from braincorl.features.files import read_names
-from braincorl.files import check_destination, staged_directory
 from braincorl.priors import GroupPrior
 from braincorl.priors.regions import label_voxels
+from braincorl.result_folders import check_destination, staged_directory
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from braincorl.cli.score import check_features_fit
 from braincorl.encoders import LinearEncoder
 from braincorl.errors import InputError
 from braincorl.features.files import read_names
-from braincorl.files import GENERATOR, Progress, check_destination, staged_directory
+from braincorl.files import GENERATOR, Progress
+from braincorl.result_folders import check_destination, staged_directory
 
 BYTES_AT_A_TIME = 64 * 2**20
 

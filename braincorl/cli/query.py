@@ -22,7 +22,8 @@ from braincorl.cli.query_inputs import Query, read_pool, read_query
 from braincorl.datasets.rois import read_rois
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable
-from braincorl.files import check_destination, staged_directory, write_json
+from braincorl.files import write_json
+from braincorl.result_folders import check_destination, staged_directory
 
 EPILOG = """The words go to the fit's own backbone, which must be one that embeds text (its weights come from --weights,
 the download caches, or the network); or their features are looked up in --text-features, a file of braincorl embed

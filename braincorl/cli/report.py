@@ -11,7 +11,7 @@ from braincorl.cli.common import add_verb, positive
 from braincorl.cli.score import check_features_fit
 from braincorl.errors import InputError
 from braincorl.features import load_features
-from braincorl.files import list_in_result
+from braincorl.result_folders import list_in_result
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -11,7 +11,7 @@ from braincorl.analysis.scores import Scores, score_encoder, summarize_rois
 from braincorl.cli.common import add_data_options, add_output_options, add_verb, grid_of, read_features, read_responses
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable, check_same_space
-from braincorl.files import check_destination, staged_directory
+from braincorl.result_folders import check_destination, staged_directory
 
 logger = logging.getLogger(__name__)
 

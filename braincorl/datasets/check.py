@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from braincorl.datasets import algonauts, bold5000, nsd_files
+from braincorl.datasets import algonauts, bold5000, nsd_design, nsd_files
 from braincorl.datasets.bids import open_bids
 from braincorl.datasets.glmsingle import HDF5_SUFFIXES, GlmsingleBetas
 from braincorl.datasets.nsd import open_nsd
@@ -82,7 +82,7 @@ def check_nsd(root: Path) -> Findings:
     first = nsd_files.NsdFolder(root, 1)
     yield from _attempt("design (nsd_expdesign.mat)", lambda: _describe_design(first.design))
     if first.stimuli.is_file():
-        yield from _attempt("table of stimuli", lambda: f"{len(nsd_files.read_stimuli(first.stimuli))} stimuli")
+        yield from _attempt("table of stimuli", lambda: f"{len(nsd_design.read_stimuli(first.stimuli))} stimuli")
     else:
         yield Finding("missing", f"{first.stimuli}: needed to know the shared images; download it")
     folders = sorted((root / "nsddata_betas").glob("ppdata/subj0[1-8]/func*/betas_*"))
@@ -277,7 +277,7 @@ def _describe_glmsingle(path: Path) -> str:
 
 
 def _describe_design(path: Path) -> str:
-    design = nsd_files.read_design(path)
+    design = nsd_design.read_design(path)
     return f"{design.order.size} trials, {design.images.shape[1]} images of each of {design.images.shape[0]} subjects"
 
 

@@ -13,18 +13,15 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from braincorl.datasets.nsd_design import check_design_against_stimuli, read_design, read_stimuli, shared_images
 from braincorl.datasets.nsd_files import (
     PREPARATION,
     TRIALS_PER_SESSION,
     NsdFolder,
-    check_design_against_stimuli,
     check_space,
     check_subject,
     first_there,
     in_runs,
-    read_design,
-    read_stimuli,
-    shared_images,
 )
 from braincorl.datasets.nsd_regions import read_atlases, select_voxels
 from braincorl.datasets.recording import Recording

@@ -15,7 +15,8 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.io import savemat
 
-from braincorl.datasets.nsd_files import N_SESSIONS, N_STIMULI, Design, NsdFolder
+from braincorl.datasets.nsd_design import Design
+from braincorl.datasets.nsd_files import N_SESSIONS, N_STIMULI, NsdFolder
 
 N_SHARED, N_IMAGES, REPEATS = 1000, 10_000, 3
 

@@ -16,10 +16,11 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import DataConversionWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from braincorl.encoders.refitting import whole_or_not_at_all
 from braincorl.errors import FileFormatError, InputError
 from braincorl.metrics import r2_score
 from braincorl.tensorfile import read_metadata, read_tensors, write_tensors
-from braincorl.validation import FloatArray, check_finite, check_pair, check_pool
+from braincorl.validation import FloatArray, check_finite, check_not_tiny, check_pair, check_pool
 
 KIND = "braincorl-encoder/1"
 
@@ -47,6 +48,12 @@ class LinearEncoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     coef_: FloatArray
     intercept_: FloatArray
     noise_variance_: FloatArray
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """See to it that no subclass's `fit` mixes attributes of two fits."""
+        if "fit" in vars(cls):
+            cls.fit = whole_or_not_at_all(vars(cls)["fit"])
+        super().__init_subclass__(**kwargs)
 
     def predict(self, X: npt.ArrayLike, return_std: bool = False) -> Any:
         """Predict responses to images.
@@ -187,6 +194,8 @@ class LinearEncoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             raise InputError("y has no voxels: its shape must be (n_images, n_voxels) with n_voxels ≥ 1.")
         check_pair(features, responses)
         check_finite(responses, "y")
+        check_not_tiny(features, "X")
+        check_not_tiny(responses, "y", axis=0)
         dtype = np.result_type(features, responses)
         return features.astype(dtype, copy=False), responses.astype(dtype, copy=False)
 
@@ -197,6 +206,7 @@ class LinearEncoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         pool = as_float(np.asarray(X_pool))
         check_pool(pool, X.shape[1])
         check_finite(pool, "X_pool")
+        check_not_tiny(pool, "X_pool")
         return pool.astype(X.dtype, copy=False)
 
     def _check_features(self, X: npt.ArrayLike, *, reset: bool) -> FloatArray:
@@ -211,6 +221,7 @@ class LinearEncoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             # scikit-learn's advice on NaN is a paragraph about imputation; its other advice is worth keeping.
             raise InputError(first if "NaN" in first else " ".join([first, *rest])) from error
         checked: FloatArray = features
+        check_finite(checked, "X")
         return checked
 
     def _predictive_std(self, X: FloatArray) -> FloatArray:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from braincorl.errors import InputError, OutOfMemoryError
 from braincorl.features.backbone import Backbone
-from braincorl.validation import FloatArray
+from braincorl.validation import FloatArray, check_batch_size
 
 # The share of free memory that a batch may take: other programs, and this one's pictures, need the rest.
 MEMORY_SHARE = 0.25
@@ -45,12 +45,11 @@ def choose_batch_size(batch_size: int | str, backbone: Backbone) -> int:
     InputError
         If the user's choice is impossible.
     """
-    if batch_size == "auto":
-        fitting = int(MEMORY_SHARE * backbone.free_bytes() / max(1, backbone.image_bytes))
-        return max(1, min(backbone.max_batch, fitting))
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
-        raise InputError(f"batch_size must be 'auto' or a positive integer, but is {batch_size!r}.")
-    return int(batch_size)
+    chosen = check_batch_size(batch_size, "batch_size")
+    if chosen is not None:
+        return chosen
+    fitting = int(MEMORY_SHARE * backbone.free_bytes() / max(1, backbone.image_bytes))
+    return max(1, min(backbone.max_batch, fitting))
 
 
 def n_readers(workers: int | str) -> int:
@@ -61,11 +60,8 @@ def n_readers(workers: int | str) -> int:
     InputError
         If the user's choice is impossible.
     """
-    if workers == "auto":
-        return min(16, os.cpu_count() or 1)
-    if isinstance(workers, bool) or not isinstance(workers, int | np.integer) or workers < 1:
-        raise InputError(f"workers must be 'auto' or a positive integer, but is {workers!r}.")
-    return int(workers)
+    chosen = check_batch_size(workers, "workers")
+    return min(16, os.cpu_count() or 1) if chosen is None else chosen
 
 
 def read_ahead(
@@ -160,8 +156,11 @@ def _forward_that_fits(backbone: Backbone, arrays: npt.NDArray[Any]) -> FloatArr
     try:
         return backbone.forward(arrays)
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
-            raise
+        if isinstance(error, RuntimeError):  # so PyTorch, which has several ways to say it, is imported already
+            from braincorl.models.hardware import is_out_of_memory
+
+            if not is_out_of_memory(error):
+                raise
         if len(arrays) == 1:
             raise OutOfMemoryError(
                 f"one image needs about {backbone.image_bytes / 2**20:.0f} MiB, which is not free: close other "
@@ -169,7 +168,3 @@ def _forward_that_fits(backbone: Backbone, arrays: npt.NDArray[Any]) -> FloatArr
             ) from error
     middle = len(arrays) // 2  # outside the handler, so that the failed run's memory is let go
     return np.concatenate([_forward_that_fits(backbone, half) for half in (arrays[:middle], arrays[middle:])])
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error)

@@ -70,16 +70,13 @@ def choose_placement(device: str = "auto", precision: str = "auto") -> Placement
     """
     import torch
 
+    from braincorl.models.hardware import resolve_device, resolve_precision
+
     if precision not in PRECISIONS:
         raise InputError(f"precision is '{precision}', but must be one of {', '.join(PRECISIONS)}.")
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device '{device}' cannot be used ({str(error).splitlines()[0]}): pass 'cpu'.") from error
-    if precision == "auto":
-        precision = "bf16" if _has_bf16_units(name) else "float32"
-    return Placement(name, precision)
+    resolved = resolve_device(device)
+    half = resolve_precision(precision, resolved) == torch.bfloat16
+    return Placement(str(resolved), "bf16" if half else "float32")
 
 
 def make_backbone(
@@ -117,6 +114,9 @@ def make_backbone(
     """
     import torch
 
+    from braincorl.models.hardware import available_memory
+
+    device = torch.device(placement.device)
     dtype = torch.bfloat16 if placement.precision == "bf16" else torch.float32
     module.eval().requires_grad_(False).to(device=placement.device, dtype=dtype)
     forward = _Forward(readout, preprocessing, placement.device, dtype)
@@ -132,8 +132,8 @@ def make_backbone(
         provenance={**provenance, "preprocessing": preprocessing.text, "precision": placement.precision},
         unit_norm=unit_norm,
         image_bytes=LIVE_ACTIVATIONS * max(largest) + 4 * example.size,
-        free_bytes=lambda: _free_bytes(placement.device),
-        max_batch=MAX_BATCH.get(torch.device(placement.device).type, 64),
+        free_bytes=lambda: available_memory(device),
+        max_batch=MAX_BATCH.get(device.type, 64),
         encode_text=encode_text,
     )
 
@@ -259,25 +259,6 @@ def _largest_activation(module: torch.nn.Module) -> Iterator[list[int]]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _has_bf16_units(device: str) -> bool:
-    import torch
-
-    if torch.device(device).type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # Without these units (AMX) bf16 is emulated, and slower than float32.
-    return bool(torch.cpu.get_capabilities().get("amx_bf16", False)) if device == "cpu" else False
-
-
-def _free_bytes(device: str) -> int:
-    import torch
-
-    if torch.device(device).type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    import psutil
-
-    return int(psutil.virtual_memory().available)
 
 
 def describe_readout(layer: str | None, pooling: str) -> Mapping[str, str]:

@@ -6,7 +6,7 @@ from layouts import AFFINE, SHAPE, TinyNsd, within_sessions
 from scipy.io import loadmat
 
 from braincorl.datasets import load_nsd, split_nsd
-from braincorl.datasets.nsd_files import read_stimuli, shared_images
+from braincorl.datasets.nsd_design import read_stimuli, shared_images
 from braincorl.datasets.nsd_writer import write_nsd_labels, write_nsd_session
 from braincorl.errors import InputError
 from braincorl.metrics import estimate_ncsnr

@@ -83,13 +83,22 @@ def test_batches_hold_all_items():
     assert list(in_batches(iter([]), 4)) == []
 
 
-def test_a_batch_that_does_not_fit_is_halved():
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."),
+        RuntimeError("std::bad_alloc"),
+        MemoryError(),
+    ],
+)
+def test_a_batch_that_does_not_fit_is_halved(error):
     calls = []
 
     def forward(arrays):
         calls.append(len(arrays))
         if len(arrays) > 3:
-            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            raise error
         return sums(arrays)
 
     arrays = list(np.random.default_rng(0).random((10, 4)))

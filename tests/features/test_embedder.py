@@ -11,8 +11,9 @@ from PIL import Image
 
 from braincorl.errors import InputError
 from braincorl.features import GaborConfig, ImageEmbedder, check_same_space, load_features
-from braincorl.features.network import choose_placement
+from braincorl.features.network import Placement, choose_placement
 from braincorl.features.prompts import TEMPLATES, embed_prompts, resolve_templates
+from braincorl.models import hardware
 
 SMALL = GaborConfig(image_size=32, frequencies=(2, 4), n_orientations=4)
 
@@ -118,9 +119,18 @@ def test_bf16_is_close_to_float32(clip_embedder, pixels):
 def test_precision_follows_the_hardware(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for has_units, expected in ((True, "bf16"), (False, "float32")):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has_units=has_units: {"amx_bf16": has_units})
-        assert choose_placement().precision == expected
+        monkeypatch.setattr(hardware, "multiplies_bfloat16", lambda _, has_units=has_units: has_units)
+        assert choose_placement() == Placement("cpu", expected)
     assert choose_placement("cpu", "float32").precision == "float32"
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "message"),
+    [("meta", "auto", "computes nothing"), ("toaster", "auto", "cannot be used"), ("cpu", "float64", "must be one of")],
+)
+def test_a_place_where_nothing_can_be_computed_is_refused(device, precision, message):
+    with pytest.raises(InputError, match=message):
+        choose_placement(device, precision)
 
 
 # -- files and interruptions -------------------------------------------------------------------------------------------
