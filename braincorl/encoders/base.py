@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from braincorl.encoders.refitting import whole_or_not_at_all
 from braincorl.errors import FileFormatError, InputError
 from braincorl.metrics import r2_score
+from braincorl.priors.images import NO_IMAGES, image_digests
 from braincorl.tensorfile import read_metadata, read_tensors, write_tensors
 from braincorl.validation import FloatArray, check_finite, check_not_tiny, check_pair, check_pool
 
@@ -48,12 +49,13 @@ class LinearEncoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     coef_: FloatArray
     intercept_: FloatArray
     noise_variance_: FloatArray
+    image_digests_: npt.NDArray[np.int64]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """See to it that no subclass's `fit` mixes attributes of two fits."""
+        super().__init_subclass__(**kwargs)
         if "fit" in vars(cls):
             cls.fit = whole_or_not_at_all(vars(cls)["fit"])
-        super().__init_subclass__(**kwargs)
 
     def predict(self, X: npt.ArrayLike, return_std: bool = False) -> Any:
         """Predict responses to images.
@@ -196,6 +198,7 @@ class LinearEncoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         check_finite(responses, "y")
         check_not_tiny(features, "X")
         check_not_tiny(responses, "y", axis=0)
+        self.image_digests_ = image_digests(features)
         dtype = np.result_type(features, responses)
         return features.astype(dtype, copy=False), responses.astype(dtype, copy=False)
 
@@ -230,10 +233,11 @@ class LinearEncoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         )
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
-        return {name.rstrip("_"): getattr(self, name) for name in self._array_names}
+        return {name.rstrip("_"): getattr(self, name) for name in (*self._array_names, "image_digests_")}
 
     def _restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         self._restore_named(arrays, self._array_names)
+        self.image_digests_ = arrays.get("image_digests", NO_IMAGES)
 
     def _restore_named(self, arrays: Mapping[str, npt.NDArray[Any]], names: Sequence[str]) -> None:
         for name in names:

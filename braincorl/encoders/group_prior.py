@@ -15,6 +15,7 @@ from braincorl.priors import GroupPrior, load_prior
 from braincorl.priors.components import Components
 from braincorl.priors.context import Context, context_from_arrays, reduce_context
 from braincorl.priors.hedge import blend, share_without_prior
+from braincorl.priors.images import count_seen, image_digests
 from braincorl.priors.neighbours import (
     WIDTH,
     check_positions,
@@ -45,8 +46,9 @@ class GroupPriorEncoder(LinearEncoder):
     robust : bool
         Let images count for less in which the responses of all voxels are off.
     hedge : bool
-        Average the posterior mean with Bayesian ridge, which knows no earlier people (40 % of it, 25 % where the region
-        is known), from two images on. Without it, the encoder is the exact posterior mean under the prior.
+        Average the posterior mean with Bayesian ridge, which knows no earlier people: 40 % of it, 25 % where the region
+        is known, more where the earlier people saw few images and the same ones (`braincorl.priors.hedge`). Without it,
+        and with fewer than two images, the encoder is the exact posterior mean under the prior.
     smoothness : "auto" or float
         How much a voxel's kind is expected to be that of its neighbours, from 0 (not at all) to below 1, if `fit` is
         given positions and the voxel's region is unknown. "auto" is chosen on the context, and 0 where neighbours do
@@ -167,20 +169,38 @@ class GroupPriorEncoder(LinearEncoder):
         for part in fields(posterior):
             setattr(self, f"{part.name}_", getattr(posterior, part.name))
         if self.hedge and len(features) > 1:
-            self._hedge(features, responses, self.known_regions(rois, responses.shape[1]))
+            self._hedge(
+                features, responses, self.share_without_prior(features, self.known_regions(rois, responses.shape[1]))
+            )
         return self
 
-    def _hedge(self, X: FloatArray, y: FloatArray, known: npt.NDArray[np.bool_]) -> None:
+    def _hedge(self, X: FloatArray, y: FloatArray, share: npt.NDArray[np.float64]) -> None:
         """Average with an encoder that knows no earlier people."""
         good = self.image_weight_ >= GOOD
         coef, intercept, _ = fit_evidence(X[good], y[good], self.scale_, voxel_batch_size=self.voxel_batch_size)
-        share = share_without_prior(known)
         self.coef_, self.intercept_ = blend(self.coef_, coef, share), blend(self.intercept_, intercept, share)
 
     @property
     def scale_(self) -> float:
         """Variance of isotropic weights of unit signal over the pool: what Bayesian ridge starts from."""
         return float(self.components_.floor[-1])
+
+    def share_without_prior(self, X: FloatArray, known: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+        """How much of each voxel's encoder is to come from a method that knows no prior.
+
+        Parameters
+        ----------
+        X
+            Features of the context (n_images, n_features).
+        known
+            Whether the region of each voxel is known (n_voxels,).
+
+        Returns
+        -------
+        ndarray of shape (n_voxels,)
+        """
+        taught = self.prior_.image_digests
+        return share_without_prior(known, count_seen(X, taught), taught.size)
 
     def known_regions(self, rois: npt.ArrayLike | None, n_voxels: int) -> npt.NDArray[np.bool_]:
         """Whether the prior of a fitted encoder knows the region of each voxel.
@@ -227,6 +247,7 @@ class GroupPriorEncoder(LinearEncoder):
         check_finite(features, "X")
         check_finite(responses, "y")
         self.n_features_in_, self._one_voxel = features.shape[1], False
+        self.image_digests_ = image_digests(features)
         dtype = np.result_type(features, responses)
         return features.astype(dtype, copy=False), responses.astype(dtype, copy=False)
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from braincorl.encoders.group_prior import GroupPriorEncoder
 from braincorl.encoders.native import NativeFit
 from braincorl.priors.components import Components
-from braincorl.priors.hedge import blend, share_in_metric, share_without_prior
+from braincorl.priors.hedge import blend, share_in_metric
 from braincorl.validation import FloatArray
 
 
@@ -17,6 +17,7 @@ def mean_of_three(
     network: NativeFit,
     write: Callable[[float, Components], NativeFit],
     known: npt.NDArray[np.bool_],
+    share: npt.NDArray[np.float64],
 ) -> tuple[FloatArray, FloatArray]:
     """Average the posterior mean under a prior with what the network writes, without the prior and in its metric.
 
@@ -30,6 +31,8 @@ def mean_of_three(
         Lets the network write in the metric of the prior: `fit_native` with all other arguments.
     known
         Whether each voxel's region is known to the prior (v,).
+    share
+        Part of the network without the prior (v,).
 
     Returns
     -------
@@ -41,5 +44,4 @@ def mean_of_three(
     if inside.any():
         metric = write(closed.scale_, closed.components_)
         encoder = blend(encoder[0], metric.coef, inside), blend(encoder[1], metric.intercept, inside)
-    share = share_without_prior(known)
     return blend(encoder[0], network.coef, share), blend(encoder[1], network.intercept, share)

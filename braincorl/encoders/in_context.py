@@ -47,7 +47,8 @@ class InContextEncoder(LinearEncoder):
     prior : GroupPrior, path or name, optional
         What earlier people's voxels are like, in the same feature space. The encoder is then a mean of three (see
         `braincorl.priors.hedge`): .4 of what the native network writes, .4 of the posterior mean under the prior, .2 of
-        what the network writes in the prior's metric; where a voxel's region is known, .25, .75 and 0.
+        what the network writes in the prior's metric; where a voxel's region is known, .25, .75 and 0. The first part
+        is larger where the earlier people saw few images and the same ones.
     device : str
         "auto" (a GPU if there is one), "cpu", "cuda", …
     precision : str
@@ -165,8 +166,6 @@ class InContextEncoder(LinearEncoder):
         features, responses = self._check_fit(X, y)
         pool = self._check_pool(X_pool, features)
         network, header = read_checkpoint(self.checkpoint)
-        for name in (*self._native_names, "posterior_", "prior_encoder_", "feature_length_"):
-            self.__dict__.pop(name, None)  # another checkpoint may have left them
         if isinstance(network, ReferenceTransformer):
             if self.prior is not None:
                 raise InputError("prior is for the native network: leave it out, or pass checkpoint='default'.")
@@ -275,7 +274,8 @@ class InContextEncoder(LinearEncoder):
         else:
             fitted = write(self.prior_encoder_.scale_, progress=progress)
             known = self.prior_encoder_.known_regions(rois, responses.shape[1])
-            self.coef_, self.intercept_ = mean_of_three(self.prior_encoder_, fitted, write, known)
+            share = self.prior_encoder_.share_without_prior(features, known)
+            self.coef_, self.intercept_ = mean_of_three(self.prior_encoder_, fitted, write, known, share)
             self.noise_variance_ = self.prior_encoder_.noise_variance_
         self.posterior_, self.spread_ = fitted.posterior, fitted.spread
         self.shares_, self.image_weight_ = fitted.shares, fitted.image_weight

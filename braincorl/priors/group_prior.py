@@ -13,8 +13,9 @@ from braincorl.priors.arguments import check_features, find_prior, nonempty, pos
 from braincorl.priors.choosing import Chosen, choose, leading_basis
 from braincorl.priors.components import LEVELS, Components, unit_signal
 from braincorl.priors.context import Context
+from braincorl.priors.images import NO_IMAGES
 from braincorl.priors.learning import learn
-from braincorl.priors.people import examinees, pool_moments, read_person, training_person
+from braincorl.priors.people import examinees, pool_moments, read_person, seen_images, training_person
 from braincorl.priors.regions import Rois, index_labels, index_regions
 from braincorl.tensorfile import read_tensors, write_tensors
 from braincorl.validation import check_finite, check_pool
@@ -47,6 +48,8 @@ class GroupPrior:
         Covariance of the pool's features (n_features, n_features).
     widening
         Factor of predictive standard deviations that made intervals hold what they promise on left-out people.
+    image_digests
+        Fingerprints of the images that it was learned from, as far as they are known.
     summary
         What it rests on: people, voxels, effective voxels, settings and how they were chosen.
     provenance
@@ -59,6 +62,7 @@ class GroupPrior:
     feature_mean: npt.NDArray[np.float64]
     pool_covariance: npt.NDArray[np.float64]
     widening: float = 1.0
+    image_digests: npt.NDArray[np.int64] = field(default_factory=NO_IMAGES.copy)
     summary: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -131,6 +135,7 @@ class GroupPrior:
             feature_mean=feature_mean,
             pool_covariance=covariance,
             widening=chosen.widening,
+            image_digests=seen_images(people),
             summary=_summary(contexts, [n_effective for _, n_effective in trained], chosen),
             provenance=dict(provenance or {}),
         )
@@ -235,7 +240,7 @@ class GroupPrior:
         return cls.from_arrays(arrays, header)
 
     def to_arrays(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-        """Give the arrays (float32) and the JSON header that a file holds."""
+        """Give the arrays (float32, fingerprints int64) and the JSON header that a file holds."""
         arrays = {f"components.{f.name}": getattr(self.components, f.name) for f in fields(Components)}
         arrays |= {name: getattr(self, name) for name in ("region_weight", "feature_mean", "pool_covariance")}
         header = {
@@ -245,7 +250,10 @@ class GroupPrior:
             "summary": dict(self.summary),
             "provenance": dict(self.provenance),
         }
-        return {name: array.astype(np.float32) for name, array in arrays.items()}, header
+        stored: dict[str, npt.NDArray[Any]] = {name: array.astype(np.float32) for name, array in arrays.items()}
+        if self.image_digests.size:
+            stored["image_digests"] = self.image_digests
+        return stored, header
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], header: Mapping[str, Any]) -> Self:
@@ -265,7 +273,8 @@ class GroupPrior:
         except KeyError as error:
             raise FileFormatError(f"The prior file holds no {error}: it is incomplete.") from error
         widening, regions = float(header.get("widening", 1.0)), tuple(header["regions"])
-        return cls(components, regions=regions, widening=widening, **rest,
+        digests = arrays.get("image_digests", NO_IMAGES)
+        return cls(components, regions=regions, widening=widening, image_digests=digests, **rest,
                    summary=header["summary"], provenance=header["provenance"])  # fmt: skip
 
 

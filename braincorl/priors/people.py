@@ -19,6 +19,7 @@ import numpy.typing as npt
 from braincorl.errors import InputError
 from braincorl.priors.context import Context, effective_voxels, in_basis, reduce_context, weights_as_context
 from braincorl.priors.expectation import Person
+from braincorl.priors.images import NO_IMAGES, image_digests
 from braincorl.priors.left_out import Examinee, make_trials
 from braincorl.priors.person import with_shared_scale
 from braincorl.validation import FloatArray, check_finite, check_pair
@@ -104,7 +105,7 @@ def image_folds(people: Sequence[Any]) -> list[list[npt.NDArray[np.bool_]]]:
     """
     if not all(isinstance(person, Sequence) for person in people):
         return []
-    keys = [[_digest(row) for row in np.asarray(person[0], dtype=np.float64)] for person in people]
+    keys = [image_digests(np.asarray(person[0])).tolist() for person in people]
     distinct = sorted({key for rows in keys for key in rows})
     folds = []
     for start in range(_IMAGE_FOLDS):
@@ -114,6 +115,24 @@ def image_folds(people: Sequence[Any]) -> list[list[npt.NDArray[np.bool_]]]:
             return []
         folds.append(left_out)
     return folds
+
+
+def seen_images(people: Sequence[Any]) -> npt.NDArray[np.int64]:
+    """Fingerprints of the images that people saw, each once.
+
+    Parameters
+    ----------
+    people
+        As checked by `read_person`; encoders tell theirs unless an earlier version wrote them.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        Sorted; empty if a person saw images of which nothing is known.
+    """
+    found = [image_digests(np.asarray(person[0])) if isinstance(person, Sequence) else
+             getattr(person, "image_digests_", NO_IMAGES) for person in people]  # fmt: skip
+    return np.unique(np.concatenate(found)) if all(part.size for part in found) else NO_IMAGES
 
 
 def examinees(

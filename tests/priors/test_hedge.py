@@ -4,6 +4,8 @@ import pytest
 from braincorl import BayesianRidgeEncoder, GroupPrior, GroupPriorEncoder
 from braincorl.metrics import explained_variance
 from braincorl.priors.hedge import blend, share_in_metric, share_without_prior
+from braincorl.priors.images import count_seen, image_digests
+from braincorl.priors.people import seen_images
 
 
 def make_people(n_people, unexplained, seed=0, n_images=40, n_voxels=80, p=12):
@@ -23,6 +25,7 @@ def test_it_is_four_tenths_bayesian_ridge():
     people, queries = make_people(3, 0.0)
     prior = GroupPrior.fit([person[:2] for person in people[:2]], n_components=1)
     X, y, _ = people[2]
+    X = X + 1e-3  # images that nobody else saw
     exact, hedged = (GroupPriorEncoder(prior, hedge=hedge).fit(X, y, X_pool=queries) for hedge in (False, True))
     alone = BayesianRidgeEncoder().fit(X, y, X_pool=queries)
     np.testing.assert_allclose(hedged.coef_, 0.6 * exact.coef_ + 0.4 * alone.coef_)
@@ -55,7 +58,42 @@ def test_it_protects_from_a_prior_that_is_bent_to_the_images():
 def test_shares():
     known = np.array([True, False])
     np.testing.assert_array_equal(share_without_prior(known), [0.25, 0.4])
+    np.testing.assert_array_equal(share_without_prior(known, 1, 1000), [0.25, 0.4])
+    np.testing.assert_allclose(share_without_prior(known, 40, 40), [0.6, 8 / 11])
     np.testing.assert_allclose(share_in_metric(known), [0.0, 1 / 3])
+
+
+def test_the_prior_counts_for_less_on_images_that_taught_it(tmp_path):
+    people, queries = make_people(3, 0.0)
+    X, y, _ = people[2]
+    fits = [BayesianRidgeEncoder().fit(*person[:2], X_pool=queries) for person in people[:2]]
+    fits[0].save(tmp_path / "fit.safetensors")
+    fits[0] = BayesianRidgeEncoder.load(tmp_path / "fit.safetensors")
+    GroupPrior.fit(fits, X_pool=queries, n_components=1).save(tmp_path / "prior.safetensors")
+    prior = GroupPrior.load(tmp_path / "prior.safetensors")
+    assert prior.image_digests.size == 40
+    exact, hedged = (GroupPriorEncoder(prior, hedge=hedge).fit(X, y, X_pool=queries) for hedge in (False, True))
+    alone = BayesianRidgeEncoder().fit(X, y, X_pool=queries)
+    np.testing.assert_allclose(hedged.coef_, (3 * exact.coef_ + 8 * alone.coef_) / 11)
+
+
+def test_fingerprints():
+    X = np.random.default_rng(0).standard_normal((4, 3))
+    digests = image_digests(X)
+    assert np.unique(digests).size == 4
+    np.testing.assert_array_equal(image_digests(X[::-1].astype(np.float32)), digests[::-1])
+    np.testing.assert_array_equal(image_digests(np.array([[0.0, 1.0]])), image_digests(np.array([[-0.0, 1.0]])))
+    assert count_seen(X[1:3], digests[:2]) == 1
+    assert count_seen(X, digests[:0]) == 0
+    assert digests[0] == -8839581306433735242  # written into files: must not change
+
+
+def test_people_of_unknown_images_leave_it_open():
+    people, _ = make_people(2, 0.0)
+    fit = BayesianRidgeEncoder().fit(*people[0][:2])
+    assert seen_images([people[1][:2], fit]).size == 40
+    fit.image_digests_ = fit.image_digests_[:0]  # as a file of an earlier version has it
+    assert seen_images([people[1][:2], fit]).size == 0
 
 
 @pytest.mark.parametrize("shape", [(3,), (3, 2)])
