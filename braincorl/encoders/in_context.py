@@ -80,7 +80,7 @@ class InContextEncoder(LinearEncoder):
     image_weight_ : ndarray of shape (n_images,)
         Native network: relative precision of each image; below 1 where the responses of all voxels were off.
     feature_length_ : float
-        Published network: length by which the features are divided.
+        Published network: length by which the features are divided; `predict` refuses features of more than twice it.
 
     Examples
     --------
@@ -177,33 +177,11 @@ class InContextEncoder(LinearEncoder):
             self._fit_native(network, header, features, responses, pool, rois, progress)
         return self
 
-    def predict(self, X: npt.ArrayLike, return_std: bool = False) -> Any:
-        """Predict responses to images.
-
-        Parameters
-        ----------
-        X
-            Features (n_images, n_features), prepared as the context's were.
-        return_std
-            Also return the predictive standard deviation; not to be had from published networks.
-
-        Returns
-        -------
-        y : ndarray of shape (n_images, n_voxels)
-            Predicted responses, in the units of the context's; (n_images,) if the encoder was fitted on a 1-D y.
-        std : ndarray of the same shape
-            Only with `return_std`.
-
-        Raises
-        ------
-        InputError
-            If the number of features differs from the context's, or, for a published network, their length is more than
-            twice the context's.
-        """
-        prediction = super().predict(X, return_std)
-        if hasattr(self, "feature_length_"):
-            check_query_length(np.asarray(X), self.feature_length_)
-        return prediction
+    def _check_features(self, X: npt.ArrayLike, *, reset: bool) -> FloatArray:
+        features = super()._check_features(X, reset=reset)
+        if not reset and hasattr(self, "feature_length_"):
+            check_query_length(features, self.feature_length_)
+        return features
 
     def _fit_published(
         self,
