@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from braincorl.errors import OutputError
-from braincorl.files import atomic_file, check_new_file
+from braincorl.files import atomic_file, check_new_file, read_json, write_json
 from braincorl.result_folders import check_destination, staged_directory
 
 
@@ -163,3 +163,20 @@ def test_a_file_is_replaced_only_when_asked(tmp_path):
     for wrong, words in ((path, "--overwrite"), (tmp_path, "is a folder"), (tmp_path / "no" / "a", "does not exist")):
         with pytest.raises(OutputError, match=words):
             check_new_file(wrong, overwrite=False)
+
+
+def test_a_link_to_nothing_is_not_replaced(tmp_path):
+    for target in ("nothing", "link"):
+        link = tmp_path / "link"
+        link.symlink_to(tmp_path / target)
+        with pytest.raises(OutputError, match="is a link to nothing"):
+            check_new_file(link, overwrite=True)
+        link.unlink()
+
+
+def test_half_characters_are_kept_in_json(tmp_path):
+    """As in the provenance of a file whose name is no UTF-8."""
+    content = {"weights": "a\udcff", "é": ["\ud800"]}
+    write_json(tmp_path / "a.json", content)
+    assert read_json(tmp_path / "a.json") == content
+    assert "é" in (tmp_path / "a.json").read_text(encoding="utf-8")

@@ -119,12 +119,11 @@ class Journal:
     def _check_header(self, restart: bool) -> int:
         """Where the records start; writes the header of a new run."""
         line = self._file.readline()
-        if line and not restart:
-            try:
-                earlier = json.loads(line)
-            except ValueError:
-                earlier = {}  # killed while the header was being written: nothing is lost
-            if earlier:
+        # Killed while the header was being written: nothing is lost.
+        torn = line == b"" or (line.startswith(b"{") and not line.endswith(b"\n"))
+        if not torn:
+            earlier = self._read_job(line)
+            if not restart:
                 self._compare(earlier)
                 return len(line)
         self._file.seek(0)
@@ -132,6 +131,15 @@ class Journal:
         self._file.write(json.dumps(self._job, sort_keys=True).encode() + b"\n")
         self._file.flush()
         return self._file.tell()
+
+    def _read_job(self, line: bytes) -> dict[str, Any]:
+        try:
+            job = json.loads(line)
+        except ValueError:
+            job = None
+        if not isinstance(job, dict):
+            raise OutputError(f"{self.path} is no unfinished run of braincorl: move it, or choose another output.")
+        return job
 
     def _compare(self, earlier: Mapping[str, Any]) -> None:
         for key in sorted({*earlier, *self._job}):
