@@ -114,7 +114,5 @@ def run_prepare(options: argparse.Namespace) -> None:
 def _one_number(text: str) -> int:
     numbers = parse_numbers(text)
     if len(numbers) != 1:
-        raise InputError(
-            f"--subject names {len(numbers)} subjects, but a file holds one person: prepare one at a time."
-        )
+        raise InputError(f"--subject names {len(numbers)} subjects, but a file holds one: prepare them one by one.")
     return numbers[0]

@@ -141,7 +141,7 @@ def _add_network_options(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=PRECISIONS,
         default="auto",
-        help="bf16 or float32 (auto: bf16 where the hardware multiplies it)",
+        help="auto is bf16 where the hardware multiplies it",
     )
     group.add_argument(
         "--batch-size", type=_batch_size, default="auto", metavar="N", help="images at a time (auto: by free memory)"

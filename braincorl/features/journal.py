@@ -7,6 +7,7 @@ damaged one may be mended); images that are done may not. The finished features 
 it is removed.
 """
 
+import contextlib
 import json
 import os
 import struct
@@ -73,8 +74,12 @@ class Journal:
             lock_file(self._file, self.path)
             self._start = self._check_header(restart)
             self.n_done = self._recover()
-        except BaseException:
-            self._file.close()
+        except BaseException as error:
+            self._close()
+            if self.path.stat().st_size == 0:
+                self.remove()
+            if isinstance(error, OSError) and not isinstance(error, OutputError):
+                raise self._not_written(error) from error
             raise
 
     def __enter__(self) -> Self:
@@ -83,7 +88,7 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        self._close()
         if self.n_done == 0:
             self.remove()  # nothing is lost, and a mistake leaves nothing behind
 
@@ -101,9 +106,7 @@ class Journal:
             self._file.write(_RECORD.pack(len(rows), zlib.crc32(content), state) + content)
             self._file.flush()
         except OSError as error:
-            raise OutputError(
-                f"{self.path} cannot be written ({error.strerror}): free some space and rerun."
-            ) from error
+            raise self._not_written(error) from error
         self.n_done += len(rows)
 
     def blocks(self) -> Iterator[Rows]:
@@ -115,6 +118,13 @@ class Journal:
     def remove(self) -> None:
         """Delete the file, once its rows are safe elsewhere."""
         self.path.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        with contextlib.suppress(OSError):  # a full disk refuses the buffered rest a second time; it was reported
+            self._file.close()
+
+    def _not_written(self, error: OSError) -> OutputError:
+        return OutputError(f"{self.path} cannot be written ({error.strerror}): free some space and rerun.")
 
     def _check_header(self, restart: bool) -> int:
         """Where the records start; writes the header of a new run."""

@@ -202,6 +202,22 @@ def test_a_disk_that_fills_up(inputs, braincorl_process, tmp_path, limit):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("limit", [100, 30_000])
+def test_a_disk_that_fills_up_while_embedding(braincorl_process, tmp_path, limit):
+    """At the header of what is kept, or at the third of its rows."""
+    (tmp_path / "pictures").mkdir()
+    for row in range(4):
+        Image.new("RGB", (32, 32)).save(tmp_path / "pictures" / f"{row}.png")
+    cap = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))  # noqa: E731
+    options = ["--backbone", "gabor", "--batch-size", 1, "--output", tmp_path / "f.npz"]
+    result = braincorl_process("embed", tmp_path / "pictures", *options, preexec_fn=cap)
+    assert result.status == 2
+    assert len(result.err.splitlines()) == 1
+    assert "f.npz.partial cannot be written (File too large): free some space and rerun" in result.err
+    left = ["pictures"] if limit == 100 else ["f.npz.partial", "pictures"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == left
+
+
 def test_a_really_full_disk(inputs, braincorl_process, tmp_path):
     mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(tmp_path)]
     if shutil.which("mount") is None or subprocess.run(mount, check=False, capture_output=True).returncode:
