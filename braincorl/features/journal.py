@@ -74,12 +74,8 @@ class Journal:
             lock_file(self._file, self.path)
             self._start = self._check_header(restart)
             self.n_done = self._recover()
-        except BaseException as error:
+        except BaseException:
             self._close()
-            if self.path.stat().st_size == 0:
-                self.remove()
-            if isinstance(error, OSError) and not isinstance(error, OutputError):
-                raise self._not_written(error) from error
             raise
 
     def __enter__(self) -> Self:
@@ -138,8 +134,12 @@ class Journal:
                 return len(line)
         self._file.seek(0)
         self._file.truncate()
-        self._file.write(json.dumps(self._job, sort_keys=True).encode() + b"\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(self._job, sort_keys=True).encode() + b"\n")
+            self._file.flush()
+        except OSError as error:
+            self.remove()
+            raise self._not_written(error) from error
         return self._file.tell()
 
     def _read_job(self, line: bytes) -> dict[str, Any]:
