@@ -1,6 +1,7 @@
 """`braincorl VERB`: finds the verb, and turns mistakes into one line and exit status 2."""
 
 import argparse
+import contextlib
 import io
 import logging
 import os
@@ -94,12 +95,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:
         return _fail(f"{name}: out of memory: use a smaller mask or fewer images.", 2)
     except BrokenPipeError:  # whoever read our output has gone, as in `braincorl ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 1
     except OSError as error:  # no permission, a name too long, a disk that fails: the system's answer, not a bug
-        if error.filename is None:
+        if error.filename is None and error.strerror is None:
             raise
-        return _fail(f"{name}: {error.filename} cannot be used: {error.strerror}.", 2)
+        if error.filename is None:  # a stream, most often standard output on a full disk
+            _discard_output()
+        return _fail(f"{name}: {error.filename or 'a file or stream'} cannot be used: {error.strerror}.", 2)
     except KeyboardInterrupt:
         return _fail(f"{name}: interrupted; {kept}", 130)
     return 0
@@ -119,6 +122,12 @@ def _check_text(arguments: Sequence[str]) -> None:
             argument.encode()
         except UnicodeEncodeError as error:
             raise InputError(f"{argument!r} is no valid UTF-8: rename that file, or pass a link to it.") from error
+
+
+def _discard_output() -> None:
+    """Let what is still to be printed go nowhere, so that the interpreter does not fail at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _one_line(error: Exception) -> str:

@@ -4,6 +4,8 @@ import os
 import resource
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -321,3 +323,15 @@ def test_a_terminal_that_knows_ascii_only(inputs, braincorl_process, tmp_path):
     result = braincorl_process("fit", *arguments, env={**os.environ, "PYTHONIOENCODING": "ascii"})
     assert result.status == 0, result.err
     assert "mean R\\xb2" in result.out
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_under_standard_output(inputs, tmp_path):
+    command = [sys.executable, "-m", "braincorl", "fit", *map(str, inputs.arguments()), "--encoder", "ridge"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*command, "--output-dir", tmp_path / "f"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert "cannot be used: No space left on device" in done.stderr
+    assert (tmp_path / "f" / "encoder.safetensors").is_file()
