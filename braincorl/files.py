@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -73,10 +73,12 @@ def check_new_file(path: Path, overwrite: bool) -> None:
     Raises
     ------
     OutputError
-        If it exists and may not, is a folder, or its folder does not exist.
+        If it exists and may not, is a folder or a link to nothing, or its folder does not exist.
     """
     if path.is_dir():
         raise OutputError(f"{path} is a folder, but a file is to be written: choose another name.")
+    if path.is_symlink() and not path.exists():
+        raise OutputError(f"{path} is a link to nothing: choose another name.")
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists: choose another name, or pass --overwrite.")
     if not path.absolute().parent.is_dir():
@@ -86,7 +88,12 @@ def check_new_file(path: Path, overwrite: bool) -> None:
 def write_json(path: str | Path, content: dict[str, Any]) -> None:
     """Write a dictionary as indented JSON, whole or not at all."""
     with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(json_text(content, indent=2) + "\n", encoding="utf-8")
+
+
+def json_text(content: Mapping[str, Any], **options: Any) -> str:
+    """JSON that stays readable in any script; half characters, as in names that are no UTF-8, are escaped."""
+    return json.dumps(content, ensure_ascii=False, **options).encode(errors="backslashreplace").decode()
 
 
 def read_json(path: str | Path) -> dict[str, Any]:

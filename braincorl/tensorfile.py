@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from braincorl.errors import FileFormatError, InputError, OutputError
-from braincorl.files import atomic_file
+from braincorl.files import atomic_file, json_text
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -42,7 +42,7 @@ def write_tensors(path: str | Path, kind: str, arrays: Arrays, header: Mapping[s
     OutputError
         If the file cannot be written, or does not read back as written.
     """
-    text = json.dumps(header, sort_keys=True, ensure_ascii=False)
+    text = json_text(header, sort_keys=True)
     contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     digest = content_hash(contiguous, kind, text)
     # One entry, because safetensors writes several in random order.

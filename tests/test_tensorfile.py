@@ -61,3 +61,8 @@ def test_other_kinds_are_named(file, tmp_path):
         read_tensors(tmp_path / "foreign.safetensors", KIND)
     with pytest.raises(InputError, match="does not exist"):
         read_tensors(tmp_path / "none.safetensors", KIND)
+
+
+def test_a_name_that_is_no_text_does_not_stop_a_file_from_being_written(tmp_path):
+    write_tensors(tmp_path / "a.safetensors", KIND, {"w": np.zeros(2)}, {"weights": "a\udcff", "é": 1})
+    assert read_tensors(tmp_path / "a.safetensors", KIND)[1] == {"weights": "a\udcff", "é": 1}

@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 NETWORK_ENCODER = "in-context"
 PRIOR_ENCODER = "group-prior"
+MOST_NUMBERS = 10_000  # of subjects or sessions
 
 
 def make_network_encoder(**options: Any) -> LinearEncoder:
@@ -70,9 +71,12 @@ def parse_numbers(text: str) -> list[int]:
     numbers: list[int] = []
     for part in text.split(","):
         ends = part.strip().split("-")
-        if not all(end.isdecimal() for end in ends) or len(ends) > 2:
+        if not all(end.isdecimal() and len(end) < 20 for end in ends) or len(ends) > 2:
             raise InputError(f"'{text}' is no list of numbers: write them as in 1-10 or 1,2,5.")
-        numbers.extend(range(int(ends[0]), int(ends[-1]) + 1))
+        first, last = int(ends[0]), int(ends[-1])
+        if last - first > MOST_NUMBERS:
+            raise InputError(f"'{text}' lists more than {MOST_NUMBERS} numbers: is there a digit too many?")
+        numbers.extend(range(first, last + 1))
     if not numbers:
         raise InputError(f"'{text}' is an empty list of numbers.")
     return numbers
@@ -103,7 +107,8 @@ def add_encoder_options(parser: argparse.ArgumentParser) -> None:
     network.add_argument(
         "--precision",
         choices=("auto", "float32", "bfloat16", "float64"),
-        help="of large products; auto is bfloat16 where the device multiplies it natively (default: auto)",
+        help="float32 or float64: of all arithmetic; bfloat16: of the large products of a published network; auto: "
+        "that, for such a network, where the device multiplies it natively, else float32 (default: auto)",
     )
 
 

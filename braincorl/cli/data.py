@@ -64,7 +64,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--zscore", choices=("none", "session"), help="scaling (default: session; algonauts2023 is scaled already)"
     )
     prepare_.add_argument("--half", action="store_true", help="store responses as float16: half the size")
-    prepare_.set_defaults(run=run_prepare)
+    prepare_.set_defaults(
+        run=run_prepare,
+        interrupted="what was read, if anything, is in FILE.parts: the same command goes on from there.",
+    )
 
 
 def run_check(options: argparse.Namespace) -> None:
@@ -96,7 +99,7 @@ def run_prepare(options: argparse.Namespace) -> None:
         given["sessions"] = parse_numbers(given["sessions"])
     if given["voxels"] is not None and len(given["voxels"]) == 1:
         given["voxels"] = given["voxels"][0]
-    subject = options.subject if options.dataset == "bids" else parse_numbers(options.subject)[0]
+    subject = options.subject if options.dataset == "bids" else _one_number(options.subject)
     recording = open_(options.root, subject, **{name: value for name, value in given.items() if value is not None})
     with progress_bar("preparing") as progress:
         prepare(recording, options.output, dtype="float16" if options.half else "float32", progress=progress)
@@ -106,3 +109,10 @@ def run_prepare(options: argparse.Namespace) -> None:
         f"{made.name}: {recording.image_ids().size} images, {recording.n_trials} trials, {made.n_voxels} voxels, "
         f"{len(made.rois)} regions -> {options.output}"
     )
+
+
+def _one_number(text: str) -> int:
+    numbers = parse_numbers(text)
+    if len(numbers) != 1:
+        raise InputError(f"--subject names {len(numbers)} subjects, but a file holds one: prepare them one by one.")
+    return numbers[0]

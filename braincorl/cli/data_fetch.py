@@ -45,7 +45,7 @@ def add_parser(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     parser.add_argument("--dry-run", action="store_true", help="list files and bytes, and download nothing")
     parser.add_argument("--parallel", type=positive, default=4, metavar="N", help="files at a time (default: 4)")
     parser.add_argument("--endpoint-url", metavar="URL", help="another server that speaks S3, such as a mirror")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, interrupted="what has arrived is kept: the same command goes on from there.")
 
 
 def run(options: argparse.Namespace) -> None:

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from braincorl.cli.common import add_verb, progress_bar
+from braincorl.cli.common import add_verb, positive, progress_bar
 from braincorl.errors import InputError
 from braincorl.features import PRESETS, ImageEmbedder, save_features
 from braincorl.features.containers import check_ending
 from braincorl.features.files import read_names
+from braincorl.features.network import PRECISIONS
 from braincorl.features.prompts import TEMPLATES
 from braincorl.features.sources import DEFAULT_DATASET
 from braincorl.files import check_new_file
@@ -45,7 +46,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _add_input_options(parser)
     _add_text_options(parser)
     _add_network_options(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(
+        run=run,
+        interrupted="what is done, if anything, is in OUTPUT.partial: the same command goes on from there.",
+    )
 
 
 def run(options: argparse.Namespace) -> None:
@@ -134,7 +138,10 @@ def _add_network_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 … (auto: a GPU if there is one)")
     group.add_argument(
-        "--precision", default="auto", help="auto, float32 or bf16 (auto: bf16 where the hardware multiplies it)"
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="auto is bf16 where the hardware multiplies it",
     )
     group.add_argument(
         "--batch-size", type=_batch_size, default="auto", metavar="N", help="images at a time (auto: by free memory)"
@@ -143,11 +150,12 @@ def _add_network_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _batch_size(text: str) -> int | str:
-    return text if text == "auto" else int(text)
+    return text if text == "auto" else positive(text)
 
 
 def _read_rows(path: Path) -> list[int]:
+    names = read_names(path)
     try:
-        return np.array(read_names(path)).astype(np.int64).tolist()  # type: ignore[no-any-return]
+        return np.array(names).astype(np.int64).tolist()  # type: ignore[no-any-return]
     except (ValueError, OverflowError) as error:
         raise InputError(f"{path} must hold one 0-based row number per line: {error}.") from error

@@ -31,6 +31,7 @@ from braincorl.encoders import LinearEncoder
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable, check_same_space
 from braincorl.features.files import read_names
+from braincorl.features.table import take_rows
 from braincorl.priors import GroupPrior
 from braincorl.priors.regions import label_voxels
 from braincorl.result_folders import check_destination, staged_directory
@@ -67,8 +68,10 @@ def run(options: argparse.Namespace) -> None:
     context = choose_context(options, subject.image_ids)
     left_out = subject.image_ids[~np.isin(subject.image_ids, context)]
     features = table.features[table.rows(context)]
-    pool = table.features[~np.isin(table.image_ids, left_out)]
     responses = subject.select_images(context).responses
+    if options.precision in ("float32", "float64"):
+        responses = responses.astype(options.precision, copy=False)  # the native network computes in their type
+    pool = pool_without(table, left_out) if encoder.uses_pool else features
     more = prior_arguments(encoder, table, subject)
     encoder, seconds = fit_encoder(encoder, features, responses, pool, more)
     maps: dict[str, npt.NDArray[Any]] = dict(encoder_maps(encoder))
@@ -129,6 +132,13 @@ def fit_encoder(
             arguments["progress"] = progress
         encoder.fit(features, responses, **arguments)
     return encoder, time.perf_counter() - start
+
+
+def pool_without(table: FeatureTable, left_out: npt.NDArray[np.str_]) -> npt.NDArray[np.floating[Any]]:
+    """Features of all images but those left out; the table's own, not a copy, if all stay."""
+    if left_out.size == 0:
+        return table.features
+    return take_rows(table.features, np.flatnonzero(~np.isin(table.image_ids, left_out)))
 
 
 def prior_arguments(encoder: LinearEncoder, table: FeatureTable, subject: SubjectData) -> dict[str, Any]:

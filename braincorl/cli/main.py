@@ -1,6 +1,8 @@
 """`braincorl VERB`: finds the verb, and turns mistakes into one line and exit status 2."""
 
 import argparse
+import contextlib
+import io
 import logging
 import os
 import signal
@@ -12,7 +14,7 @@ from types import FrameType
 from typing import Never
 
 from braincorl import __version__
-from braincorl.errors import BraincorlError
+from braincorl.errors import BraincorlError, InputError
 
 # In the order of a first use. A verb's module is imported only for its own command: scientific libraries take seconds.
 VERBS = {
@@ -30,6 +32,9 @@ VERBS = {
     "train": "meta-train an in-context network after a recipe",
     "convert": "convert the authors' checkpoint of the published network",
 }
+
+
+LONGEST_LINE = 2000
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -72,27 +77,62 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     verb = next((argument for argument in arguments if not argument.startswith("-")), None)
-    parser = build_parser(verb)
-    options, unknown = parser.parse_known_args(arguments)
-    if unknown:  # argparse would name the program here, not the verb whose --help would help
-        verb = options.verb
-        return _fail(f"braincorl {verb}: unrecognized arguments: {' '.join(unknown)} (see braincorl {verb} --help)", 2)
-    _show_log(quiet=options.quiet)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminate)  # as schedulers send it: clean up like after Ctrl-C
+    name = f"braincorl {verb}" if verb in VERBS else "braincorl"
+    kept = "nothing is half-written."
     try:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, _terminate)  # as schedulers send it: clean up like after Ctrl-C
+        if isinstance(sys.stdout, io.TextIOWrapper):  # a name that is no text must not end a run that went well
+            sys.stdout.reconfigure(errors="backslashreplace")
+        _check_text(arguments)
+        options = _read_options(arguments, verb)
+        kept = getattr(options, "interrupted", kept)
+        _show_log(quiet=options.quiet)
         options.run(options)
         sys.stdout.flush()
     except BraincorlError as error:
-        return _fail(f"braincorl {options.verb}: {' '.join(str(error).split())}", 2)
+        return _fail(f"{name}: {_one_line(error)}", 2)
     except MemoryError:
-        return _fail(f"braincorl {options.verb}: out of memory: use a smaller mask or fewer images.", 2)
+        return _fail(f"{name}: out of memory: use a smaller mask or fewer images.", 2)
     except BrokenPipeError:  # whoever read our output has gone, as in `braincorl ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 1
+    except OSError as error:  # no permission, a name too long, a disk that fails: the system's answer, not a bug
+        if error.filename is None and error.strerror is None:
+            raise
+        if error.filename is None:  # a stream, most often standard output on a full disk
+            _discard_output()
+        return _fail(f"{name}: {error.filename or 'a file or stream'} cannot be used: {error.strerror}.", 2)
     except KeyboardInterrupt:
-        return _fail(f"braincorl {options.verb}: interrupted; no result was changed.", 130)
+        return _fail(f"{name}: interrupted; {kept}", 130)
     return 0
+
+
+def _read_options(arguments: Sequence[str], verb: str | None) -> argparse.Namespace:
+    options, unknown = build_parser(verb).parse_known_args(arguments)
+    if unknown:  # argparse would name the program here, not the verb whose --help would help
+        raise InputError(f"unrecognized arguments: {' '.join(unknown)} (see braincorl {options.verb} --help)")
+    return options
+
+
+def _check_text(arguments: Sequence[str]) -> None:
+    """Refuse file names that are no text: results name their inputs, in JSON, tables and pages."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"{argument!r} is no valid UTF-8: rename that file, or pass a link to it.") from error
+
+
+def _discard_output() -> None:
+    """Let what is still to be printed go nowhere, so that the interpreter does not fail at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _one_line(error: Exception) -> str:
+    line = " ".join(str(error).split())
+    return line if len(line) <= LONGEST_LINE else line[:LONGEST_LINE] + "…"
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> Never:

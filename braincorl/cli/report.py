@@ -11,6 +11,7 @@ from braincorl.cli.common import add_verb, positive
 from braincorl.cli.score import check_features_fit
 from braincorl.errors import InputError
 from braincorl.features import load_features
+from braincorl.files import check_new_file
 from braincorl.result_folders import list_in_result
 
 
@@ -79,11 +80,6 @@ def run(options: argparse.Namespace) -> None:
 def _check_output(output: Path, *, overwrite: bool) -> None:
     if output.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"--output {output} must end in .html.")
-    if not output.absolute().parent.is_dir():
-        raise InputError(f"the folder of {output} does not exist: make it first.")
-    if output.is_dir():
-        raise InputError(f"{output} is a folder: name a file in it.")
-    if output.exists() and not overwrite:
-        raise InputError(f"{output} exists: choose another --output, or pass --overwrite.")
+    check_new_file(output, overwrite)
     if output.exists() and not is_own_page(output):
         raise InputError(f"{output} was not written by braincorl: choose another --output.")

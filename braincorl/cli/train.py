@@ -28,7 +28,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--workers", type=non_negative, default=1, metavar="N", help="processes that draw episodes (default: 1)"
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, interrupted="what was saved is kept: the same command goes on from there.")
 
 
 def run(options: argparse.Namespace) -> None:

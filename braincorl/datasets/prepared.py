@@ -26,7 +26,7 @@ from braincorl.datasets.recording import Recording
 from braincorl.datasets.volumes import BetasSource
 from braincorl.datasets.zscoring import SessionMoments
 from braincorl.errors import InputError, OutputError
-from braincorl.files import Progress, ProgressCounter, atomic_file, check_free_space, flush_to_disk
+from braincorl.files import Progress, ProgressCounter, atomic_file, check_free_space, check_new_file, flush_to_disk
 from braincorl.metrics import ncsnr_from_sums
 
 logger = logging.getLogger(__name__)
@@ -68,12 +68,16 @@ def prepare(
     FileFormatError
         If an input is damaged.
     OutputError
-        If the disk is too small, or the file cannot be written.
+        If the disk is too small, the file cannot be written, or another program's file stands there.
     """
     path = Path(path).absolute()
+    check_new_file(path, overwrite=True)
     key = input_key(recording, dtype)
-    if path.is_file():
-        if read_key(path) == key:
+    if path.exists():
+        found = read_key(path)
+        if found is None:
+            raise OutputError(f"{path} is no prepared person of braincorl, so it is kept: choose another name.")
+        if found == key:
             logger.info("%s is up to date", path)
             return path
         logger.info("%s was prepared from other inputs or options: preparing again", path)
@@ -124,8 +128,6 @@ def input_key(recording: Recording, dtype: str) -> str:
 def _open_parts(path: Path, key: str, recording: Recording) -> Path:
     """Folder of the parts, emptied if it belongs to other inputs."""
     parts = path.with_name(path.name + ".parts")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path.parent} does not exist: make that folder first.")
     stamp = parts / "key"
     for leftover in parts.glob(".partial-*"):  # of a run that was killed
         leftover.unlink()

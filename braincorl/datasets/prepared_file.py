@@ -37,7 +37,7 @@ def read_key(path: Path) -> str | None:
         If it is damaged.
     """
     with open_hdf5(path) as file:
-        return str(file.attrs["key"]) if file.attrs.get("kind") == KIND else None
+        return str(file.attrs.get("key")) if file.attrs.get("kind") == KIND else None
 
 
 def prepared_scaling(path: Path) -> Literal["none", "session"]:

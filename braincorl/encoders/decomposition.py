@@ -17,7 +17,7 @@ import scipy.linalg
 
 from braincorl.validation import FloatArray
 
-# Temporaries of one batch of voxels: large enough for matrix products at full speed, small beside any laptop's memory.
+# Temporaries of one batch: large enough for matrix products at full speed, small beside any laptop's memory.
 BATCH_BYTES = 32 * 2**20
 
 
@@ -87,27 +87,27 @@ def centre(y: FloatArray) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float
     return distance - shift, first + shift
 
 
-def voxel_batches(n_voxels: int, bytes_per_voxel: int, voxel_batch_size: int | str) -> Iterator[slice]:
-    """Cut voxels into batches of bounded temporaries.
+def batches(n: int, bytes_each: int, size: int | str = "auto") -> Iterator[slice]:
+    """Cut voxels, or images, into batches of bounded temporaries.
 
     Parameters
     ----------
-    n_voxels
-        Number of voxels in all.
-    bytes_per_voxel
-        Size of one voxel's temporaries, in bytes.
-    voxel_batch_size
-        Voxels per batch, or "auto" for `BATCH_BYTES` of temporaries.
+    n
+        How many there are in all.
+    bytes_each
+        Size of the temporaries of one, in bytes.
+    size
+        How many make a batch, or "auto" for `BATCH_BYTES` of temporaries.
 
     Yields
     ------
     slice
-        Consecutive ranges of voxels.
+        Consecutive ranges.
     """
-    if isinstance(voxel_batch_size, str):
-        voxel_batch_size = max(64, BATCH_BYTES // max(bytes_per_voxel, 1))
-    for start in range(0, n_voxels, voxel_batch_size):
-        yield slice(start, min(start + voxel_batch_size, n_voxels))
+    if isinstance(size, str):
+        size = max(64, BATCH_BYTES // max(bytes_each, 1))
+    for start in range(0, n, size):
+        yield slice(start, min(start + size, n))
 
 
 def coefficients(decomposition: Decomposition, weighted: FloatArray) -> FloatArray:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.encoders.decomposition import centre, coefficients, decompose, voxel_batches
+from braincorl.encoders.decomposition import batches, centre, coefficients, decompose
 from braincorl.errors import FileFormatError
 from braincorl.validation import FloatArray
 
@@ -101,7 +101,9 @@ def pool_scale(X: FloatArray) -> float:
     float
         1 over the mean squared distance from the mean; 1 if the features do not vary.
     """
-    spread = float(X.var(axis=0, dtype=np.float64).sum()) * X.shape[0] / max(X.shape[0] - 1, 1)
+    mean = X.mean(axis=0, dtype=np.float64)
+    rows = batches(X.shape[0], 2 * X.shape[1] * 8)  # a pool may be all images of a data set
+    spread = sum(float(np.square(X[part] - mean).sum()) for part in rows) / max(X.shape[0] - 1, 1)
     return 1.0 / spread if spread > 0 else 1.0
 
 
@@ -144,7 +146,7 @@ def fit_evidence(
     # w = √c V √Λ diag(r / d) z, so this turns grid weights (g, v) into factors of z (k, v) with one product.
     shrinkage = signal_grid / _marginal_variances(eigenvalues, signal_grid).T
     back = np.sqrt(scale * eigenvalues)[:, None]
-    for batch in voxel_batches(n_voxels, 3 * (X.shape[0] + signal_grid.size) * 8, voxel_batch_size):
+    for batch in batches(n_voxels, 3 * (X.shape[0] + signal_grid.size) * 8, voxel_batch_size):
         centred, mean = centre(y[:, batch])
         z = parts.u.T @ centred
         weight, spread = grid_evidence(z, centred, eigenvalues, signal_grid)

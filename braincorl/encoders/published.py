@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from braincorl.encoders.decomposition import batches
 from braincorl.errors import InputError
 from braincorl.files import Progress
 from braincorl.models import InferenceEngine, ReferenceTransformer
@@ -110,7 +111,8 @@ def feature_length(X: FloatArray, pool: FloatArray) -> float:
     InputError
         If the length of a context image differs by more than a quarter: the network was trained on unit-norm features.
     """
-    length = float(np.sqrt(np.mean(np.sum(np.square(pool, dtype=np.float64), axis=1))))
+    rows = batches(len(pool), pool.shape[1] * 8)  # a pool may be all images of a data set
+    length = float(np.sqrt(sum(float(np.square(pool[part], dtype=np.float64).sum()) for part in rows) / len(pool)))
     lengths = np.linalg.norm(X.astype(np.float64, copy=False), axis=1)
     spread = float(np.abs(lengths / length - 1).max()) if length > 0 else np.inf
     if not spread <= LARGEST_SPREAD:

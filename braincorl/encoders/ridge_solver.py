@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.encoders.decomposition import Decomposition, centre, coefficients, decompose, voxel_batches
+from braincorl.encoders.decomposition import Decomposition, batches, centre, coefficients, decompose
 from braincorl.validation import FloatArray
 
 Folds = Iterable[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]
@@ -103,7 +103,7 @@ def solve_ridge(
     coef = np.empty((n_voxels, n_features), X.dtype)
     intercept, alpha, cv_r2, noise = (np.empty(n_voxels, X.dtype) for _ in range(4))
     # In float64 whatever the type of the data: errors at neighbouring α differ little, and rounding must not choose.
-    for batch in voxel_batches(n_voxels, 4 * n_images * 8, voxel_batch_size):
+    for batch in batches(n_voxels, 4 * n_images * 8, voxel_batch_size):
         centred, mean = centre(y[:, batch])
         errors = loo_errors(whole, centred, grid) if parts is None else _fold_errors(parts, X, centred, grid)
         best = errors.argmin(axis=0)

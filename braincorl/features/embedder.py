@@ -273,7 +273,11 @@ class ImageEmbedder:
                 )
             for block in self._blocks(source, loop, start=journal.n_done):
                 journal.append(block)
-            kept = _readable(journal.blocks())
+            try:
+                kept = _readable(journal.blocks())
+            except InputError:
+                journal.remove()  # nothing in it is worth going on from
+                raise
             shape = (int(kept.sum()), self.n_features)
             blocks = (block[~np.isnan(block[:, 0])] for block in journal.blocks())
             write_matrix(output, blocks, shape, list(compress(source.image_ids, kept)), self.provenance)

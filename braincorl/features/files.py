@@ -70,7 +70,9 @@ def load_features(
         raise InputError(f"{path} has an unknown ending: feature files end in {', '.join(_READERS)}.")
     try:
         large = path.stat().st_size >= MAPPED_FROM_BYTES
-        features, names, provenance = reader(path, large if mapped is None else mapped)
+        features, names, text = reader(path, large if mapped is None else mapped)
+        provenance = _read_provenance(text)
+        names = None if names is None else _as_text(names)
     except (OSError, ValueError, KeyError, BadZipFile, EOFError, struct.error) as error:
         if isinstance(error, InputError):
             raise
@@ -83,7 +85,7 @@ def load_features(
     if names is None:
         raise InputError(f"{path} holds no image_ids: pass a text file with one image name per line (--image-ids).")
     try:
-        return _make_table(features, names.astype(np.str_), provenance, only)
+        return _make_table(features, names, provenance, only)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
@@ -147,7 +149,19 @@ def _as_floats(features: npt.NDArray[Any]) -> FloatArray:
     return features if features.dtype in (np.float32, np.float64) else features.astype(np.float32)
 
 
-Parts = tuple[npt.NDArray[Any], npt.NDArray[Any] | None, dict[str, Any]]
+def _as_text(names: npt.NDArray[Any]) -> npt.NDArray[np.str_]:
+    return np.char.decode(names, "utf-8") if names.dtype.kind == "S" else names.astype(np.str_)
+
+
+def _read_provenance(text: str) -> dict[str, Any]:
+    provenance = json.loads(text)
+    if not isinstance(provenance, dict):
+        raise ValueError(f"its provenance is a {type(provenance).__name__}, expected a JSON object")
+    return provenance
+
+
+Parts = tuple[npt.NDArray[Any], npt.NDArray[Any] | None, str]
+"""Features, names, and provenance as JSON text."""
 
 
 def _read_npz(path: Path, mapped: bool) -> Parts:
@@ -156,26 +170,35 @@ def _read_npz(path: Path, mapped: bool) -> Parts:
         if "features" not in file:
             raise InputError(f"{path} holds {', '.join(sorted(file)) or 'nothing'} but no 'features'.")
         names = file.get("image_ids")
-        provenance = json.loads(str(file["provenance"])) if "provenance" in file else {}
+        provenance = str(file["provenance"]) if "provenance" in file else "{}"
         features = map_matrix(path) if mapped else None
         return file["features"] if features is None else features, names, provenance
 
 
 def _read_npy(path: Path, mapped: bool) -> Parts:
     features = map_matrix(path) if mapped else None
-    return np.load(path, allow_pickle=False) if features is None else features, None, {}
+    return np.load(path, allow_pickle=False) if features is None else features, None, "{}"
 
 
 def _read_hdf5(path: Path, mapped: bool) -> Parts:
     import h5py
 
     with h5py.File(path, "r") as file:
-        if "features" not in file:
-            raise InputError(f"{path} holds {', '.join(sorted(file)) or 'nothing'} but no 'features'.")
-        names = file["image_ids"].asstr()[:] if "image_ids" in file else None
-        provenance = file.attrs.get("provenance") or (file["provenance"].asstr()[()] if "provenance" in file else "{}")
+        if not isinstance(file.get("features"), h5py.Dataset):
+            raise InputError(f"{path} holds {', '.join(sorted(file)) or 'nothing'} but no array 'features'.")
+        names, stored = (_read_hdf5_text(file, name) for name in ("image_ids", "provenance"))
+        provenance = file.attrs.get("provenance") or ("{}" if stored is None else str(stored))
         features = map_matrix(path) if mapped else None
-        return file["features"][:] if features is None else features, names, json.loads(provenance)
+        return file["features"][()] if features is None else features, names, provenance
+
+
+def _read_hdf5_text(file: Any, name: str) -> npt.NDArray[Any] | None:
+    import h5py
+
+    dataset = file.get(name)
+    if not isinstance(dataset, h5py.Dataset):
+        return None
+    return np.asarray(dataset.asstr()[()] if h5py.check_string_dtype(dataset.dtype) else dataset[()])
 
 
 def _read_safetensors(path: Path, mapped: bool) -> Parts:
@@ -189,7 +212,7 @@ def _read_safetensors(path: Path, mapped: bool) -> Parts:
     except SafetensorError as error:
         raise FileFormatError(f"{path} holds no readable 'features': {error}.") from error
     names = np.asarray(json.loads(metadata["image_ids"])) if "image_ids" in metadata else None
-    return features, names, json.loads(metadata.get("provenance", "{}"))
+    return features, names, metadata.get("provenance", "{}")
 
 
 _READERS: dict[str, Callable[[Path, bool], Parts]] = {

@@ -7,6 +7,7 @@ damaged one may be mended); images that are done may not. The finished features 
 it is removed.
 """
 
+import contextlib
 import json
 import os
 import struct
@@ -74,7 +75,7 @@ class Journal:
             self._start = self._check_header(restart)
             self.n_done = self._recover()
         except BaseException:
-            self._file.close()
+            self._close()
             raise
 
     def __enter__(self) -> Self:
@@ -83,7 +84,7 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        self._close()
         if self.n_done == 0:
             self.remove()  # nothing is lost, and a mistake leaves nothing behind
 
@@ -101,9 +102,7 @@ class Journal:
             self._file.write(_RECORD.pack(len(rows), zlib.crc32(content), state) + content)
             self._file.flush()
         except OSError as error:
-            raise OutputError(
-                f"{self.path} cannot be written ({error.strerror}): free some space and rerun."
-            ) from error
+            raise self._not_written(error) from error
         self.n_done += len(rows)
 
     def blocks(self) -> Iterator[Rows]:
@@ -116,22 +115,41 @@ class Journal:
         """Delete the file, once its rows are safe elsewhere."""
         self.path.unlink(missing_ok=True)
 
+    def _close(self) -> None:
+        with contextlib.suppress(OSError):  # a full disk refuses the buffered rest a second time; it was reported
+            self._file.close()
+
+    def _not_written(self, error: OSError) -> OutputError:
+        return OutputError(f"{self.path} cannot be written ({error.strerror}): free some space and rerun.")
+
     def _check_header(self, restart: bool) -> int:
         """Where the records start; writes the header of a new run."""
         line = self._file.readline()
-        if line and not restart:
-            try:
-                earlier = json.loads(line)
-            except ValueError:
-                earlier = {}  # killed while the header was being written: nothing is lost
-            if earlier:
+        # Killed while the header was being written: nothing is lost.
+        torn = line == b"" or (line.startswith(b"{") and not line.endswith(b"\n"))
+        if not torn:
+            earlier = self._read_job(line)
+            if not restart:
                 self._compare(earlier)
                 return len(line)
         self._file.seek(0)
         self._file.truncate()
-        self._file.write(json.dumps(self._job, sort_keys=True).encode() + b"\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(self._job, sort_keys=True).encode() + b"\n")
+            self._file.flush()
+        except OSError as error:
+            self.remove()
+            raise self._not_written(error) from error
         return self._file.tell()
+
+    def _read_job(self, line: bytes) -> dict[str, Any]:
+        try:
+            job = json.loads(line)
+        except ValueError:
+            job = None
+        if not isinstance(job, dict):
+            raise OutputError(f"{self.path} is no unfinished run of braincorl: move it, or choose another output.")
+        return job
 
     def _compare(self, earlier: Mapping[str, Any]) -> None:
         for key in sorted({*earlier, *self._job}):

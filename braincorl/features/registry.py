@@ -94,4 +94,9 @@ def _make_gabor(options: BackboneOptions) -> Backbone:
 
     if options.layer is not None or options.pooling != "auto" or options.weights is not None:
         raise InputError("the backbone 'gabor' has no weights, layers or pooling: leave those options out.")
+    if options.device not in ("auto", "cpu") or options.precision not in ("auto", "float32"):
+        raise InputError(
+            f"the backbone 'gabor' runs on the processor in float32, not on {options.device!r} in "
+            f"{options.precision!r}: leave device and precision out."
+        )
     return gabor_backbone(options.gabor or GaborConfig())

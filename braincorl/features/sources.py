@@ -258,8 +258,18 @@ def _names(given: Sequence[str] | None, default: list[str], origin: list[str] | 
         raise InputError(f"image_ids has {len(names)} names for {len(default)} images: name every image once.")
     first: dict[str, int] = {}
     for row, name in enumerate(names):
+        if not _is_text(name):
+            raise InputError(f"the image name {name!r} is no valid UTF-8: rename that file, or pass image_ids.")
         if name in first:
             where = f" ({origin[first[name]]} and {origin[row]})" if origin else f" (rows {first[name]} and {row})"
             raise InputError(f"two images are named '{name}'{where}: rename one, or pass image_ids.")
         first[name] = row
     return names
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

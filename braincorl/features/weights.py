@@ -137,8 +137,6 @@ def reading_weights(path: Path, name: str) -> Iterator[None]:
     FileFormatError
         If the file is damaged, would run code, or holds weights of another network.
     """
-    from safetensors import SafetensorError
-
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's remarks on a file that is refused below anyway
@@ -149,7 +147,9 @@ def reading_weights(path: Path, name: str) -> Iterator[None]:
         raise FileFormatError(
             f"{path} would run code when read, or is damaged: get the weights as .safetensors."
         ) from error
-    except (SafetensorError, RuntimeError, OSError, KeyError, ValueError, AttributeError, EOFError, TypeError) as error:
+    except Exception as error:  # a damaged file makes the unpickler fail in any way
+        if isinstance(error, MemoryError):
+            raise
         if "TorchScript" in str(error):
             raise FileFormatError(f"{path} is a TorchScript archive: get the weights as .safetensors.") from error
         detail = " ".join(str(error).split())[:200]

@@ -1,12 +1,16 @@
 """What a user's mistake gets: one line on standard error, exit status 2, and no trace on disk."""
 
+import os
 import resource
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 
 def copy(inputs, folder, name):
@@ -68,6 +72,11 @@ def a_volume_of_nan(i, folder):
     return {"betas": image(folder, "b.nii.gz", values, betas.affine)}
 
 
+def betas_times_1e20(i, folder):
+    betas = nib.load(i.betas)
+    return {"betas": image(folder, "b.nii.gz", np.asarray(betas.dataobj) * np.float32(1e20), betas.affine)}
+
+
 def images_missing_from_the_table(i, folder):
     lines = i.trials.read_text().splitlines()
     return {"trials": text(folder, "t.tsv", "\n".join(lines[:-5]))}
@@ -124,6 +133,9 @@ CASES = {
     "an unknown encoder": (lambda i, f: {"encoder": "lasso"}, "invalid choice: 'lasso'"),
     "a number that is none": (lambda i, f: {"n-context": "ten"}, "invalid int value: 'ten'"),
     "a seed below zero": (lambda i, f: {"random-state": -1}, "whole number of at least 0"),
+    "a name that is no text": (lambda i, f: {"mask": os.fsdecode(b"\xff.nii")}, "is no valid UTF-8: rename that file"),
+    "a name that is too long": (lambda i, f: {"mask": f / ("n" * 300 + ".nii")}, "cannot be used: File name too long"),
+    "responses beyond single precision": (betas_times_1e20, "numbers above 1e+12 in float32 have squares that"),
     "a forgotten option": (lambda i, f: {"trials": None}, "required: --trials"),
 }  # fmt: skip
 
@@ -190,6 +202,22 @@ def test_a_disk_that_fills_up(inputs, braincorl_process, tmp_path, limit):
     assert len(result.err.splitlines()) == 1
     assert "was not written" in result.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("limit", [100, 30_000])
+def test_a_disk_that_fills_up_while_embedding(braincorl_process, tmp_path, limit):
+    """At the header of what is kept, or at the third of its rows."""
+    (tmp_path / "pictures").mkdir()
+    for row in range(4):
+        Image.new("RGB", (32, 32)).save(tmp_path / "pictures" / f"{row}.png")
+    cap = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))  # noqa: E731
+    options = ["--backbone", "gabor", "--batch-size", 1, "--output", tmp_path / "f.npz"]
+    result = braincorl_process("embed", tmp_path / "pictures", *options, preexec_fn=cap)
+    assert result.status == 2
+    assert len(result.err.splitlines()) == 1
+    assert "f.npz.partial cannot be written (File too large): free some space and rerun" in result.err
+    left = ["pictures"] if limit == 100 else ["f.npz.partial", "pictures"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == left
 
 
 def test_a_really_full_disk(inputs, braincorl_process, tmp_path):
@@ -272,3 +300,38 @@ def test_ridge_has_no_spread_and_says_what_has(inputs, braincorl, tmp_path):
     assert result.status == 2
     assert "BayesianRidgeEncoder" in result.err
     assert not (tmp_path / "p").exists()
+
+
+def test_a_folder_with_a_picture_whose_name_is_no_text(braincorl, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (32, 32)).save(os.fsdecode(bytes(tmp_path / "pictures") + b"/\xff.png"))
+    result = braincorl("embed", tmp_path / "pictures", "--backbone", "gabor", "--output", tmp_path / "f.npz")
+    assert result.status == 2
+    assert "is no valid UTF-8: rename that file" in result.err
+    assert [path.name for path in tmp_path.iterdir()] == ["pictures"]
+
+
+def test_a_message_is_not_longer_than_one_can_read(inputs, braincorl, tmp_path):
+    changed = inputs.arguments(features=features(tmp_path, features=np.eye(2), image_ids=np.array(["a" * 10**5, "b"])))
+    result = braincorl("fit", *changed, "--output-dir", tmp_path / "f")
+    assert result.status == 2
+    assert len(result.err) < 3000
+
+
+def test_a_terminal_that_knows_ascii_only(inputs, braincorl_process, tmp_path):
+    arguments = [*inputs.arguments(), "--encoder", "ridge", "--n-context", 60, "--output-dir", tmp_path / "f"]
+    result = braincorl_process("fit", *arguments, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert result.status == 0, result.err
+    assert "mean R\\xb2" in result.out
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_under_standard_output(inputs, tmp_path):
+    command = [sys.executable, "-m", "braincorl", "fit", *map(str, inputs.arguments()), "--encoder", "ridge"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*command, "--output-dir", tmp_path / "f"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert "cannot be used: No space left on device" in done.stderr
+    assert (tmp_path / "f" / "encoder.safetensors").is_file()

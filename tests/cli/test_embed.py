@@ -89,7 +89,11 @@ def test_words_become_features_of_the_images_space(braincorl, tmp_path):
         (["PICTURES", "--backbone", "clip-vit-b32"], "pass the file as weights"),
         (["PICTURES", "--backbone", "clip-vit-b32", "--weights", "none.pt"], "there is no such file"),
         (["--text", "a", "--backbone", "gabor"], "embeds no text"),
-        (["PICTURES", "--backbone", "gabor", "--batch-size", "0"], "batch_size must be"),
+        (["PICTURES", "--backbone", "gabor", "--batch-size", "0"], "whole number of at least 1"),
+        (["PICTURES", "--backbone", "gabor", "--precision", "bf16"], "in float32, not on 'auto' in 'bf16'"),
+        (["PICTURES", "--backbone", "gabor", "--device", "cuda"], "on the processor"),
+        (["PICTURES", "--backbone", "gabor", "--precision", "float64"], "invalid choice"),
+        (["BROKEN", "--backbone", "gabor", "--skip-unreadable"], "none of the 1 images could be read"),
         (["PICTURES", "--backbone", "gabor", "--batch-size", "x"], "invalid"),
         (["PICTURES", "--backbone", "gabor", "--rows", "NAMES"], "must hold one 0-based row number"),
         (["NOWHERE", "--backbone", "gabor"], "cannot be read"),
@@ -99,6 +103,8 @@ def test_words_become_features_of_the_images_space(braincorl, tmp_path):
 def test_mistakes_end_in_one_line_and_leave_nothing(arguments, message, braincorl, pictures, tmp_path):
     (tmp_path / "names.txt").write_text("one\n")
     places = {"PICTURES": pictures, "NAMES": tmp_path / "names.txt", "NOWHERE": tmp_path / "nowhere"}
+    places["BROKEN"] = tmp_path / "broken.png"
+    places["BROKEN"].write_bytes(b"x")
     before = sorted(tmp_path.rglob("*"))
     done = braincorl("embed", *(places.get(part, part) for part in arguments), "--output", tmp_path / "f.npz")
     assert done.status == 2

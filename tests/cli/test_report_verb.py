@@ -23,7 +23,7 @@ def test_a_report_belongs_to_its_fit_and_is_replaced_with_it(fitted, inputs, bra
     assert "report.html" in json.loads((fitted / ".braincorl.json").read_text())["files"]
     again = braincorl("report", fitted)
     assert again.status == 2
-    assert "exists: choose another --output" in again.err
+    assert "exists: choose another name, or pass --overwrite" in again.err
     assert braincorl("report", fitted, "--overwrite").status == 0
     assert "Preferred images" not in (fitted / "report.html").read_text(encoding="utf-8")
     redo = ("fit", *inputs.arguments(rois=inputs.rois), "--n-context", 40, "--output-dir", fitted, "--overwrite")
@@ -43,7 +43,7 @@ def test_scores_of_other_images_and_the_surface_on_request(fitted, inputs, brain
     ("arguments", "message"),
     [
         (["--output", "{tmp}/r.pdf"], "must end in .html"),
-        (["--output", "{tmp}/no/r.html"], "does not exist: make it first"),
+        (["--output", "{tmp}/no/r.html"], "does not exist: make that folder first"),
         (["--output", "{tmp}/mine.html", "--overwrite"], "was not written by braincorl"),
         (["--images", "{tmp}"], "--images needs --features"),
         (["--score", "{tmp}/none"], "is not a folder"),

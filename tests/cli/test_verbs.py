@@ -222,3 +222,19 @@ def test_output_read_by_a_program_that_stops_reading(inputs, tmp_path):
     command = f"{sys.executable} -m braincorl --help | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, env=os.environ)
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_precision_is_the_type_that_the_native_network_computes_in(inputs, braincorl, tmp_path, precision):
+    arguments = [*inputs.arguments(), "--precision", precision, "--n-context", 12, "--output-dir", tmp_path / "f"]
+    assert braincorl("fit", *arguments).status == 0
+    encoder = load_encoder(tmp_path / "f" / "encoder.safetensors")
+    assert encoder.coef_.dtype == encoder.intercept_.dtype == precision
+    assert encoder.provenance_["network"]["precision"] == precision
+
+
+def test_the_native_network_refuses_a_precision_that_it_does_not_have(inputs, braincorl, tmp_path):
+    done = braincorl("fit", *inputs.arguments(), "--precision", "bfloat16", "--output-dir", tmp_path / "f")
+    assert done.status == 2
+    assert "precision 'bfloat16' is for published networks" in done.err
+    assert not (tmp_path / "f").exists()

@@ -4,6 +4,7 @@ import sys
 import textwrap
 import time
 
+import h5py
 import numpy as np
 import pytest
 from layouts import TinyAlgonauts, TinyGlmsingle
@@ -200,3 +201,18 @@ def test_other_files_are_not_taken_for_prepared_ones(nsd, tmp_path):
     (tmp_path / "b.h5.parts" / "mine").write_text("mine")
     with pytest.raises(OutputError, match="did not write"):
         prepare(open_(nsd), tmp_path / "b.h5")
+
+
+def test_a_file_that_is_not_a_prepared_person_is_never_replaced(nsd, tmp_path):
+    with h5py.File(tmp_path / "thesis.h5", "w") as file:
+        file["results"] = np.arange(3)
+    (tmp_path / "folder.h5").mkdir()
+    (tmp_path / "link.h5").symlink_to(tmp_path / "nothing")
+    (tmp_path / "text.h5").write_text("notes")
+    before = {path.name: path.is_file() and path.read_bytes() for path in tmp_path.iterdir()}
+    for name, message in (("thesis.h5", "is no prepared person"), ("folder.h5", "is a folder"), ("link.h5", "a link")):
+        with pytest.raises(OutputError, match=message):
+            prepare(open_(nsd), tmp_path / name)
+    with pytest.raises(FileFormatError):
+        prepare(open_(nsd), tmp_path / "text.h5")
+    assert {path.name: path.is_file() and path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -1,12 +1,16 @@
 """What all encoders share: a fit is whole or not there, and no numbers whose squares a type cannot hold."""
 
 import inspect
+import tracemalloc
 
 import numpy as np
 import pytest
 from sklearn.exceptions import NotFittedError
 
 from braincorl import BayesianRidgeEncoder, GroupPrior, GroupPriorEncoder, InContextEncoder, RidgeEncoder
+from braincorl.encoders.decomposition import BATCH_BYTES
+from braincorl.encoders.evidence import pool_scale
+from braincorl.encoders.published import feature_length
 from braincorl.errors import InputError, OutOfMemoryError
 
 
@@ -153,3 +157,15 @@ def test_a_pool_and_one_voxel_of_impossible_size_are_refused():
         RidgeEncoder().fit(X, y)
     y[:, 3] = 0
     assert not RidgeEncoder().fit(X, y).coef_[3].any()
+
+
+def test_a_large_pool_is_gone_through_in_blocks():
+    """Beside the pool itself no more than a few batches; the scale is that of all of it."""
+    pool = np.random.default_rng(0).standard_normal((60_000, 128), dtype=np.float32)
+    tracemalloc.start()
+    scale, length = pool_scale(pool), feature_length(pool[:1], pool)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * BATCH_BYTES
+    assert scale == pytest.approx(1 / pool.var(axis=0, ddof=1, dtype=np.float64).sum(), rel=1e-12)
+    assert length == pytest.approx(np.sqrt((pool.astype(np.float64) ** 2).sum(axis=1).mean()), rel=1e-12)

@@ -5,6 +5,7 @@ import sys
 import h5py
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from braincorl.errors import FileFormatError, InputError, OutputError
 from braincorl.features import FeatureTable, check_same_space, load_features, save_features
@@ -199,3 +200,46 @@ def test_the_hash_of_the_weights_decides_over_their_name():
 
 def test_features_without_provenance_pass():
     check_same_space({}, {"backbone": "gabor"}, "the encoder")
+
+
+def npz(path, table, **changes):
+    np.savez(path, **{"features": table.features, "image_ids": table.image_ids, **changes})
+
+
+def hdf5(path, table, **changes):
+    with h5py.File(path, "w") as file:
+        for name, value in {"features": table.features, "image_ids": table.image_ids.tolist(), **changes}.items():
+            file.create_group(name) if value is None else file.create_dataset(name, data=value)
+
+
+def tensors(path, table, **metadata):
+    names = json.dumps(table.image_ids.tolist())
+    save_file({"features": table.features}, path, metadata={"image_ids": names, **metadata})
+
+
+@pytest.mark.parametrize(
+    ("write", "changes", "message"),
+    [
+        (npz, {"provenance": "[1]"}, "provenance is a list, expected a JSON object"),
+        (npz, {"provenance": 3}, "provenance is a int"),
+        (npz, {"image_ids": np.array([b"\xff"] * 7)}, "can't decode"),
+        (hdf5, {"provenance": 3}, "provenance is a int"),
+        (hdf5, {"features": None}, "no array 'features'"),
+        (hdf5, {"image_ids": None}, "holds no image_ids"),
+        (tensors, {"provenance": "[]"}, "provenance is a list"),
+    ],
+)
+def test_a_file_that_holds_something_else_is_refused_by_name(write, changes, message, table, tmp_path):
+    path = tmp_path / {npz: "f.npz", hdf5: "f.h5", tensors: "f.safetensors"}[write]
+    write(path, table, **changes)
+    with pytest.raises(InputError, match=message) as error:
+        load_features(path)
+    assert str(path) in str(error.value)
+
+
+def test_numbers_and_bytes_are_names_in_every_container(table, tmp_path):
+    hdf5(tmp_path / "f.h5", table, image_ids=np.arange(7))
+    npz(tmp_path / "f.npz", table, image_ids=np.arange(7))
+    assert load_features(tmp_path / "f.h5").image_ids.tolist() == load_features(tmp_path / "f.npz").image_ids.tolist()
+    npz(tmp_path / "b.npz", table, image_ids=np.char.encode(table.image_ids, "utf-8"))
+    assert load_features(tmp_path / "b.npz").image_ids.tolist() == table.image_ids.tolist()

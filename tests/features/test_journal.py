@@ -98,3 +98,13 @@ def test_a_run_that_did_nothing_leaves_nothing(tmp_path):
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(OutputError, match="No such file"):
         Journal(tmp_path / "none" / "f.npz", JOB, 4, state)
+
+
+@pytest.mark.parametrize("content", [b"my notes\n", b"[1, 2]\n", b"\x00\x01 no newline"])
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_file_of_somebody_else_is_kept(content, restart, tmp_path):
+    path = tmp_path / "f.npz.partial"
+    path.write_bytes(content)
+    with pytest.raises(OutputError, match="no unfinished run of braincorl"):
+        Journal(tmp_path / "f.npz", JOB, 4, state, restart=restart)
+    assert path.read_bytes() == content

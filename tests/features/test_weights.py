@@ -108,6 +108,7 @@ class Harmful:
 @pytest.mark.parametrize("backbone", ["timm:test_resnet", "open_clip:tiny-clip"])
 def test_damaged_and_harmful_files_are_refused(backbone, tiny_clip, tmp_path, capsys):
     (tmp_path / "empty.pt").write_bytes(b"")
+    (tmp_path / "junk.pt").write_bytes(b"junk")  # its first byte is an unpickler's command without its operand
     (tmp_path / "noise.safetensors").write_bytes(b"\1\2\3" * 50)
     (tmp_path / "pickle.pt").write_bytes(pickle.dumps({"w": Harmful()}, protocol=2))
     torch.save({"w": Harmful()}, tmp_path / "harmful.pt")
@@ -115,7 +116,7 @@ def test_damaged_and_harmful_files_are_refused(backbone, tiny_clip, tmp_path, ca
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # TorchScript is on its way out; its files are still around
         torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)), tmp_path / "script.pt")
-    for name in ("empty.pt", "noise.safetensors", "pickle.pt", "harmful.pt", "list.pt", "script.pt"):
+    for name in ("empty.pt", "junk.pt", "noise.safetensors", "pickle.pt", "harmful.pt", "list.pt", "script.pt"):
         with pytest.raises(FileFormatError, match=name) as caught:
             ImageEmbedder(backbone, weights=tmp_path / name)
         assert "\n" not in str(caught.value)
