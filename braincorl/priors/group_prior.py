@@ -15,7 +15,7 @@ from braincorl.priors.components import LEVELS, Components, unit_signal
 from braincorl.priors.context import Context
 from braincorl.priors.images import NO_IMAGES
 from braincorl.priors.learning import learn
-from braincorl.priors.people import examinees, pool_moments, read_person, seen_images, training_person
+from braincorl.priors.people import covariance_of, examinees, pool_moments, read_person, seen_images, training_person
 from braincorl.priors.regions import Rois, index_labels, index_regions
 from braincorl.tensorfile import read_tensors, write_tensors
 from braincorl.validation import check_finite, check_pool
@@ -193,12 +193,12 @@ class GroupPrior:
         """
         if X_pool is None:
             return self.components
-        pool = np.asarray(X_pool, dtype=np.float64)
+        pool = np.asarray(X_pool)
         check_pool(pool, self.n_features)
         check_finite(pool, "X_pool")
         if pool.shape[0] < 2:
             raise InputError(f"X_pool has {pool.shape[0]} images: at least 2 are needed to vary.")
-        return unit_signal(self.components, np.atleast_2d(np.cov(pool, rowvar=False)))
+        return unit_signal(self.components, covariance_of(pool))
 
     def save(self, path: str | Path) -> None:
         """Write the prior to a safetensors file, whole or not at all.

@@ -31,6 +31,7 @@ MOST_VOXELS = 3000
 # The same while settings are compared.
 MOST_VOXELS_TO_CHOOSE = 600
 _MOST_VOXELS_TO_SCORE = 300
+_POOL_BLOCK = 8192
 # Parts of the images that are left out in turn, and the fewest images of a person that say anything about a setting.
 _IMAGE_FOLDS = 3
 _FEWEST_LEFT_OUT, _FEWEST_TO_TEACH = 3, 6
@@ -198,6 +199,26 @@ def pool_moments(contexts: Sequence[Context], X_pool: FloatArray | None) -> tupl
     mean = np.asarray(np.average([context.feature_mean for context in contexts], axis=0, weights=weights))
     total = sum(context.rows.T @ context.rows for context in contexts)
     return mean, np.asarray(total / weights.sum())
+
+
+def covariance_of(pool: FloatArray) -> DoubleArray:
+    """Covariance of the features of a pool, in blocks: it may hold all images of a data set.
+
+    Parameters
+    ----------
+    pool
+        Features (m, p) of any floating type, two images or more.
+
+    Returns
+    -------
+    ndarray of shape (p, p)
+    """
+    mean = pool.mean(axis=0, dtype=np.float64)
+    total = np.zeros((pool.shape[1], pool.shape[1]))
+    for start in range(0, len(pool), _POOL_BLOCK):
+        centred = pool[start : start + _POOL_BLOCK] - mean
+        total += centred.T @ centred
+    return np.asarray(total / (len(pool) - 1))
 
 
 def _thin(

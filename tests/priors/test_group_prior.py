@@ -4,6 +4,7 @@ import pytest
 from braincorl import BayesianRidgeEncoder, GroupPrior, GroupPriorEncoder, RidgeEncoder, load_encoder
 from braincorl.errors import FileFormatError, InputError
 from braincorl.metrics import explained_variance
+from braincorl.priors.people import covariance_of
 
 
 @pytest.fixture
@@ -156,3 +157,9 @@ def test_regions_cannot_be_told_to_a_prior_without_them(people):
     prior = GroupPrior.fit([people[0][:2]])
     with pytest.raises(InputError, match="without regions"):
         GroupPriorEncoder(prior).fit(*people[2][:2], rois=people[2][3])
+
+
+def test_covariance_in_blocks_is_the_covariance(monkeypatch):
+    monkeypatch.setattr("braincorl.priors.people._POOL_BLOCK", 7)
+    pool = np.random.default_rng(0).standard_normal((50, 4)).astype(np.float32) + 100
+    np.testing.assert_allclose(covariance_of(pool), np.cov(pool.astype(np.float64), rowvar=False), rtol=1e-12)
