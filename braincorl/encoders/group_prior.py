@@ -162,7 +162,7 @@ class GroupPriorEncoder(LinearEncoder):
         self.smoothness_ = 0.0
         if positions is not None:
             self._smooth(features, responses, positions, rois)
-        self.feature_mean_ = prior.feature_mean if X_pool is None else np.mean(X_pool, axis=0, dtype=np.float64)
+        self.feature_mean_ = prior.feature_mean if X_pool is None else np.asarray(X_pool).mean(axis=0, dtype=np.float64)
         posterior = solve_mixture(
             self.context_, self.components_, self.log_weight_, self.feature_mean_, self.voxel_batch_size
         )
