@@ -43,7 +43,10 @@ def plot_scaling(axes: Any, scores: pd.DataFrame, ylabel: str, ceiling: float | 
     axes.spines[["top", "right"]].set_visible(False)
     if ceiling is not None:
         axes.axhline(ceiling, color="black", linestyle=":", linewidth=1.5, label="noise ceiling")
-    axes.legend(frameon=False)
+        # Above the axes: inside, one of the lines would cross it.
+        axes.legend(frameon=False, ncols=3, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1))
+    else:
+        axes.legend(frameon=False)
 
 
 def plot_accuracy(ev: npt.NDArray[np.floating[Any]], ceiling: npt.NDArray[np.floating[Any]] | None = None) -> Figure:

@@ -173,8 +173,9 @@ def _accuracy(maps: Maps) -> str:
         return ""
     ev, ceiling = maps["ev"], maps.get("noiseceiling")
     known = ceiling is not None and np.isfinite(ceiling).any()
-    caption = f"Explained variance (EV) of images that the fit has not seen, {np.isfinite(ev).sum()} voxels. " + (
-        "Right: a perfect encoder would lie on the line." if known else ""
+    caption = (
+        f"Explained variance (EV) of images that the fit has not seen, {page.plain(int(np.isfinite(ev).sum()))} voxels. "
+        + ("Right: a perfect encoder would lie on the line." if known else "")
     )
     return page.picture(plot_accuracy(ev, ceiling if known else None), caption)
 
@@ -185,14 +186,12 @@ def _scaling(fit: FitDirectory, found: Benchmark | None) -> str:
     figure = new_figure(6.8, 3.6)
     axes = figure.subplots()
     plot_scaling(axes, found.curve.rename(columns={"ev": "score"}), "explained variance", found.ceiling)
+    caption = f"Accuracy by number of context images, mean over {page.plain(found.n_voxels)} voxels; the shade is the "
+    caption += f"spread over {found.curve['draw'].nunique()} random draws of them."
     if found.curve["n_context"].min() <= len(fit.context) <= found.curve["n_context"].max():
         axes.axvline(len(fit.context), color="grey", linewidth=1, linestyle="--", zorder=0)
+        caption += f" Dashed: the {len(fit.context)} images of this fit."
     figure.tight_layout()
-    dashed = f" Dashed: the {len(fit.context)} images of this fit."
-    draws = int(found.curve["draw"].nunique())
-    caption = (
-        f"Accuracy by number of context images; the shade is the spread over {draws} random draws of them.{dashed}"
-    )
     table = summarize_curve(found.curve.rename(columns={"ev": "EV"}), "EV")
     return page.picture(figure, caption) + page.data_table(table) + page.paragraph(found.note, "soft")
 
