@@ -174,9 +174,9 @@ def _accuracy(maps: Maps) -> str:
     ev, ceiling = maps["ev"], maps.get("noiseceiling")
     known = ceiling is not None and np.isfinite(ceiling).any()
     caption = (
-        f"Explained variance (EV) of images that the fit has not seen, {page.plain(int(np.isfinite(ev).sum()))} voxels. "
-        + ("Right: a perfect encoder would lie on the line." if known else "")
+        f"Explained variance (EV) of images that the fit has not seen, {page.plain(ev[np.isfinite(ev)].size)} voxels."
     )
+    caption += " Right: a perfect encoder would lie on the line." if known else ""
     return page.picture(plot_accuracy(ev, ceiling if known else None), caption)
 
 
