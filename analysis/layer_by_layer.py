@@ -125,7 +125,7 @@ def ev(truth, predicted):
     return 1 - (truth - predicted).var(axis=0).mean() / truth.var(axis=0).mean()
 
 
-found = study(16, 0.7)
+found = study(16, 0.6)
 by_depth = table(found)
 print(by_depth.round(2).to_string())
 
@@ -136,7 +136,7 @@ print(by_depth.round(2).to_string())
 # each kind of algorithm; 0 is the same.
 
 # %%
-by_length = {n: table(study(n, 0.7)) for n in (6, 16, 32)}
+by_length = {n: table(study(n, 0.6)) for n in (6, 16, 32)}
 figure = new_figure(10, 3.6)
 left, right = figure.subplots(1, 2)
 for n, rows in by_length.items():
@@ -146,7 +146,7 @@ left.set(xlabel="layer", ylabel="EV against the truth", title="solid: fitted rea
 for column, label in {"descent: difference": "gradient descent, best k", "Newton: difference": "Newton, best k",
                       "posterior: difference": "Bayes posterior"}.items():  # fmt: skip
     right.plot(by_depth[column][1:], "o-", label=label)
-right.set(xlabel="layer", ylabel="difference", title="16 images, signal share .7", ylim=(0, None))
+right.set(xlabel="layer", ylabel="difference", title="16 images, signal share .6", ylim=(0, None))
 for axes in (left, right):
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
@@ -174,8 +174,36 @@ def whole(n, signal):
     return row
 
 
-by_task = pd.DataFrame([whole(n, signal) for n in (6, 16, 32) for signal in (0.3, 0.7)])
+by_task = pd.DataFrame([whole(n, signal) for n in (6, 16, 32) for signal in (0.2, 0.6)])
 print(by_task.round(2).to_string(index=False))
 
 # %% [markdown]
-# @@RESULTS@@
+# ## What the longer training gives
+#
+# Of the network trained on 24,000 people, in linear voxels that it has not seen (16 images, signal share .6):
+#
+# | layer | EV, own readout | EV, fitted readout | nearest gradient descent | nearest Newton | from posterior |
+# |---|---|---|---|---|---|
+# | 1 | .18 | .63 | 2 steps (.13) | 3 iterations (.14) | .43 |
+# | 2 | .33 | .74 | 3 (.09) | 4 (.10) | .27 |
+# | 3 | .49 | .77 | 3 (.05) | 4 (.06) | .21 |
+# | 4 | .53 | .79 | 3 (.05) | 4 (.06) | .18 |
+# | 5 | .62 | .80 | 4 (.04) | 4 (.05) | .16 |
+# | 6 | .69 | .81 | 4 (.03) | 4 (.05) | .14 |
+#
+# Later layers are like more steps: gradient descent, stopped after two to four. Newton's method is hardly further off,
+# so these figures do not tell the two apart. Most of what the network knows is there after two layers, in a code that
+# only the fitted readout reads. The whole network, by its own readout:
+#
+# | images, signal share | EV, network / posterior / ridge | nearest gradient descent | from posterior | from ridge |
+# |---|---|---|---|---|
+# | 6, .2 | .22 / .28 / .12 | 1 step (.32) | .39 | .86 |
+# | 6, .6 | .27 / .50 / .35 | 1 (.33) | 1.01 | .81 |
+# | 16, .2 | .58 / .65 / .55 | 2 (.10) | .18 | .34 |
+# | 16, .6 | .69 / .90 / .89 | 2 (.07) | .40 | .38 |
+# | 32, .2 | .79 / .83 / .81 | 2 (.04) | .07 | .08 |
+# | 32, .6 | .89 / .96 / .96 | 2 (.02) | .10 | .10 |
+#
+# With more images it is nearer to everything. With much noise it is close to the posterior and ahead of ridge (not with
+# 32 images); with little noise, which its training rarely had, it stops too early and ridge is better. The posterior is
+# told the noise; the network is not. Nine minutes do not make it a Bayesian.

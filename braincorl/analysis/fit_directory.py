@@ -216,7 +216,7 @@ def write_description(folder: Path, name: str) -> None:
     # BIDS has no name for statistical maps yet, and these folders are derivatives of their own; its validator asks for
     # such files to be listed here.
     ignored = ["*.safetensors", "config.json", "context.txt", "*.tsv", "*.png", "*.html", "*.npy", "*statmap*"]
-    ignored += ["scores/", "benchmark/", "fit/", "simulated/"]
+    ignored += ["scores", "benchmark", "fit", "simulated"]
     (folder / ".bidsignore").write_text("\n".join(ignored) + "\n")
 
 
