@@ -11,7 +11,14 @@ import time
 import numpy as np
 import pandas as pd
 
-from braincorl import BayesianRidgeEncoder, GroupPrior, GroupPriorEncoder, RidgeEncoder, simulate_people
+from braincorl import (
+    BayesianRidgeEncoder,
+    GroupPrior,
+    GroupPriorEncoder,
+    InContextEncoder,
+    RidgeEncoder,
+    simulate_people,
+)
 from braincorl.analysis import summarize_rois
 from braincorl.analysis.figures import new_figure, plot_scaling
 from braincorl.metrics import explained_variance
@@ -41,6 +48,7 @@ print(prior)
 encoders = {
     "ridge": RidgeEncoder(),
     "Bayesian ridge": BayesianRidgeEncoder(),
+    "in-context": InContextEncoder(),
     "group prior": GroupPriorEncoder(prior),
 }
 rows, seconds = [], dict.fromkeys(encoders, 0.0)

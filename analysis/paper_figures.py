@@ -14,7 +14,14 @@
 import numpy as np
 import pandas as pd
 
-from braincorl import BayesianRidgeEncoder, GroupPrior, GroupPriorEncoder, RidgeEncoder, simulate_people
+from braincorl import (
+    BayesianRidgeEncoder,
+    GroupPrior,
+    GroupPriorEncoder,
+    InContextEncoder,
+    RidgeEncoder,
+    simulate_people,
+)
 from braincorl.analysis import plot_surface
 from braincorl.analysis.colours import COLOURS
 from braincorl.analysis.figures import new_figure, plot_scaling
@@ -40,13 +47,14 @@ def fit_and_score(encoder, images):
 # %% [markdown]
 # ## Explained variance against the number of context images
 #
-# The upper line is the mean noise ceiling, which no encoder can pass. The dashed line is ridge regression trained on
+# The dotted line is the mean noise ceiling, which no encoder can pass. The dashed line is ridge regression trained on
 # all of the person's own images.
 
 # %%
 encoders = {
     "ridge": RidgeEncoder(),
     "Bayesian ridge": BayesianRidgeEncoder(),
+    "in-context": InContextEncoder(),
     "group prior": GroupPriorEncoder(prior),
 }
 fully_trained = fit_and_score(RidgeEncoder(), own)
@@ -59,13 +67,12 @@ for draw in range(2):
             rows.append({"encoder": name, "n_context": n_context, "draw": draw, "score": float(ev.mean())})
             voxelwise[name, n_context] = ev
 scores = pd.DataFrame(rows)
-figure = new_figure(6, 4)
+figure = new_figure(7.5, 4)
 axes = figure.subplots()
-plot_scaling(axes, scores, "mean EV of measured responses (simulation)")
-axes.axhline(ceiling.mean(), color="black", linewidth=1.2)
-axes.axhline(fully_trained.mean(), color="black", linewidth=1.2, linestyle="--")
-axes.text(10, ceiling.mean() + 0.01, f"noise ceiling {ceiling.mean():.2f}", fontsize=9)
-axes.text(10, fully_trained.mean() + 0.01, f"ridge on all {own.size} images {fully_trained.mean():.2f}", fontsize=9)
+plot_scaling(axes, scores, "mean EV of measured responses (simulation)", float(ceiling.mean()))
+axes.axhline(fully_trained.mean(), color="black", linewidth=1.2, linestyle="--", label=f"ridge, all {own.size} images")
+axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+figure.tight_layout()
 figure
 
 # %%
@@ -77,13 +84,13 @@ scores.groupby(["encoder", "n_context"], sort=False)["score"].agg(["mean", "std"
 # Do the voxels that can be predicted from many images come out from few? One point per voxel.
 
 # %%
-figure = new_figure(9, 3.4)
-for axes, (name, colour) in zip(figure.subplots(1, 3, sharey=True), zip(encoders, COLOURS, strict=False), strict=True):
+figure = new_figure(10, 3)
+for axes, (name, colour) in zip(figure.subplots(1, 4, sharey=True), zip(encoders, COLOURS, strict=False), strict=True):
     few = voxelwise[name, 100]
     axes.plot([0, 0.8], [0, 0.8], color="black", linewidth=0.8)
     axes.scatter(fully_trained, few, s=3, color=colour, alpha=0.5)
     r = pearson_r(fully_trained[:, None], few[:, None])[0]
-    axes.set(title=f"{name}, r = {r:.2f}", xlabel=f"EV, ridge on {own.size}", xlim=(-0.4, 0.9), ylim=(-0.4, 0.9))
+    axes.set(title=f"{name}\nr = {r:.2f}", xlabel=f"EV, ridge on {own.size}", xlim=(-0.4, 0.9), ylim=(-0.4, 0.9))
     axes.spines[["top", "right"]].set_visible(False)
 figure.axes[0].set_ylabel("EV, 100 images (simulation)")
 figure.tight_layout()
@@ -102,13 +109,14 @@ axes = figure.subplots()
 position, width = np.arange(len(regions)), 0.8 / len(bars)
 for number, (colour, (name, ev)) in enumerate(zip(COLOURS, bars.items(), strict=False)):
     heights = [ev[members].mean() for members in regions.values()]
-    axes.bar(position + (number - 1.5) * width, heights, width, color=colour, label=name)
+    axes.bar(position + (number - (len(bars) - 1) / 2) * width, heights, width, color=colour, label=name)
 for x, members in zip(position, regions.values(), strict=True):
     axes.plot([x - 0.42, x + 0.42], [ceiling[members].mean()] * 2, color="black", linewidth=1.5)
 axes.set_xticks(position, list(regions))
 axes.set_ylabel("mean EV (simulation); black: ceiling")
 axes.spines[["top", "right"]].set_visible(False)
-axes.legend(frameon=False, fontsize=8, ncols=2)
+axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+figure.tight_layout()
 figure
 
 # %% [markdown]

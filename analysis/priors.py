@@ -70,7 +70,8 @@ table.round(3)
 # %% [markdown]
 # ## What kind of voxel is this?
 #
-# Every voxel gets the probability of each kind: a map that no single weight would give.
+# Every voxel gets the probability of each kind: a map that no single weight would give. Shown is the kind that is most
+# in excess in early visual cortex; so few voxels and images tell kinds apart only roughly.
 
 # %%
 encoder = GroupPriorEncoder(prior).fit(
@@ -78,10 +79,12 @@ encoder = GroupPriorEncoder(prior).fit(
 )
 early = subject.rois["EarlyVis"]
 kind = int(np.argmax(encoder.responsibility_[early].mean(axis=0) - encoder.responsibility_[~early].mean(axis=0)))
+share = encoder.responsibility_[:, kind]
 plot_mosaic(
-    encoder.responsibility_[:, kind],
+    share,
     subject.space,
-    title="Probability of the kind of voxel that marks early visual cortex (simulation)",
+    title=f"Probability of a kind of voxel: {share[early].mean():.2f} in EarlyVis, {share[~early].mean():.2f} outside "
+    "(simulation)",
     signed=False,
     rois={"EarlyVis": early},
 )

@@ -4,7 +4,8 @@
 # A transformer that is trained to predict in context may have learned an algorithm: steps of gradient descent, Newton
 # iterations, ridge regression, Bayesian averaging (Garg et al. 2022; von Oswald et al. 2023; Fu et al. 2024). Here the
 # native network's predictions are laid beside those of such algorithms, on the same contexts. Responses are a
-# **simulation**; the network has seen nobody from this world.
+# **simulation**; the network has seen nobody from this world. The layers of the published architecture are looked at in
+# [layer_by_layer.py](layer_by_layer.py).
 
 # %%
 import numpy as np
@@ -12,6 +13,8 @@ import pandas as pd
 import torch
 
 from braincorl import BayesianRidgeEncoder, InContextEncoder, RidgeEncoder, load_checkpoint, simulate_people
+from braincorl.analysis.algorithms import difference, gradient_descent, newton
+from braincorl.analysis.layers import native_layers
 from braincorl.metrics import explained_variance
 from braincorl.models.person import read_person
 from braincorl.models.smoothers import NAMES
@@ -35,31 +38,11 @@ def context(n, draw=0):
 # ## Beside known algorithms
 #
 # Gradient descent starts from zero weights, with the largest stable step; a Newton iteration refines an approximate
-# inverse of the covariance (Schulz), which squares its error every time. The number is the mean squared difference from
-# the network's predictions, over the variance of these: 0 is the same prediction.
+# inverse of the covariance (Schulz), which squares its error every time. The number is the mean squared difference of
+# the predictions from the network's, over the mean variance of the two: 0 is the same, 2 unrelated.
 
 
 # %%
-def gradient_descent(X, y, steps):
-    """Weights after steps of gradient descent on the squared error of centred data."""
-    X, y = X - X.mean(axis=0), y - y.mean(axis=0)
-    rate = 1 / np.linalg.eigvalsh(X @ X.T).max()
-    weights = np.zeros((X.shape[1], y.shape[1]))
-    for _ in range(steps):
-        weights += rate * X.T @ (y - X @ weights)
-    return weights
-
-
-def newton(X, y, steps):
-    """Weights after Newton-Schulz iterations toward the pseudo-inverse."""
-    X, y = X - X.mean(axis=0), y - y.mean(axis=0)
-    gram = X @ X.T
-    inverse = gram / np.linalg.eigvalsh(gram).max() ** 2
-    for _ in range(steps):
-        inverse = 2 * inverse - inverse @ gram @ inverse
-    return X.T @ inverse @ y
-
-
 def compare(n):
     """Difference from the network, and EV against the truth, of every algorithm."""
     X, y = context(n)
@@ -69,20 +52,18 @@ def compare(n):
 
     network = InContextEncoder().fit(X, y, X_pool=pool).predict(queries)
     others = {"network": network, "true encoders": truth}
-    others |= {f"gradient descent, {k} steps": linear(gradient_descent(X, y, k)) for k in (1, 3, 10, 30, 100)}
-    others |= {f"Newton, {k} iterations": linear(newton(X, y, k)) for k in (1, 3, 6, 10)}
+    descent, schulz = gradient_descent(X, y, (1, 3, 10, 30, 100)), newton(X, y, (1, 3, 6, 10))
+    others |= {f"gradient descent, {k} steps": linear(weights) for k, weights in descent.items()}
+    others |= {f"Newton, {k} iterations": linear(weights) for k, weights in schulz.items()}
     others["ridge"] = RidgeEncoder().fit(X, y).predict(queries)
     others["Bayesian ridge"] = BayesianRidgeEncoder().fit(X, y, X_pool=pool).predict(queries)
-    spread = network.var(axis=0).mean()
-    return {
-        name: (((p - network) ** 2).mean() / spread, explained_variance(truth, p).mean()) for name, p in others.items()
-    }
+    return {name: (difference(network, p), explained_variance(truth, p).mean()) for name, p in others.items()}
 
 
 found = {n: compare(n) for n in (10, 30, 100)}
-difference = pd.DataFrame({n: {name: pair[0] for name, pair in rows.items()} for n, rows in found.items()})
+distance = pd.DataFrame({n: {name: pair[0] for name, pair in rows.items()} for n, rows in found.items()})
 accuracy = pd.DataFrame({n: {name: pair[1] for name, pair in rows.items()} for n, rows in found.items()})
-pd.concat({"difference from the network": difference, "EV against the truth": accuracy}, axis=1).round(2)
+pd.concat({"difference from the network": distance, "EV against the truth": accuracy}, axis=1).round(2)
 
 # %% [markdown]
 # The network is nearest to Bayesian ridge, which it starts from, then to gradient descent stopped after very few
@@ -90,9 +71,8 @@ pd.concat({"difference from the network": difference, "EV against the truth": ac
 # Newton iterations, run toward interpolation, which few noisy images do not support.
 
 # %%
-steps = [name for name in difference.index if name.startswith("gradient")]
-nearest = {n: difference.loc[steps, n].idxmin() for n in difference.columns}
-nearest
+steps = [name for name in distance.index if name.startswith("gradient")]
+{n: distance.loc[steps, n].idxmin() for n in distance.columns}
 
 # %% [markdown]
 # ## With context length, and with noise
@@ -124,9 +104,5 @@ standard = torch.from_numpy((y - y.mean(axis=0)) / y.std(axis=0)).float()
 centred = torch.from_numpy(X - X.mean(axis=0))
 scale = 1 / pool.var(axis=0, ddof=1).sum()
 read, _ = read_person(scale * centred @ centred.T, standard)
-blocks, depths = list(network.blocks), {}
-with torch.inference_mode():
-    for depth in range(len(blocks) + 1):
-        network.blocks = torch.nn.ModuleList(blocks[:depth])
-        depths[f"after {depth} layers"] = network(read)[2].mean(dim=0).numpy()
-pd.DataFrame(depths, index=NAMES).T.round(2)
+by_depth = native_layers(network, read).mean(axis=1)
+pd.DataFrame(by_depth, index=[f"after {depth} layers" for depth in range(len(by_depth))], columns=NAMES).round(2)

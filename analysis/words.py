@@ -13,6 +13,7 @@ from braincorl import BayesianRidgeEncoder, RidgeEncoder, simulate_people
 from braincorl.analysis import (
     cluster_voxels,
     compare_encoders,
+    embed_voxels,
     encoder_components,
     localizer_accuracy,
     preferred_images,
@@ -75,6 +76,13 @@ localizers = {"face": ["FFA"], "body": ["EBA"], "place": ["PPA", "OPA", "RSC"], 
 localizer_accuracy(result, localizers, person.rois).round(2)
 
 # %% [markdown]
+# `specificity` is selectivity relative to the person's other voxels: it says what a voxel responds to more than others
+# do, and finds the words of single voxels better. It depends on which voxels were fitted.
+
+# %%
+{name: words[int(result.specificity[members].mean(axis=0).argmax())] for name, members in person.rois.items()}
+
+# %% [markdown]
 # ## Images that drive a region most
 
 # %%
@@ -101,6 +109,25 @@ print("share of predicted variance:", parts.explained.round(2))
 # %%
 labels, _ = cluster_voxels(encoder, pool, n_clusters=6)
 {name: np.bincount(labels[members], minlength=6).tolist() for name, members in person.rois.items()}
+
+# %% [markdown]
+# A map lays voxels with like predictions side by side. Principal components keep distances and show two directions;
+# t-SNE keeps neighbours and nothing else. With `reducer=umap.UMAP()` it is UMAP (`pip install umap-learn`).
+
+# %%
+plane = embed_voxels(encoder, pool)
+figure = new_figure(10, 4.2)
+for axes, points, title in zip(
+    figure.subplots(1, 2), (parts.scores, plane), ("principal components 1 and 2", "t-SNE"), strict=True
+):
+    axes.scatter(*points[:, :2].T, s=4, color="lightgrey", linewidths=0)
+    for name, members in person.rois.items():
+        axes.scatter(*points[members, :2].T, s=8, linewidths=0, label=name)
+    axes.set(title=f"{title} (simulation)", xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+axes.legend(frameon=False, markerscale=2, loc="center left", bbox_to_anchor=(1, 0.5))
+figure.tight_layout()
+figure
 
 # %% [markdown]
 # ## Another person, the same regions

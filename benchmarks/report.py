@@ -1,6 +1,7 @@
 """How long the report of a large person takes, and how large it is. SIMULATION: the values are random.
 
-A person of 20,000 voxels of 2 mm in MNI space, 512 features, 24 regions; 2,000 images ranked, with thumbnails.
+A person of 20,000 voxels of 2 mm in MNI space, 512 features, 24 regions; 2,000 images ranked, with thumbnails; a curve
+of three encoders.
 
     uv run python benchmarks/report.py [--keep report.html]
 """
@@ -13,8 +14,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
+from braincorl.analysis.benchmark_directory import Benchmark, write_benchmark
 from braincorl.analysis.fit_directory import read_fit, write_fit, write_maps
 from braincorl.analysis.report import ReportOptions, write_report
 from braincorl.datasets import VoxelSpace
@@ -56,6 +59,17 @@ def main() -> None:
         config |= {"simulation": True, "encoder": "ridge"}
         write_fit(fit, encoder, space, rois, config, names[:100], {})
         write_maps(fit, config["prefix"], maps, space)
+        rows = [
+            (name, n, draw, 0.1 * np.log(n) * share + 0.01 * draw, 0.3, 1.0)
+            for name, share in (("ridge", 0.5), ("bayesian-ridge", 0.7), ("in-context", 0.8))
+            for n in (10, 20, 50, 100, 200)
+            for draw in range(3)
+        ]
+        curve = pd.DataFrame(rows, columns=["encoder", "n_context", "draw", "ev", "r", "seconds"])
+        (fit / "benchmark").mkdir()
+        write_benchmark(
+            fit / "benchmark", Benchmark("sub-01", "Made up.", curve, N_VOXELS, float(ceiling.mean()), True)
+        )
         start, start_cpu = time.perf_counter(), time.process_time()
         write_report(
             Path(scratch, "report.html"), read_fit(fit), ReportOptions(None, FeatureTable(features, names), pictures)

@@ -160,6 +160,7 @@ def answers(makers, X, y, pool, texts):
         encoder = fit(maker(), X, y, pool)
         result = text_selectivity(encoder, texts, pool)
         yield f"{name}, selectivity", result.selectivity
+        yield f"{name}, specificity (selectivity relative to the other voxels)", result.specificity
         if result.significance == "posterior":
             yield f"{name}, posterior z", result.z
         yield f"{name}, texts not scaled by images' spread", encoder.coef_ @ deviations.T

@@ -4,7 +4,13 @@ from importlib import import_module
 from typing import Any
 
 from braincorl.analysis.attention import context_attention, context_by_roi, context_influence
-from braincorl.analysis.components import cluster_voxels, compare_encoders, encoder_components, tuning_correlation
+from braincorl.analysis.components import (
+    cluster_voxels,
+    compare_encoders,
+    embed_voxels,
+    encoder_components,
+    tuning_correlation,
+)
 from braincorl.analysis.maps import save_map, unmask
 from braincorl.analysis.scaling import scaling_curve
 from braincorl.analysis.scores import score_encoder, summarize_rois
@@ -32,6 +38,7 @@ __all__ = [
     "context_attention",
     "context_by_roi",
     "context_influence",
+    "embed_voxels",
     "encoder_components",
     "localizer_accuracy",
     "plot_flatmap",

@@ -1,4 +1,4 @@
-"""Encoders as data: principal components, clusters, and comparison, in the metric of the images' features.
+"""Encoders as data: components, clusters, flat maps, and comparison, all in the metric of the images' features.
 
 Weights alone compare badly: along directions in which images hardly vary, they are arbitrary. What counts is what
 encoders predict, so all inner products are covariances of predicted responses over a pool of images, wᵀCw' (see
@@ -9,7 +9,7 @@ Letters: v voxels, p features, k components, n images.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,14 @@ import pandas as pd
 from braincorl.analysis.pool import Array, Pool, make_pool
 from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import InputError
+
+
+class Reducer(Protocol):
+    """What lays points of many dimensions out in few."""
+
+    def fit_transform(self, X: Array, /) -> npt.ArrayLike:
+        """Map (v, k) to (v, 2)."""
+
 
 Encoders = LinearEncoder | Sequence[LinearEncoder]
 Rois = Mapping[str, npt.NDArray[np.bool_]]
@@ -130,6 +138,55 @@ def cluster_voxels(
     order = np.argsort(-np.bincount(found.labels_, minlength=n_clusters), kind="stable")
     labels = np.argsort(order)[found.labels_]
     return labels, np.asarray(found.cluster_centers_[order] @ components.weights)
+
+
+def embed_voxels(
+    encoders: Encoders,
+    image_features: npt.ArrayLike | None = None,
+    reducer: Reducer | None = None,
+    n_components: int = 20,
+    random_state: int = 0,
+) -> Array:
+    """Lay voxels out in a plane so that those with like predictions are neighbours.
+
+    Parameters
+    ----------
+    encoders
+        One fitted encoder, or those of several people.
+    image_features
+        Features of a pool of images (n, p).
+    reducer
+        Anything with `fit_transform`, such as `umap.UMAP()` of umap-learn; by default scikit-learn's t-SNE, which takes
+        minutes for 20,000 voxels.
+    n_components
+        Principal components that it starts from (fewer if the weights hold fewer).
+    random_state
+        Seed of the default; a `reducer` has its own.
+
+    Returns
+    -------
+    ndarray of shape (v, 2), or as many columns as `reducer` gives
+        NaN for voxels without weights. Neighbours mean something; distances across the map and its axes do not.
+
+    Raises
+    ------
+    InputError
+        If fewer than four voxels have weights, or the encoders do not fit together.
+    """
+    weights, _ = _stack(encoders)
+    scores = encoder_components(encoders, image_features, min(n_components, *weights.shape)).scores
+    varying = np.linalg.norm(scores, axis=1) > 0
+    if varying.sum() < 4:
+        raise InputError(f"{varying.sum()} voxels have weights, but a map needs at least 4: pass more voxels.")
+    if reducer is None:
+        from sklearn.manifold import TSNE
+
+        perplexity = min(30.0, (int(varying.sum()) - 1) / 3)
+        reducer = TSNE(perplexity=perplexity, init="pca", random_state=random_state)
+    found = np.asarray(reducer.fit_transform(scores[varying]), dtype=np.float64)
+    plane = np.full((len(scores), found.shape[1]), np.nan)
+    plane[varying] = found
+    return plane
 
 
 def tuning_correlation(

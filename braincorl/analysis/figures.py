@@ -13,7 +13,7 @@ from braincorl.analysis.colours import COLOURS
 from braincorl.files import atomic_file
 
 
-def plot_scaling(axes: Any, scores: pd.DataFrame, ylabel: str) -> None:
+def plot_scaling(axes: Any, scores: pd.DataFrame, ylabel: str, ceiling: float | None = None) -> None:
     """Draw score against number of context images, one line per encoder, spread over draws shaded.
 
     Parameters
@@ -24,6 +24,8 @@ def plot_scaling(axes: Any, scores: pd.DataFrame, ylabel: str) -> None:
         Columns `encoder`, `n_context`, `score`, one row per draw.
     ylabel
         Label of the score.
+    ceiling
+        Noise ceiling, drawn as a dotted line.
     """
     for colour, (name, rows) in zip(COLOURS, scores.groupby("encoder", sort=False), strict=False):
         spread = rows.groupby("n_context")["score"].agg(["mean", "std"])
@@ -39,7 +41,12 @@ def plot_scaling(axes: Any, scores: pd.DataFrame, ylabel: str) -> None:
     axes.set_xlabel("context images")
     axes.set_ylabel(ylabel)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    if ceiling is not None:
+        axes.axhline(ceiling, color="black", linestyle=":", linewidth=1.5, label="noise ceiling")
+        # Above the axes: inside, one of the lines would cross it.
+        axes.legend(frameon=False, ncols=3, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1))
+    else:
+        axes.legend(frameon=False)
 
 
 def plot_accuracy(ev: npt.NDArray[np.floating[Any]], ceiling: npt.NDArray[np.floating[Any]] | None = None) -> Figure:

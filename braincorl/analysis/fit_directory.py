@@ -213,10 +213,11 @@ def write_description(folder: Path, name: str) -> None:
     }
     write_json(folder / "dataset_description.json", description)
     (folder / "README.md").write_text(README.format(name=name, version=__version__), encoding="utf-8")
-    # BIDS has no name for statistical maps yet; its validator asks for such files to be listed here.
-    (folder / ".bidsignore").write_text(
-        "*.safetensors\nconfig.json\ncontext.txt\n*.tsv\n*.png\n*.html\n*.npy\n*statmap*\n"
-    )
+    # BIDS has no name for statistical maps yet, and these folders are derivatives of their own; its validator asks for
+    # such files to be listed here.
+    ignored = ["*.safetensors", "config.json", "context.txt", "*.tsv", "*.png", "*.html", "*.npy", "*statmap*"]
+    ignored += ["scores", "benchmark", "fit", "simulated"]
+    (folder / ".bidsignore").write_text("\n".join(ignored) + "\n")
 
 
 def write_space(path: Path, space: VoxelSpace, rois: Mapping[str, npt.NDArray[np.bool_]]) -> None:

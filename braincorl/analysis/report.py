@@ -13,8 +13,10 @@ import numpy.typing as npt
 
 from braincorl import __version__
 from braincorl.analysis import page
-from braincorl.analysis.figures import plot_accuracy
+from braincorl.analysis.benchmark_directory import Benchmark, find_benchmark
+from braincorl.analysis.figures import new_figure, plot_accuracy, plot_scaling
 from braincorl.analysis.fit_directory import MAPS, FitDirectory, read_maps
+from braincorl.analysis.scaling import summarize_curve
 from braincorl.analysis.scores import summarize_rois
 from braincorl.analysis.surface_plots import plot_surface
 from braincorl.analysis.top_images import Thumbnails, rank_images
@@ -35,6 +37,7 @@ LABELS = {
 MAIN_MAPS = ("ev", "cvr2", "signalfraction")  # the first that a fit has says where its encoder works
 OUTLINED = 8  # more outlines than this hide the map
 FEW_IMAGES = 20
+N_BOOTSTRAP = 300
 LOW_CEILING = 0.1
 
 
@@ -54,6 +57,8 @@ class ReportOptions:
         Whether the voxels are in MNI space; by default as the names of the maps say.
     n_top
         Images per region.
+    benchmark
+        Folder of `braincorl benchmark` on the same person; by default `benchmark` in the fit's folder, if it is there.
     """
 
     scores: Path | None = None
@@ -61,6 +66,7 @@ class ReportOptions:
     images: Path | None = None
     in_mni: bool | None = None
     n_top: int = 8
+    benchmark: Path | None = None
 
 
 def write_report(path: str | Path, fit: FitDirectory, options: ReportOptions | None = None) -> None:
@@ -78,7 +84,7 @@ def write_report(path: str | Path, fit: FitDirectory, options: ReportOptions | N
     Raises
     ------
     InputError
-        If the scores are of another fit, or the features of another space.
+        If the scores are of another fit, the features of another space, or the benchmark of another person.
     OutputError
         If the file cannot be written.
     """
@@ -94,6 +100,7 @@ def fit_sections(fit: FitDirectory, maps: Maps, options: ReportOptions) -> dict[
     """Make the sections of a fit's report, heading -> HTML, empty where there is nothing to say."""
     return {
         "Accuracy": _accuracy(maps),
+        "Scaling": _scaling(fit, find_benchmark(fit, options.benchmark)),
         "Maps": _brain_maps(fit, maps, options.in_mni),
         "Regions": _regions(fit, maps),
         "Preferred images": _preferred_images(fit, options),
@@ -166,10 +173,27 @@ def _accuracy(maps: Maps) -> str:
         return ""
     ev, ceiling = maps["ev"], maps.get("noiseceiling")
     known = ceiling is not None and np.isfinite(ceiling).any()
-    caption = f"Explained variance (EV) of images that the fit has not seen, {np.isfinite(ev).sum()} voxels. " + (
-        "Right: a perfect encoder would lie on the line." if known else ""
+    caption = (
+        f"Explained variance (EV) of images that the fit has not seen, {page.plain(ev[np.isfinite(ev)].size)} voxels."
     )
+    caption += " Right: a perfect encoder would lie on the line." if known else ""
     return page.picture(plot_accuracy(ev, ceiling if known else None), caption)
+
+
+def _scaling(fit: FitDirectory, found: Benchmark | None) -> str:
+    if found is None:
+        return ""
+    figure = new_figure(6.8, 3.6)
+    axes = figure.subplots()
+    plot_scaling(axes, found.curve.rename(columns={"ev": "score"}), "explained variance", found.ceiling)
+    caption = f"Accuracy by number of context images, mean over {page.plain(found.n_voxels)} voxels; the shade is the "
+    caption += f"spread over {found.curve['draw'].nunique()} random draws of them."
+    if found.curve["n_context"].min() <= len(fit.context) <= found.curve["n_context"].max():
+        axes.axvline(len(fit.context), color="grey", linewidth=1, linestyle="--", zorder=0)
+        caption += f" Dashed: the {len(fit.context)} images of this fit."
+    figure.tight_layout()
+    table = summarize_curve(found.curve.rename(columns={"ev": "EV"}), "EV")
+    return page.picture(figure, caption) + page.data_table(table) + page.paragraph(found.note, "soft")
 
 
 def _brain_maps(fit: FitDirectory, maps: Maps, in_mni: bool | None) -> str:
@@ -201,11 +225,20 @@ def _regions(fit: FitDirectory, maps: Maps) -> str:
     shown = {name: maps[name] for name in LABELS if name in maps}
     if not shown:
         return ""
+    main = next(iter(shown))
     summary = summarize_rois(shown, fit.rois)
+    bounds = summarize_rois({main: shown[main]}, fit.rois, N_BOOTSTRAP)[[f"{main}_low", f"{main}_high"]].to_numpy()
     table = summary[["roi", "n_voxels", *(f"{name}_mean" for name in shown)]]
     table = table.rename(columns={"roi": "region", "n_voxels": "voxels"} | {f"{n}_mean": LABELS[n] for n in shown})
-    what = "Means over voxels; EV / ceiling over those whose ceiling is high enough." if "evnormalized" in shown else ""
-    return page.data_table(table) + page.paragraph(what or "Means over voxels.", "soft")
+    table.insert(3, "95 % interval", [f"{low:.3f} to {high:.3f}" if low == low else "n/a" for low, high in bounds])
+    what = "Means over voxels" + (
+        "; EV / ceiling where the ceiling is high enough." if "evnormalized" in shown else "."
+    )
+    what += (
+        f" The interval is that of {LABELS[main]}, a bootstrap over voxels. Voxels are not independent: it says how "
+    )
+    what += "much the mean hangs on which of them were counted, and nothing on other people."
+    return page.data_table(table) + page.paragraph(what, "soft")
 
 
 def _preferred_images(fit: FitDirectory, options: ReportOptions) -> str:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.base import clone
 
+from braincorl.analysis.scores import summarize_rois
 from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import InputError
 from braincorl.files import Progress, ProgressCounter
@@ -16,6 +17,7 @@ from braincorl.metrics import explained_variance, pearson_r
 from braincorl.validation import check_pair
 
 Makers = Mapping[str, LinearEncoder | Callable[[], LinearEncoder]]
+Array = npt.NDArray[np.floating[Any]]
 
 
 def scaling_curve(
@@ -31,6 +33,7 @@ def scaling_curve(
     fit_arguments: Mapping[str, Mapping[str, Any]] | None = None,
     random_state: int = 0,
     progress: Progress | None = None,
+    keep: Callable[[str, int, Array], None] | None = None,
 ) -> pd.DataFrame:
     """Fit every encoder on growing contexts, and score it on test images.
 
@@ -56,6 +59,8 @@ def scaling_curve(
         Seed of the first draw; draw i has seed `random_state` + i.
     progress
         Called with (fits done, fits).
+    keep
+        Called after every fit with the encoder's name, the number of images, and the EV of every voxel (n_voxels,).
 
     Returns
     -------
@@ -90,10 +95,45 @@ def scaling_curve(
             encoder.fit(features[context], responses[context], **arguments)
             seconds = time.perf_counter() - start
             predicted = encoder.predict(tests)
-            ev, r = (float(np.nanmean(score(y_test, predicted))) for score in (explained_variance, pearson_r))
-            rows.append((name, n, draw, ev, r, seconds))
+            ev, r = explained_variance(y_test, predicted), pearson_r(y_test, predicted)
+            rows.append((name, n, draw, float(np.nanmean(ev)), float(np.nanmean(r)), seconds))
+            if keep is not None:
+                keep(name, n, ev)
             counter.add(1)
     return pd.DataFrame(rows, columns=["encoder", "n_context", "draw", "ev", "r", "seconds"])
+
+
+def summarize_regions(
+    ev: Mapping[tuple[str, int], Sequence[Array]],
+    rois: Mapping[str, npt.NDArray[np.bool_]],
+    n_bootstrap: int = 500,
+    random_state: int = 0,
+) -> pd.DataFrame:
+    """Mean EV per region, with bootstrap intervals over voxels and draws.
+
+    Parameters
+    ----------
+    ev
+        (encoder, number of images) -> EV of every voxel (n_voxels,), one array per draw.
+    rois
+        Region name -> bool (n_voxels,).
+    n_bootstrap
+        Samples.
+    random_state
+        Seed of these.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per encoder, number of images and region ("all" first): `encoder`, `n_context`, `roi`, `n_voxels`,
+        `ev_mean`, `ev_low`, `ev_high` (95 %).
+    """
+    tables = []
+    for (name, n), draws in ev.items():
+        table = summarize_rois({"ev": np.stack(draws)}, rois, n_bootstrap, random_state=random_state)
+        tables.append(table[["roi", "n_voxels", "ev_mean", "ev_low", "ev_high"]].assign(encoder=name, n_context=n))
+    together = pd.concat(tables, ignore_index=True)
+    return together[["encoder", "n_context", "roi", "n_voxels", "ev_mean", "ev_low", "ev_high"]]
 
 
 def summarize_curve(curve: pd.DataFrame, value: str, digits: int = 3) -> pd.DataFrame:

@@ -1,13 +1,14 @@
 """What a query selects: voxels and regions of a text, images and texts of a region, and how well texts find regions."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from braincorl.analysis.pool import Array, Pool, make_pool
-from braincorl.analysis.selectivity import TextSelectivity
+from braincorl.analysis.selectivity import TextSelectivity, selectivity_over_voxels
 from braincorl.analysis.text_directions import average_prompts, text_directions
 from braincorl.datasets.rois import rois_to_labels
 from braincorl.datasets.space import VoxelSpace
@@ -16,6 +17,7 @@ from braincorl.errors import InputError
 from braincorl.validation import FloatArray
 
 Rois = Mapping[str, npt.NDArray[np.bool_]]
+Order = Literal["selectivity", "specificity"]
 
 
 def selection_by_roi(result: TextSelectivity, rois: Rois, q: float = 0.05) -> pd.DataFrame:
@@ -132,8 +134,12 @@ def preferred_images(
     pool = make_pool(X, weights.shape[1])
     if len(image_ids) != X.shape[0]:
         raise InputError(f"image_ids has {len(image_ids)} names for {X.shape[0]} rows of image_features: one per row.")
-    found = [(name, X @ unit - pool.mean @ unit) for name, unit in _mean_encoders(weights, pool, voxels)]
-    return _ranked(found, image_ids, n, ["roi", "rank", "image", "response"])
+    rows = []
+    for group, unit in _mean_encoders(weights, pool, voxels):
+        response = X @ unit - pool.mean @ unit
+        best = np.argsort(-response, kind="stable")[:n]
+        rows += [(group, k, str(image_ids[i]), float(response[i])) for k, i in enumerate(best, start=1)]
+    return pd.DataFrame(rows, columns=["roi", "rank", "image", "response"])
 
 
 def preferred_texts(
@@ -143,6 +149,7 @@ def preferred_texts(
     voxels: Rois,
     image_features: npt.ArrayLike | None = None,
     n: int = 10,
+    order: Order = "selectivity",
 ) -> pd.DataFrame:
     """List the texts, among many, that groups of voxels are most selective for.
 
@@ -160,17 +167,23 @@ def preferred_texts(
         Features of a pool of images (n_images, n_features).
     n
         Texts per group.
+    order
+        "selectivity": what drives the group most. "specificity": what drives it more than other voxels, which finds the
+        words of single voxels better (`benchmarks/words.py clip`).
 
     Returns
     -------
     pandas.DataFrame
-        `roi`, `rank`, `text`, `selectivity`: mean over the group's voxels of `text_selectivity`.
+        `roi`, `rank`, `text`; `selectivity`, mean over the group's voxels of `text_selectivity`; and `specificity`, how
+        far that is from the mean over all voxels of the encoder, in standard deviations over these.
 
     Raises
     ------
     InputError
-        If shapes do not match.
+        If shapes do not match, or `order` is none of the two.
     """
+    if order not in get_args(Order):
+        raise InputError(f"order must be one of {', '.join(get_args(Order))}, but is {order!r}.")
     weights = np.asarray(encoder.coef_)
     _check_rois(voxels, len(weights))
     pool = make_pool(image_features, weights.shape[1])
@@ -178,8 +191,14 @@ def preferred_texts(
     if len(texts) != len(embeddings):
         raise InputError(f"texts has {len(texts)} names for {len(embeddings)} rows of text_features: one per row.")
     directions = text_directions(embeddings, None, None, pool).texts
-    found = [(name, directions @ unit) for name, unit in _mean_encoders(weights, pool, voxels)]
-    return _ranked(found, texts, n, ["roi", "rank", "text", "selectivity"])
+    mean, spread = selectivity_over_voxels(weights, directions, pool)
+    rows = []
+    for group, unit in _mean_encoders(weights, pool, voxels):
+        selectivity = directions @ unit
+        specificity = np.divide(selectivity - mean, spread, out=np.zeros_like(spread), where=spread > 0)
+        best = np.argsort(-(selectivity if order == "selectivity" else specificity), kind="stable")[:n]
+        rows += [(group, k, str(texts[i]), selectivity[i], specificity[i]) for k, i in enumerate(best, start=1)]
+    return pd.DataFrame(rows, columns=["roi", "rank", "text", "selectivity", "specificity"])
 
 
 def localizer_accuracy(
@@ -251,17 +270,6 @@ def _mean_encoders(weights: FloatArray, pool: Pool, voxels: Rois) -> Iterator[tu
         if (spread > 0).any():
             scaled = weights[members][spread > 0] / spread[spread > 0, None]
             yield name, np.asarray(scaled.sum(axis=0) / members.sum(), dtype=np.float64)
-
-
-def _ranked(
-    found: list[tuple[str, Array]], names: Sequence[str] | npt.NDArray[np.str_], n: int, columns: list[str]
-) -> pd.DataFrame:
-    """Table of the n highest values of each group."""
-    rows = []
-    for group, values in found:
-        for rank, row in enumerate(np.argsort(-values, kind="stable")[:n], start=1):
-            rows.append((group, rank, str(names[row]), float(values[row])))
-    return pd.DataFrame(rows, columns=columns)
 
 
 def _union(text: str, names: Sequence[str], result: TextSelectivity, rois: Rois) -> npt.NDArray[np.bool_]:

@@ -44,6 +44,7 @@ from braincorl.validation import FloatArray
 Significance = Literal["auto", "posterior", "directions"]
 
 TEXTS_AT_A_TIME = 32
+VOXELS_AT_A_TIME = 8192
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,16 @@ class TextSelectivity:
     z: Array
     q_value: Array
     significance: str
+
+    @property
+    def specificity(self) -> Array:
+        """Selectivity relative to the other voxels (v, t): its z-score over voxels, text by text; 0 if all are alike.
+
+        What most voxels share drops out, so this names what a voxel responds to more than others do. It depends on
+        which voxels were fitted: within one region alone, it hides what the region is for.
+        """
+        spread = self.selectivity.std(axis=0)
+        return _ratio(self.selectivity - self.selectivity.mean(axis=0), spread)
 
     def selected(self, q: float = 0.05) -> npt.NDArray[np.bool_]:
         """Voxels that respond to each text (v, t), at most a share `q` of them wrongly."""
@@ -183,6 +194,35 @@ def contrast_std(encoder: LinearEncoder, directions: FloatArray, pool: Pool) -> 
         curvature = _variance(encoder, centre + moved) + _variance(encoder, centre - moved) - 2 * constant
         std[:, part] = (np.sqrt(np.maximum(curvature, 0.0) / 2) / step[part, None]).T
     return std
+
+
+def selectivity_over_voxels(weights: FloatArray, directions: Array, pool: Pool) -> tuple[Array, Array]:
+    """Summarise selectivity over voxels, without a table of all voxels and texts.
+
+    Parameters
+    ----------
+    weights
+        (v, p).
+    directions
+        Of texts (t, p).
+    pool
+        Of images.
+
+    Returns
+    -------
+    mean, std : ndarray of shape (t,)
+        Voxels without weights count as 0.
+    """
+    total, square = np.zeros(weights.shape[1]), np.zeros((weights.shape[1], weights.shape[1]))
+    for start in range(0, len(weights), VOXELS_AT_A_TIME):
+        part = np.asarray(weights[start : start + VOXELS_AT_A_TIME], dtype=np.float64)
+        spread = pool.spread(part)[:, None]
+        unit = np.divide(part, spread, out=np.zeros_like(part), where=spread > 0)
+        total += unit.sum(axis=0)
+        square += unit.T @ unit
+    mean = directions @ total / len(weights)
+    second = np.einsum("tp,tp->t", directions @ square, directions) / len(weights)
+    return mean, np.sqrt(np.maximum(second - mean**2, 0.0))
 
 
 def _variance(encoder: LinearEncoder, X: FloatArray) -> Array:

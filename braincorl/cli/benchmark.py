@@ -2,18 +2,17 @@
 
 import argparse
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
+from braincorl.analysis.benchmark_directory import Benchmark, write_benchmark
 from braincorl.analysis.figures import new_figure, plot_scaling, save_figure
-from braincorl.analysis.fit_directory import write_description
-from braincorl.analysis.scaling import scaling_curve, summarize_curve
+from braincorl.analysis.scaling import scaling_curve, summarize_curve, summarize_regions
 from braincorl.cli.common import (
     ENCODERS,
     NETWORK_ENCODER,
@@ -70,6 +69,12 @@ class Task:
         Mean noise ceiling of EV over voxels, or None.
     note
         What a reader must know.
+    subject
+        Whose responses.
+    rois
+        Region name -> bool (n_voxels,).
+    features_provenance
+        Of the images' features.
     """
 
     X: Array
@@ -81,6 +86,9 @@ class Task:
     arguments: Mapping[str, Mapping[str, Any]]
     ceiling: float | None
     note: str
+    subject: str = "simulation"
+    rois: Mapping[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
+    features_provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -132,6 +140,7 @@ def run(options: argparse.Namespace) -> None:
             f"--counts asks for {max(counts)} context images, but besides the test's there are {len(task.X)}: "
             "ask for fewer, or score on fewer with --test."
         )
+    ev: dict[tuple[str, int], list[Array]] = {}
     with progress_bar("comparing encoders", "fit") as progress:
         curve = scaling_curve(
             task.makers,
@@ -145,6 +154,7 @@ def run(options: argparse.Namespace) -> None:
             fit_arguments=task.arguments,
             random_state=options.random_state,
             progress=progress,
+            keep=lambda name, n, values: ev.setdefault((name, n), []).append(values),
         )
     print(task.note)
     for column, label in (("ev", "EV"), ("r", "r"), ("seconds", "seconds per fit")):
@@ -152,12 +162,20 @@ def run(options: argparse.Namespace) -> None:
     ceiling = "" if task.ceiling is None else f"; mean noise ceiling of EV {task.ceiling:.3f}"
     print(f"means over {task.y.shape[1]} voxels, ± spread over {options.n_draws} draws of context images{ceiling}")
     if options.output_dir is not None:
+        found = Benchmark(
+            subject=task.subject,
+            note=task.note,
+            curve=curve,
+            n_voxels=task.y.shape[1],
+            ceiling=task.ceiling,
+            simulation=task.note == SIMULATION,
+            features_provenance=dict(task.features_provenance),
+            regions=summarize_regions(ev, task.rois) if task.rois else None,
+        )
         with staged_directory(options.output_dir, overwrite=options.overwrite, kind="benchmark") as folder:
-            write_description(folder, "Comparison of encoders")
-            (folder / "README.md").write_text(f"{task.note}\n", encoding="utf-8")
-            curve.to_csv(folder / "scores.tsv", sep="\t", index=False, float_format="%.6g")
-            _draw(folder / "figure.png", curve, task)
-        print(f"table and figure in {options.output_dir}")
+            write_benchmark(folder, found)
+            _draw(folder / "figure.png", found)
+        print(f"tables and figure in {options.output_dir}")
 
 
 def _has_data(options: argparse.Namespace) -> bool:
@@ -194,6 +212,9 @@ def _read_task(options: argparse.Namespace) -> Task:
         arguments={name: prior_arguments(maker(), table, subject) for name, maker in makers.items()},
         ceiling=None if ceiling is None else float(np.nanmean(ceiling)),
         note=f"{subject.name}: scored on {test.size} images, {how}; contexts drawn from {own.size} others.",
+        subject=subject.name,
+        rois=subject.rois,
+        features_provenance=table.provenance,
     )
 
 
@@ -233,7 +254,8 @@ def _simulate_task(options: argparse.Namespace) -> Task:
         makers[PRIOR_ENCODER] = partial(GroupPriorEncoder, prior)
     queries = world.features_of(world.shared)
     truth = world.people[0].true_responses(queries)
-    return Task(*people[0], queries, truth, pool, makers, {}, None, SIMULATION)
+    rois = world.people[0].subject().rois
+    return Task(*people[0], queries, truth, pool, makers, {}, None, SIMULATION, rois=rois)
 
 
 def _make(name: str, options: argparse.Namespace) -> LinearEncoder:
@@ -246,20 +268,15 @@ def _make(name: str, options: argparse.Namespace) -> LinearEncoder:
     return make_encoder(argparse.Namespace(**own))
 
 
-def _draw(path: Path, curve: pd.DataFrame, task: Task) -> None:
+def _draw(path: Path, found: Benchmark) -> None:
     """EV, r and time against the number of context images."""
     figure = new_figure(14, 4)
     panels = figure.subplots(1, 3)
-    for axes, (column, label) in zip(
-        panels, (("ev", "explained variance"), ("r", "r"), ("seconds", "seconds per fit")), strict=True
-    ):
-        plot_scaling(axes, curve.rename(columns={column: "score"}), label)
+    labels = {"ev": "explained variance", "r": "r", "seconds": "seconds per fit"}
+    for axes, (column, label) in zip(panels, labels.items(), strict=True):
+        ceiling = found.ceiling if column == "ev" else None
+        plot_scaling(axes, found.curve.rename(columns={column: "score"}), label, ceiling)
     panels[2].set_yscale("log")
-    if task.ceiling is not None:
-        panels[0].axhline(task.ceiling, color="black", linestyle=":", linewidth=1.5)
-        panels[0].annotate(
-            "noise ceiling", (1, task.ceiling), xycoords=("axes fraction", "data"), ha="right", va="bottom"
-        )
-    figure.suptitle("Simulation" if task.note == SIMULATION else task.note, x=0.02, ha="left", fontsize=10)
+    figure.suptitle("Simulation" if found.simulation else found.note, x=0.02, ha="left", fontsize=10)
     figure.tight_layout()
     save_figure(figure, path)

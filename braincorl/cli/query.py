@@ -119,6 +119,13 @@ def _add_numbers(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--top", type=positive, default=20, metavar="N", help="voxels and images to list (default: 20)")
     parser.add_argument(
+        "--words-by",
+        choices=("selectivity", "specificity"),
+        default="selectivity",
+        help="order of words.tsv: what drives a region most, or what drives it more than the fit's other voxels, which "
+        "finds the words of single voxels better (default: selectivity)",
+    )
+    parser.add_argument(
         "--significance",
         choices=("auto", "posterior", "directions"),
         default="auto",
@@ -200,7 +207,8 @@ def _words(
     """Of all texts at hand, those that each region is most selective for."""
     assert query.background_names is not None
     images = None if pool is None else pool.features
-    return preferred_texts(fit.encoder, query.background, query.background_names, rois, images, options.top)
+    names, order = query.background_names, options.words_by
+    return preferred_texts(fit.encoder, query.background, names, rois, images, options.top, order)
 
 
 def _config(options: argparse.Namespace, query: Query, result: TextSelectivity) -> dict[str, object]:

@@ -33,6 +33,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="folder of braincorl score (default: FIT_DIR/scores, or else the fit's own scores of left-out images)",
     )
     parser.add_argument(
+        "--benchmark",
+        type=Path,
+        metavar="BENCHMARK_DIR",
+        help="folder of braincorl benchmark on the same person, to draw accuracy against the number of context images "
+        "(default: FIT_DIR/benchmark, if it is there)",
+    )
+    parser.add_argument(
         "--features",
         type=Path,
         metavar="FILE",
@@ -70,7 +77,8 @@ def run(options: argparse.Namespace) -> None:
         table = load_features(options.features, options.image_ids)
         check_features_fit(fit, table)
     in_mni = None if options.space == "auto" else options.space == "mni"
-    write_report(output, fit, ReportOptions(options.score, table, options.images, in_mni, options.n_top))
+    chosen = ReportOptions(options.score, table, options.images, in_mni, options.n_top, options.benchmark)
+    write_report(output, fit, chosen)
     if output.absolute().parent == options.fit_dir.absolute():
         list_in_result(options.fit_dir, output.name)
     size = output.stat().st_size / 1e6

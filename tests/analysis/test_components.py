@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+from sklearn.decomposition import PCA
 
 from braincorl import RidgeEncoder
-from braincorl.analysis import cluster_voxels, compare_encoders, encoder_components, tuning_correlation
+from braincorl.analysis import cluster_voxels, compare_encoders, embed_voxels, encoder_components, tuning_correlation
 from braincorl.errors import InputError
 
 P = 7
@@ -59,6 +60,31 @@ def test_clusters_are_found(pool, rng):
     mean = RidgeEncoder(alphas=[1e-8]).fit(pool, pool @ weights.T)
     pattern = encoder_of(centres, pool)
     assert (tuning_correlation(mean, pattern, pool) > 0.99).all()
+
+
+def test_voxels_with_like_predictions_are_neighbours_in_the_map(pool, rng):
+    kind = np.repeat([0, 1, 2], [20, 15, 10])
+    weights = 10 * rng.standard_normal((3, P))[kind] + 0.1 * rng.standard_normal((45, P))
+    encoder = encoder_of(weights, pool)
+    encoder.coef_[7] = 0.0
+    plane = embed_voxels(encoder, pool)
+    assert plane.shape == (45, 2)
+    assert np.isnan(plane[7]).all()
+    rest = np.delete(np.arange(45), 7)
+    distance = np.linalg.norm(plane[rest, None] - plane[rest], axis=2) + 1e9 * np.eye(44)
+    assert (kind[rest][distance.argmin(axis=1)] == kind[rest]).all()
+    np.testing.assert_array_equal(plane, embed_voxels(encoder, pool))
+
+
+def test_any_reducer_draws_the_map(pool, rng):
+    people = [encoder_of(rng.standard_normal((n, P)), pool) for n in (8, 5)]
+    plane = embed_voxels(people, pool, PCA(3), n_components=4)
+    np.testing.assert_allclose(plane, PCA(3).fit_transform(encoder_components(people, pool, 4).scores))
+
+
+def test_three_voxels_are_no_map(pool, rng):
+    with pytest.raises(InputError, match="3 voxels have weights"):
+        embed_voxels(encoder_of(rng.standard_normal((3, P)), pool), pool)
 
 
 def test_tuning_correlation_is_that_of_predictions(pool, rng):

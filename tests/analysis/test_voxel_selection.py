@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from braincorl import BayesianRidgeEncoder
@@ -76,6 +77,32 @@ def test_preferred_texts_are_those_with_the_highest_mean_selectivity(rng):
     np.testing.assert_allclose(rows["selectivity"], np.sort(mean)[::-1][:4], rtol=1e-8)
     with pytest.raises(InputError, match="texts has 1 names for 25"):
         preferred_texts(encoder, texts, ["a"], ROIS)
+
+
+def test_specificity_is_selectivity_relative_to_the_other_voxels(rng):
+    X, texts = rng.standard_normal((60, 6)), rng.standard_normal((25, 6)) + 9.0
+    y = X @ rng.standard_normal((6, 10))
+    y[:, 9] = 3.0  # without weights
+    encoder = BayesianRidgeEncoder().fit(X, y)
+    names, one = [f"word {i}" for i in range(25)], {"voxel": np.arange(10) == 4}
+    result = text_selectivity(encoder, texts, X)
+    expected = stats.zscore(result.selectivity, axis=0)
+    np.testing.assert_allclose(result.specificity, expected, rtol=1e-8)
+    table = preferred_texts(encoder, texts, names, one, X, n=4, order="specificity")
+    assert table["text"].tolist() == [names[i] for i in np.argsort(-expected[4])[:4]]
+    np.testing.assert_allclose(table["specificity"], np.sort(expected[4])[::-1][:4], rtol=1e-8)
+    with pytest.raises(InputError, match="order must be one of selectivity, specificity"):
+        preferred_texts(encoder, texts, names, one, order="alphabet")
+
+
+def test_words_of_single_voxels_are_found_behind_a_word_that_all_share(rng):
+    X, texts = rng.standard_normal((300, 30)), rng.standard_normal((60, 30)) + 9.0
+    own = texts - texts.mean(axis=0)
+    words = np.arange(1, 41)
+    encoder = BayesianRidgeEncoder().fit(X, X @ (own[words] + 3.0 * own[0]).T)
+    result = text_selectivity(encoder, texts, X)
+    assert (result.selectivity.argmax(axis=1) == 0).all()
+    assert (result.specificity.argmax(axis=1) == words).mean() > 0.9
 
 
 def test_accuracy_against_localisers(result):

@@ -2,10 +2,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from braincorl.analysis.benchmark_directory import read_benchmark
 from braincorl.datasets import load_subject
 from braincorl.encoders import RidgeEncoder
 from braincorl.features import load_features
 from braincorl.metrics import explained_variance
+
+
+def subject_rois(inputs):
+    return load_subject(inputs.betas, inputs.trials, inputs.mask, rois=[inputs.rois]).rois
 
 
 def scores(folder):
@@ -30,6 +35,17 @@ def test_a_person_is_compared_on_repeated_images(inputs, world, braincorl, tmp_p
     expected = np.nanmean(explained_variance(subject.select_images(world.shared).responses, predicted))
     row = table[(table["encoder"] == "ridge") & (table["n_context"] == 60)]
     assert row["ev"].item() == pytest.approx(expected, abs=1e-4)
+    # Regions, with intervals over voxels and draws.
+    regions = pd.read_csv(out / "regions.tsv", sep="\t").set_index(["encoder", "n_context", "roi"])
+    assert regions.loc[("ridge", 60, "all"), "ev_mean"] == pytest.approx(expected, abs=1e-4)
+    few = table[(table["encoder"] == "in-context") & (table["n_context"] == 10)]
+    assert regions.loc[("in-context", 10, "all"), "ev_mean"] == pytest.approx(few["ev"].mean(), abs=1e-4)
+    assert len(regions) == 3 * 2 * (1 + len(subject_rois(inputs)))
+    known = regions.dropna()
+    assert ((known["ev_low"] < known["ev_mean"]) & (known["ev_mean"] < known["ev_high"])).all()
+    found = read_benchmark(out)
+    assert found.subject == "sub-01"
+    assert found.ceiling == pytest.approx(np.nanmean(subject.select_images(world.shared).noise_ceiling()), abs=1e-4)
 
 
 def test_test_images_can_be_named_and_encoders_chosen(inputs, world, braincorl, tmp_path):

@@ -72,8 +72,10 @@ def test_words_find_their_regions(fitted, words, world, braincorl, tmp_path):
 
 def test_maps_are_the_librarys(fitted, words, inputs, braincorl, tmp_path):
     out = tmp_path / "q"
-    arguments = ("face", "place", "--versus", "food", "--text-features", words, "--output-dir", out)
-    assert braincorl("query", fitted, *arguments).status == 0
+    arguments = ("face", "place", "--versus", "food", "--text-features", words, "--words-by", "specificity")
+    assert braincorl("query", fitted, *arguments, "--output-dir", out).status == 0
+    best = pd.read_csv(out / "words.tsv", sep="\t")
+    assert best["specificity"].groupby(best["roi"]).is_monotonic_decreasing.all()
     fit, table = read_fit(fitted), load_features(words)
     pool = load_features(inputs.features).features
     rows = table.rows(["face", "place", "food"])

@@ -1,5 +1,7 @@
 import json
+import re
 
+import pandas as pd
 import pytest
 
 
@@ -48,6 +50,7 @@ def test_scores_of_other_images_and_the_surface_on_request(fitted, inputs, brain
         (["--images", "{tmp}"], "--images needs --features"),
         (["--score", "{tmp}/none"], "is not a folder"),
         (["--score", "{tmp}"], "holds no sub-01_task-simulated_stat-ev map"),
+        (["--benchmark", "{tmp}"], "is no comparison of encoders"),
         (["--n-top", "0"], "whole number of at least 1"),
     ],
 )
@@ -65,3 +68,23 @@ def test_a_folder_that_is_no_fit(braincorl, tmp_path):
     result = braincorl("report", tmp_path)
     assert result.status == 2
     assert "is no fit" in result.err
+
+
+def test_a_curve_of_the_same_person_is_drawn(fitted, inputs, braincorl, tmp_path):
+    bench, out = tmp_path / "b", tmp_path / "r.html"
+    asked = ("--encoders", "ridge", "in-context", "--n-draws", 2, "--counts", 10, 60, "--output-dir", bench)
+    assert braincorl("benchmark", *inputs.arguments(rois=inputs.rois), *asked).status == 0
+    result = braincorl("report", fitted, "--benchmark", bench, "--output", out)
+    assert result.status == 0, result.err
+    page = out.read_text(encoding="utf-8")
+    (section,) = re.findall(r"<h2>Scaling</h2>(.*?)</section>", page, flags=re.DOTALL)
+    mean = pd.read_csv(bench / "scores.tsv", sep="\t").groupby(["encoder", "n_context"])["ev"].mean()
+    assert f"{mean['in-context', 60]:.3f}" in section
+    assert "Dashed: the 40 images of this fit" in section
+    assert "<img" in section
+    # Of another person it is refused.
+    config = json.loads((bench / "config.json").read_text())
+    (bench / "config.json").write_text(json.dumps(config | {"subject": "sub-99"}))
+    result = braincorl("report", fitted, "--benchmark", bench, "--output", out, "--overwrite")
+    assert result.status == 2
+    assert "compares encoders on sub-99, but the fit is of sub-01" in result.err
