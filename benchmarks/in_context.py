@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from common import measure, print_table
+from common import mean_ev, measure, print_table
 from group_prior_data import draw_noise, load_bold5000, load_object2vec
+from known_worlds import simulated
 from scipy.stats import norm
 
 from braincorl import BayesianRidgeEncoder, GroupPrior, GroupPriorEncoder, InContextEncoder, RidgeEncoder
-from braincorl.metrics import explained_variance
-from braincorl.priors.components import Components, flat_levels, unit_signal
 
 Array = npt.NDArray[Any]
 
@@ -36,45 +35,6 @@ def main() -> None:
         start = time.perf_counter()
         TABLES[name](options)
         print(f"({name}: {time.perf_counter() - start:.0f} s)\n")
-
-
-def mean_ev(measured: Array, predicted: Array) -> float:
-    """Mean over voxels that vary."""
-    return float(np.nanmean(explained_variance(measured, predicted)))
-
-
-def simulated(options: argparse.Namespace) -> None:
-    """Share of the Bayes-optimal EV in worlds of known priors, none of them among those of training."""
-    print("SIMULATION: 400 voxels, r from .05 to .7, independent noise; noise-free EV over that of the true prior:")
-    counts = (10, 20, 50, 100, 200)
-    rows = []
-    for world, (rank, slope) in {
-        "isotropic weights, slope 1": (0, 0.5),
-        "4 kinds of rank 4, slope 1": (4, 0.5),
-        "4 kinds of rank 4, slope 2": (4, 1.0),
-    }.items():
-        found: dict[str, dict[int, list[float]]] = {}
-        for draw in range(options.draws):
-            rng = np.random.default_rng([17, draw])
-            pool = rng.standard_normal((1000, 48)) * (1.0 + np.arange(48)) ** -slope
-            truth = _world(rank, pool, rng)
-            exact = GroupPrior(truth, np.vstack([truth.weight] * 2), (), pool.mean(axis=0), np.cov(pool, rowvar=False))
-            X, y, weights = _person(truth, pool, rng)
-            clean = pool @ weights.T
-            for n in counts:
-                for name, encoder in {
-                    "Bayesian ridge": BayesianRidgeEncoder(),
-                    "in-context": InContextEncoder(),
-                    "true prior (optimal)": GroupPriorEncoder(exact, hedge=False),
-                    "in-context, true prior": InContextEncoder(prior=exact),
-                }.items():
-                    ev = mean_ev(clean, encoder.fit(X[:n], y[:n], X_pool=pool).predict(pool))
-                    found.setdefault(name, {}).setdefault(n, []).append(ev)
-        best = {n: np.mean(found["true prior (optimal)"][n]) for n in counts}
-        for name, values in found.items():
-            cells = [f"{np.mean(values[n]):.3f} ({100 * np.mean(values[n]) / best[n]:.0f} %)" for n in counts]
-            rows.append([world, name, *cells])
-    print_table(["world", "encoder", *map(str, counts)], rows)
 
 
 def length(options: argparse.Namespace) -> None:
@@ -306,28 +266,6 @@ def _cells(rows: dict[str, dict[int, list[float]]], counts: Sequence[int]) -> li
         [name, *(f"{np.mean(values[n]):.3f} ± {np.std(values[n]):.3f}" for n in counts)]
         for name, values in rows.items()
     ]
-
-
-def _world(rank: int, pool: Array, rng: np.random.Generator) -> Components:
-    """Mixture of four kinds and a broad one, or the broad one alone."""
-    p = pool.shape[1]
-    levels = flat_levels()
-    if rank == 0:
-        parts = Components(np.zeros((1, p)), np.zeros((1, p, 1)), np.ones(1), np.ones(1), levels[None])
-    else:
-        mean, factor = rng.standard_normal((5, p)), 0.7 * rng.standard_normal((5, p, rank))
-        mean[-1], factor[-1] = 0.0, 0.0
-        weight = np.array([0.3, 0.3, 0.2, 0.18, 0.02])
-        parts = Components(mean, factor, np.array([0.2] * 4 + [1.0]), weight, np.tile(levels, (5, 1)))
-    return unit_signal(parts, np.cov(pool, rowvar=False))
-
-
-def _person(truth: Components, pool: Array, rng: np.random.Generator) -> tuple[Array, Array, Array]:
-    kind = rng.choice(truth.n_components, 400, p=truth.weight)
-    weights = np.stack([rng.multivariate_normal(truth.mean[c], truth.covariance(c)) for c in kind])
-    X, r = pool[rng.permutation(len(pool))[:200]], rng.uniform(0.05, 0.7, 400)
-    weights *= np.sqrt(r)[:, None]
-    return X, X @ weights.T + np.sqrt(1 - r) * rng.standard_normal((200, 400)), weights
 
 
 TABLES: dict[str, Callable[[argparse.Namespace], None]] = {

@@ -10,16 +10,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from braincorl.models.smoothers import (
-    LEVELS,
-    NAMES,
-    Smoothers,
-    fit_smoothers,
-    readout,
-    signal_levels,
-    smooth,
-    spectrum,
-)
+from braincorl.models.levels import LEVELS, signal_levels
+from braincorl.models.smoothers import NAMES, Smoothers, fit_smoothers, readout, smooth, spectrum
 
 N_STATISTICS, N_SHAPE = 6, 7
 _FOLDS = 5

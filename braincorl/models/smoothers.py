@@ -13,7 +13,7 @@ the context images, from which weights follow as w = c Xᵀ U Λ⁺ f. Five smoo
     second moment of unit-signal responses, shrunk toward K, found by EM on responses that 1 has cleaned.
 4.  1 under that S.
 
-    n images, k = n - 1, V voxels, g levels of r, Q principal components, S and C smoothers
+    n images, k = n - 1, V voxels, Q principal components, S and C smoothers
 """
 
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Share of response variance that features explain: from none to what the cleanest voxels show.
-LEVELS = torch.linspace(0.0, 0.8, 17, dtype=torch.float64)
+from braincorl.models.levels import LEVELS, shrinkage, shrinkage_factors, signal_levels
+
 NAMES = ("ridge", "components", "ridge-components", "own-voxels", "own-voxels-components")
 _OWN_ROUNDS = 6
 _OWN_SHRINKAGE = 0.3  # pseudo-voxels of K per voxel
@@ -97,43 +97,6 @@ def spectrum(gram: Tensor, weights: Tensor | None = None) -> Spectrum:
     return Spectrum(vectors[:, :-1], values[:-1].clamp_min(0))
 
 
-def signal_levels(values: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Evidence of every level of r.
-
-    Parameters
-    ----------
-    values
-        Prior variances along the rows of `z`, in units of the signal (k,).
-    z
-        Responses (k, V).
-
-    Returns
-    -------
-    probability : Tensor of shape (g, V)
-    variance : Tensor of shape (g, V)
-        Response variance at each level.
-    """
-    levels = LEVELS.to(values)[:, None]
-    marginal = levels * values + 1 - levels
-    variance = ((1 / marginal).to(z) @ z.square()) / len(values)
-    log_evidence = (
-        -0.5 * marginal.log().sum(1, keepdim=True).to(z) - 0.5 * len(values) * variance.clamp_min(1e-30).log()
-    )
-    return log_evidence.softmax(0), variance
-
-
-def shrinkage(values: Tensor, z: Tensor) -> Tensor:
-    """Factors by which Bayesian ridge shrinks responses (k, V)."""
-    probability, _ = signal_levels(values, z)
-    return _factors(values).to(z).T @ probability
-
-
-def _factors(values: Tensor) -> Tensor:
-    """Factors of ridge at every level of r (g, k)."""
-    levels = LEVELS.to(values)[:, None]
-    return levels * values / (levels * values + 1 - levels)
-
-
 def voxel_components(moment: Tensor) -> tuple[Tensor, Tensor]:
     """Principal components over voxels from the second moment over images.
 
@@ -200,7 +163,7 @@ def own_covariance(values: Tensor, z: Tensor, chunk: int) -> tuple[Tensor, Tenso
     for _ in range(_OWN_ROUNDS):
         second = torch.zeros_like(gram)
         share = torch.zeros_like(levels)
-        factor = _factors(own_values)
+        factor = shrinkage_factors(own_values)
         rotation = vectors.to(z)
         for part in torch.split(z, chunk, dim=1):
             rotated = rotation.T @ part

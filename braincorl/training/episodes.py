@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -58,23 +59,50 @@ def prepare_episode(episode: Episode, n_voxels: int = 64) -> PreparedEpisode:
     -------
     PreparedEpisode
     """
-    episode = _varying(episode)
-    mean, deviation = episode.responses.mean(axis=0), episode.responses.std(axis=0)
-    y = (episode.responses - mean) / deviation
+    episode, kept = standardise(episode, n_voxels)
+    y = episode.responses
     middle = episode.features.mean(axis=0)
     X, Q = episode.features - middle, episode.query_features - middle
     gram = torch.from_numpy(episode.scale * X @ X.T)
     person, vectors = read_person(gram, torch.from_numpy(y).float(), torch.from_numpy(episode.regions))
     matrix = readout(torch.from_numpy(episode.scale * Q @ X.T), Spectrum(vectors, person.smoothers.values))
-    kept = np.linspace(0, y.shape[1] - 1, min(n_voxels, y.shape[1])).astype(int)
     _, _, posterior = fit_evidence(episode.features, y[:, kept], episode.scale)
     return PreparedEpisode(
         person=person.select(torch.from_numpy(kept)),
         readout=matrix.float(),
-        truth=torch.from_numpy(((episode.truth - mean) / deviation)[:, kept]).float(),
-        measured=torch.from_numpy(((episode.measured - mean) / deviation)[:, kept]).float(),
+        truth=torch.from_numpy(episode.truth[:, kept]).float(),
+        measured=torch.from_numpy(episode.measured[:, kept]).float(),
         spread=torch.from_numpy(predictive_std(posterior, episode.query_features)).float(),
     )
+
+
+def standardise(episode: Episode, n_voxels: int) -> tuple[Episode, npt.NDArray[np.intp]]:
+    """Give responses in units of every voxel's deviation over the context, from its mean; constant voxels are left out.
+
+    Parameters
+    ----------
+    episode
+        A draw.
+    n_voxels
+        Voxels to keep for predicting.
+
+    Returns
+    -------
+    episode : Episode
+        All varying voxels.
+    kept : ndarray
+        Which of them to predict, spread evenly.
+
+    Raises
+    ------
+    InputError
+        If no voxel varies.
+    """
+    episode = _varying(episode)
+    mean, deviation = episode.responses.mean(axis=0), episode.responses.std(axis=0)
+    parts = {name: (getattr(episode, name) - mean) / deviation for name in ("responses", "truth", "measured")}
+    count = len(mean)
+    return replace(episode, **parts), np.linspace(0, count - 1, min(n_voxels, count)).astype(np.intp)
 
 
 class Episodes(Dataset[Any]):

@@ -6,13 +6,11 @@ processes share the work or how often it was interrupted. With several processes
 """
 
 import logging
-import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,28 +23,26 @@ from torch.utils.data import DataLoader
 
 from braincorl.checkpoint import save_checkpoint
 from braincorl.errors import InputError, OutputError
-from braincorl.features import load_features
 from braincorl.files import Progress
 from braincorl.models import NativeTransformer, ReferenceTransformer
 from braincorl.priors import load_prior
 from braincorl.training.episodes import Episodes, to_device
-from braincorl.training.real import read_people
+from braincorl.training.judge import Judge
+from braincorl.training.processes import Processes
 from braincorl.training.recipe import Recipe, StageConfig
+from braincorl.training.sources import read_source
 from braincorl.training.state import State, read_state, write_state
-from braincorl.training.tasks import Task, baselines, explained, make_task
+from braincorl.training.tasks import Task, make_task
 from braincorl.training.voxels import VoxelKinds
-from braincorl.training.worlds import Episode, draw_episode
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.safetensors"
 _CLIP = 1.0
-_SAVE_SECONDS = 60.0
-_VALIDATION_SEED = 987_654_321
 
 
 class Trainer:
-    """Trains one network after a recipe; see `train`.
+    """Trains one network after a recipe; see `train`. Files of all stages are read here, before anything is learned.
 
     Parameters
     ----------
@@ -60,18 +56,29 @@ class Trainer:
         "float32", or "bfloat16" for autocast.
     n_workers
         Processes that draw episodes; 0 draws in this one.
+    save_seconds
+        Write the state at the latest after so many seconds.
     """
 
-    def __init__(self, recipe: Recipe, folder: Path, device: str, precision: str, n_workers: int) -> None:
+    def __init__(
+        self, recipe: Recipe, folder: Path, device: str, precision: str, n_workers: int, save_seconds: float
+    ) -> None:
         self.recipe, self.folder, self.device = recipe, folder, torch.device(device)
-        self.precision, self.n_workers = precision, n_workers
-        self.rank = dist.get_rank() if dist.is_initialized() else 0
-        self.world_size = dist.get_world_size() if dist.is_initialized() else 1
+        self.precision, self.n_workers, self.save_seconds = precision, n_workers, save_seconds
+        self.processes = Processes.current(self.device)
+        for stage in recipe.stages:
+            if stage.people_per_step % self.processes.count:
+                raise InputError(
+                    f"stage {stage.name!r}: people_per_step is {stage.people_per_step}, but must be a multiple of the "
+                    f"{self.processes.count} processes."
+                )
+        self.digest = recipe.digest
+        kinds = [VoxelKinds.of(load_prior(name)) for name in recipe.priors]
+        self.sources = [read_source(stage, kinds) for stage in recipe.stages]
         self.task: Task = make_task(recipe.architecture)
         torch.manual_seed(recipe.seed)
-        kinds = {"native": NativeTransformer, "reference": ReferenceTransformer}
-        self.network: nn.Module = kinds[recipe.architecture](recipe.network).to(self.device)
-        self.kinds = [VoxelKinds.of(load_prior(name)) for name in recipe.priors]
+        networks = {"native": NativeTransformer, "reference": ReferenceTransformer}
+        self.network: nn.Module = networks[recipe.architecture](recipe.network).to(self.device)
         self.state, self.best_weights = State(), self._weights()
         self.optimizer = self._new_optimizer(recipe.stages[0])
 
@@ -91,126 +98,79 @@ class Trainer:
             self._run_stage(self.recipe.stages[self.state.stage], report)
             if self.recipe.stages[self.state.stage].real is not None:
                 self.network.load_state_dict(self.best_weights)
-            self.state.stage, self.state.step, self.state.best, self.state.stale = self.state.stage + 1, 0, -math.inf, 0
+            self.state = State(stage=self.state.stage + 1, rows=self.state.rows)
             if self.state.stage < len(self.recipe.stages):
                 self.optimizer = self._new_optimizer(self.recipe.stages[self.state.stage])
             self._save()
-        if self.rank == 0:
+        if self.processes.rank == 0:
             save_checkpoint(self.folder / CHECKPOINT, self.network, self._header())  # type: ignore[arg-type]
 
     def _run_stage(self, stage: StageConfig, report: Callable[[int], None] | None) -> None:
-        share = stage.people_per_step // self.world_size
-        if share * self.world_size != stage.people_per_step:
-            raise InputError(
-                f"stage {stage.name!r}: people_per_step is {stage.people_per_step}, but must be a multiple of the "
-                f"{self.world_size} processes."
-            )
-        draw, judge = self._sources(stage)
-        references, fixed = self._validation(stage, judge)
+        share, source = stage.people_per_step // self.processes.count, self.sources[self.state.stage]
+        judge = Judge(source.judge, self.task, self.state.stage, self.recipe.n_validation, self.processes)
         numbers = [
-            step * stage.people_per_step + self.rank + self.world_size * i
+            step * stage.people_per_step + self.processes.rank + self.processes.count * i
             for step in range(self.state.step, stage.n_steps)
             for i in range(share)
         ]
-        episodes = Episodes(draw, self.task.prepare, (self.recipe.seed, self.state.stage), numbers)
+        episodes = Episodes(source.learn, self.task.prepare, (self.recipe.seed, self.state.stage), numbers)
         loader = DataLoader(
             episodes, batch_size=None, num_workers=self.n_workers, worker_init_fn=_one_thread,
             prefetch_factor=8 if self.n_workers else None,
         )  # fmt: skip
         stream = iter(loader)
-        saved, losses = time.monotonic(), []
+        saved = time.monotonic()
         for step in range(self.state.step, stage.n_steps):
-            torch.manual_seed(hash((self.recipe.seed, self.state.stage, step, self.rank)) % 2**31)
-            losses.append(self._step(stage, step, [to_device(next(stream), self.device) for _ in range(share)]))
+            torch.manual_seed(hash((self.recipe.seed, self.state.stage, step, self.processes.rank)) % 2**31)
+            self.state.losses.append(
+                self._step(stage, step, [to_device(next(stream), self.device) for _ in range(share)])
+            )
             self.state.step = step + 1
             if report is not None:
                 report(step + 1)
             if (step + 1) % stage.validate_every == 0 or step + 1 == stage.n_steps:
-                self._validate(stage, references, fixed, float(np.mean(losses)))
-                losses = []
+                self._validate(stage, judge)
                 if stage.real is not None and self.state.stale >= stage.patience:
                     logger.info("stage %s: no better for %d validations, stopped", stage.name, stage.patience)
                     return
                 self._save()
                 saved = time.monotonic()
-            elif time.monotonic() - saved > _SAVE_SECONDS:
+            elif time.monotonic() - saved >= self.save_seconds:
                 self._save()
                 saved = time.monotonic()
 
     def _step(self, stage: StageConfig, step: int, items: list[Any]) -> float:
-        """One step of the optimiser; gives the mean loss of this process's episodes."""
+        """One step of the optimiser; gives the mean loss of its episodes."""
         rate = stage.rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.network.train()
         self.optimizer.zero_grad(set_to_none=False)
-        total = 0.0
+        losses = []
         for item in items:
             with self._autocast():
                 loss = self.task.loss(self.network, item)
             (loss / stage.people_per_step).backward()  # type: ignore[no-untyped-call]
-            total += float(loss.detach()) / len(items)
-        if self.world_size > 1:
-            for parameter in self.network.parameters():
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-                dist.all_reduce(parameter.grad)
+            losses.append(float(loss.detach()))
+        self.processes.add_gradients(self.network.parameters())
         nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP)
         self.optimizer.step()
-        return total
+        return self.processes.mean(losses)
 
-    def _sources(self, stage: StageConfig) -> tuple[Callable[[np.random.Generator], Episode], ...]:
-        """Functions that draw an episode to learn from, and one to be judged by."""
-        if stage.real is None:
-            draw = partial(draw_episode, stage.world, self.kinds)
-            return draw, draw
-        features = load_features(stage.real.features).features
-        learn, held_out = (
-            read_people(stage.real, features, names) for names in (stage.real.responses, stage.real.held_out)
-        )
-        return learn.draw, held_out.draw
-
-    def _validation(
-        self, stage: StageConfig, draw: Callable[[np.random.Generator], Episode]
-    ) -> tuple[dict[str, float], list[Any]]:
-        """Give the fixed episodes of a stage, and what ridge and the closed forms reach on them."""
-        episodes = Episodes(
-            draw, self.task.prepare, (_VALIDATION_SEED, self.state.stage), range(self.recipe.n_validation)
-        )
-        items, scores = [], []
-        for number in range(self.rank, len(episodes), self.world_size):
-            episode = episodes.drawn(number)
-            items.append(self.task.prepare(episode))
-            scores.append(baselines(episode, items[-1]))
-        means = {name: self._mean([score[name] for score in scores]) for name in scores[0]}
-        logger.info("stage %s, validation: %s", stage.name, ", ".join(f"{k} {v:.4f}" for k, v in means.items()))
-        return means, items
-
-    def _validate(self, stage: StageConfig, references: Mapping[str, float], items: list[Any], loss: float) -> None:
-        self.network.eval()
-        with torch.no_grad(), self._autocast():
-            scores = [
-                explained(self.task.predict(self.network, to_device(item, self.device)).cpu(), item) for item in items
-            ]
-        score = self._mean(scores)
-        row = {"stage": stage.name, "step": self.state.step, "loss": loss, "network": score, **references}
-        self.state.rows.append(row)
-        better = score > self.state.best
-        self.state.best, self.state.stale = max(score, self.state.best), 0 if better else self.state.stale + 1
-        if better:
-            self.best_weights = self._weights()
-        rival = references.get("Bayesian ridge", references["cross-validated ridge"])
+    def _validate(self, stage: StageConfig, judge: Judge) -> None:
+        """Judge the network, and add a row to the log."""
+        state, score = self.state, judge.score(self.network, self._autocast())
+        loss, state.losses = float(np.mean(state.losses)), []
+        state.rows.append({"stage": stage.name, "step": state.step, "loss": loss, "network": score, **judge.references})
+        if score > state.best:
+            state.best, state.stale, self.best_weights = score, 0, self._weights()
+        else:
+            state.stale += 1
+        name, rival = judge.rival
         logger.info(
-            "stage %s, step %d of %d: loss %.4f, EV %.4f, Bayesian ridge's %.4f (%+.1f %%)",
-            stage.name, self.state.step, stage.n_steps, loss, score, rival, 100 * (score / rival - 1),
+            "stage %s, step %d of %d: loss %.4f, EV %.4f, %s %.4f (%+.1f %%)",
+            stage.name, state.step, stage.n_steps, loss, score, name, rival, 100 * (score / rival - 1),
         )  # fmt: skip
-
-    def _mean(self, values: list[float]) -> float:
-        """Mean over the episodes of all processes."""
-        totals = torch.tensor([float(np.sum(values)), float(len(values))], dtype=torch.float64)
-        if self.world_size > 1:
-            dist.all_reduce(totals)
-        return float(totals[0] / totals[1])
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.precision == "bfloat16":
@@ -224,10 +184,10 @@ class Trainer:
         return {name: tensor.detach().cpu().clone() for name, tensor in self.network.state_dict().items()}
 
     def _save(self) -> None:
-        if self.rank != 0:
+        if self.processes.rank != 0:
             return
         content = {
-            "recipe": self.recipe.digest,
+            "recipe": self.digest,
             "network": self._weights(),
             "best": self.best_weights,
             "optimizer": self.optimizer.state_dict(),
@@ -236,7 +196,7 @@ class Trainer:
         write_state(self.folder, content, self.state.rows)
 
     def _resume(self) -> None:
-        content = read_state(self.folder, self.recipe.digest)
+        content = read_state(self.folder, self.digest)
         if content is None:
             return
         self.state = State(**content["state"])
@@ -250,7 +210,7 @@ class Trainer:
     def _header(self) -> dict[str, Any]:
         last = self.state.rows[-1] if self.state.rows else {}
         people = sum(stage.people for stage in self.recipe.stages)
-        training = {"recipe": asdict(self.recipe), "digest": self.recipe.digest, "people": people, "validation": last}
+        training = {"recipe": asdict(self.recipe), "digest": self.digest, "people": people, "validation": last}
         return {"training": training, "inputs": {"features": "any", "responses": "any unit"}}
 
 
@@ -262,6 +222,7 @@ def train(
     precision: str = "float32",
     n_workers: int = 1,
     progress: Progress | None = None,
+    save_seconds: float = 60.0,
 ) -> Path:
     """Train a network, or go on with it.
 
@@ -271,8 +232,10 @@ def train(
         What to do.
     folder
         Holds `state.pt` (to go on from), `log.tsv`, and in the end `checkpoint.safetensors`.
-    device, precision, n_workers, progress
+    device, precision, n_workers, save_seconds
         See `Trainer`.
+    progress
+        Called with (steps done, steps of all stages).
 
     Returns
     -------
@@ -282,13 +245,9 @@ def train(
     Raises
     ------
     InputError
-        If the folder holds a run of another recipe, or a file of the recipe is missing.
+        If the folder holds a run of another recipe, or a file of the recipe is missing or has changed.
     """
     folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be made ({error.strerror}): choose another folder.") from error
     launched = "RANK" in os.environ and "WORLD_SIZE" in os.environ and not dist.is_initialized()
     if launched:
         dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
@@ -298,12 +257,20 @@ def train(
         # One thread, here as in the workers: with another count, sums round differently and a seed would not fix the
         # network; and on small matrices by the thousand, several threads cost more than they gain.
         with threadpool_limits(1):
-            trainer = Trainer(recipe, folder, device, precision, n_workers)
-            trainer.run(progress if trainer.rank == 0 else None)
+            trainer = Trainer(recipe, folder, device, precision, n_workers, save_seconds)
+            _make(folder)
+            trainer.run(progress if trainer.processes.rank == 0 else None)
     finally:
         if launched:
             dist.destroy_process_group()
     return folder / CHECKPOINT
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be made ({error.strerror}): choose another folder.") from error
 
 
 def _one_thread(_: int) -> None:

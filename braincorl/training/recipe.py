@@ -9,6 +9,7 @@ name = "synthetic"
 people = 20000                     # episodes
 learning_rate = 2e-3
 [stages.world]                     # WorldConfig
+features = ["features.npz"]        # real images that some synthetic people see
 [[stages]]
 name = "real"
 people = 2000
@@ -23,16 +24,15 @@ import hashlib
 import json
 import math
 import tomllib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from braincorl.errors import InputError
 from braincorl.models import NativeConfig, ReferenceConfig
+from braincorl.training.tables import build
 from braincorl.training.worlds import WorldConfig
 
-Config = TypeVar("Config")
 _WARM_UP = 0.05
 _LOWEST_RATE = 0.01
 
@@ -68,8 +68,6 @@ class RealConfig:
         """Refuse what cannot be."""
         if not self.responses or not self.held_out:
             raise InputError("a real stage needs people to learn from (responses) and to stop on (held_out).")
-        if isinstance(self.responses, str) or isinstance(self.held_out, str):
-            raise InputError("responses and held_out are lists of files: write them in brackets.")
         learned, judged = ({Path(name).resolve() for name in names} for names in (self.responses, self.held_out))
         if learned & judged:
             raise InputError("a person is both in responses and in held_out: leave one of the two.")
@@ -168,13 +166,27 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
-        if not isinstance(self.seed, int) or self.seed < 0 or self.n_validation < 1:
+        if self.seed < 0 or self.n_validation < 1:
             raise InputError("seed must be a whole number from 0 up, and n_validation at least 1.")
+        if not self.stages:
+            raise InputError("there are no [[stages]]: add at least one.")
 
     @property
     def digest(self) -> str:
-        """Hash of everything in the recipe."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        """Hash of everything in the recipe, with the content of its files in the place of their names."""
+        content = asdict(self)
+        content["priors"] = [_content(name) for name in self.priors]
+        for stage in content["stages"]:
+            world, real = stage["world"], stage["real"]
+            if world["features"]:
+                world["features"] = [_content(name) for name in world["features"]]
+            else:  # as recipes were hashed before worlds had real images
+                del world["features"], world["real_images"]
+            if real is not None:
+                real["features"] = _content(real["features"])
+                for key in ("responses", "held_out"):
+                    real[key] = [_content(name) for name in real[key]]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def read_recipe(path: str | Path) -> Recipe:
@@ -192,7 +204,7 @@ def read_recipe(path: str | Path) -> Recipe:
     Raises
     ------
     InputError
-        If the file is missing or no TOML, a key is unknown or missing, or a value impossible.
+        If the file is missing or no TOML, a key is unknown or missing, or a value impossible or of the wrong type.
     """
     path = Path(path)
     try:
@@ -201,56 +213,38 @@ def read_recipe(path: str | Path) -> Recipe:
         raise InputError(f"{path} cannot be read ({error.strerror}): pass a recipe in TOML.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is no TOML ({error}).") from error
-    architecture = content.pop("architecture", "native")
+    architecture = content.setdefault("architecture", "native")
     kinds: dict[str, type[Any]] = {"native": NativeConfig, "reference": ReferenceConfig}
-    if architecture not in kinds:
+    if architecture not in list(kinds):
         raise InputError(f"{path}: architecture must be one of {', '.join(kinds)}, but is {architecture!r}.")
-    stages = content.pop("stages", [])
-    if not isinstance(stages, list) or not stages:
-        raise InputError(f"{path} has no [[stages]]: add at least one.")
-    network = build(kinds[architecture], content.pop("network", {}), f"{path}, [network]")
-    content["stages"] = tuple(_stage(stage, path) for stage in stages)
-    content["priors"] = tuple(_located(name, path) for name in content.pop("priors", []))
-    recipe: Recipe = build(Recipe, {"architecture": architecture, "network": network, **content}, str(path))
-    return recipe
+    content["network"] = build(kinds[architecture], content.get("network", {}), f"{path}, network")
+    recipe = build(Recipe, {"stages": [], **content}, str(path))
+    return replace(
+        recipe,
+        priors=tuple(_prior(name, path.parent) for name in recipe.priors),
+        stages=tuple(_located(stage, path.parent) for stage in recipe.stages),
+    )
 
 
-def build(kind: type[Config], values: Mapping[str, Any], where: str) -> Config:
-    """Make a configuration from a table, lists as tuples.
-
-    Raises
-    ------
-    InputError
-        If a key is unknown, missing or of the wrong type.
-    """
-    known = {item.name: item for item in fields(kind)}  # type: ignore[arg-type]
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise InputError(f"{where}: {unknown[0]!r} is unknown; known are {', '.join(known)}.")
-    try:
-        return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from error
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{where} is incomplete or holds a value of the wrong type ({error}).") from error
+def _located(stage: StageConfig, folder: Path) -> StageConfig:
+    """Put the folder of the recipe before the names of a stage's files."""
+    real = stage.real
+    if real is not None:
+        learned, judged = (tuple(str(folder / name) for name in names) for names in (real.responses, real.held_out))
+        real = replace(real, features=str(folder / real.features), responses=learned, held_out=judged)
+    features = tuple(str(folder / name) for name in stage.world.features)
+    return replace(stage, world=replace(stage.world, features=features), real=real)
 
 
-def _stage(table: Mapping[str, Any], path: Path) -> StageConfig:
-    values = dict(table)
-    where = f"{path}, stage {values.get('name', '?')!r}"
-    if "world" in values:
-        values["world"] = build(WorldConfig, values["world"], where)
-    if "real" in values:
-        real = dict(values["real"])
-        for name in ("responses", "held_out"):
-            real[name] = [_located(file, path) for file in real.get(name, [])]
-        if "features" in real:
-            real["features"] = _located(real["features"], path)
-        values["real"] = build(RealConfig, real, where)
-    return build(StageConfig, values, where)
+def _prior(name: str, folder: Path) -> str:
+    """Path of a prior's file beside the recipe; names of shipped priors stay."""
+    return str(folder / name) if (folder / name).is_file() else name
 
 
-def _located(name: str, recipe: Path) -> str:
-    """Path of a file that a recipe names, relative to it; names of shipped priors stay."""
-    candidate = recipe.parent / name
-    return str(candidate) if candidate.is_file() else name
+def _content(name: str) -> str:
+    """Hash of a file; names of shipped priors stay, and those of missing files, which are refused elsewhere."""
+    path = Path(name)
+    if not path.is_file():
+        return name
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -29,6 +29,8 @@ class State:
         Validations since.
     rows
         The log so far.
+    losses
+        Of the steps since the last row.
     """
 
     stage: int = 0
@@ -36,6 +38,7 @@ class State:
     best: float = -math.inf
     stale: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
 
 
 def write_state(folder: Path, content: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
@@ -66,7 +69,7 @@ def read_state(folder: Path, digest: str) -> dict[str, Any] | None:
     FileFormatError
         If it is damaged.
     InputError
-        If it is of another recipe.
+        If it is of another recipe, or of other files.
     """
     path = folder / STATE
     if not path.is_file():
@@ -79,7 +82,7 @@ def read_state(folder: Path, digest: str) -> dict[str, Any] | None:
     if not isinstance(content, dict) or not {"recipe", "network", "best", "optimizer", "state"} <= set(content):
         raise FileFormatError(f"{path} is no state of a training run: choose another folder.")
     if content["recipe"] != digest:
-        raise InputError(f"{folder} holds a run of another recipe: choose another folder.")
+        raise InputError(f"{folder} holds a run of another recipe, or its files have changed: choose another folder.")
     return content
 
 

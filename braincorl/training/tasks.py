@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from braincorl.encoders.ridge import RidgeEncoder
 from braincorl.models import NativeTransformer, ReferenceTransformer
 from braincorl.models.smoothers import NAMES, smooth
-from braincorl.training.episodes import PreparedEpisode, prepare_episode
+from braincorl.training.episodes import PreparedEpisode, prepare_episode, standardise
 from braincorl.training.worlds import Episode
 from braincorl.validation import FloatArray
 
@@ -95,25 +95,20 @@ class ReferenceTask:
 
     def prepare(self, episode: Episode) -> PlainEpisode:
         """Scale features to unit norm and responses to unit variance; keep some voxels."""
-        kept = np.linspace(0, episode.responses.shape[1] - 1, min(self.n_voxels, episode.responses.shape[1])).astype(
-            int
-        )
-        y = episode.responses[:, kept]
-        mean, deviation = y.mean(axis=0), y.std(axis=0)
-        deviation = np.where(deviation > 0, deviation, 1.0)
+        episode, kept = standardise(episode, self.n_voxels)
 
         def unit(X: FloatArray) -> Tensor:
             return torch.from_numpy(X / np.maximum(np.linalg.norm(X, axis=1, keepdims=True), 1e-12)).float()
 
-        def standard(values: FloatArray) -> Tensor:
-            return torch.from_numpy((values - mean) / deviation).float()
+        def voxels(values: FloatArray) -> Tensor:
+            return torch.from_numpy(values[:, kept]).float()
 
         return PlainEpisode(
             unit(episode.features),
-            standard(y).T.contiguous(),
+            voxels(episode.responses).T.contiguous(),
             unit(episode.query_features),
-            standard(episode.truth[:, kept]),
-            standard(episode.measured[:, kept]),
+            voxels(episode.truth),
+            voxels(episode.measured),
         )
 
     def loss(self, network: nn.Module, item: "PreparedEpisode | PlainEpisode") -> Tensor:

@@ -2,7 +2,8 @@
 
 A person is drawn anew for every episode:
 
--   features: a power-law spectrum of any steepness and number, images in clusters, some far from all others;
+-   features: a power-law spectrum of any steepness and number, images in clusters, some far from all others; or those
+    of real images, from files;
 -   weights: isotropic for part of each voxel, for the rest a few directions that voxels share, region by region, with
     an energy that follows the spectrum more or less; or voxels of a learned group prior, transported by the rank of
     their principal components to other feature spaces;
@@ -21,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.errors import InputError
+from braincorl.training.images import ImagePool
 from braincorl.training.voxels import (
     Array,
     VoxelKinds,
@@ -54,6 +56,10 @@ class WorldConfig:
         Gaussian weights and noise.
     from_prior
         Share of the brain-like people whose weights come from the given priors.
+    features
+        Files of real images' features, as `braincorl embed` writes them; contexts and queries never overlap.
+    real_images
+        Share of the people who see images of these files, where there are any.
     """
 
     n_images: tuple[int, int] = (4, 200)
@@ -62,6 +68,8 @@ class WorldConfig:
     n_features: tuple[int, int] = (8, 512)
     brain_like: float = 0.85
     from_prior: float = 0.5
+    features: tuple[str, ...] = ()
+    real_images: float = 0.5
 
     def __post_init__(self) -> None:
         """Refuse impossible ranges."""
@@ -71,8 +79,8 @@ class WorldConfig:
                 raise InputError(f"{name} must be a range of positive numbers, low to high, but is {low} to {high}.")
         if self.n_images[0] < 2 or self.n_query < 2:
             raise InputError("a context has at least 2 images, and at least 2 are to be predicted.")
-        if not (0 <= self.brain_like <= 1 and 0 <= self.from_prior <= 1):
-            raise InputError("brain_like and from_prior are shares, from 0 to 1.")
+        if not all(0 <= share <= 1 for share in (self.brain_like, self.from_prior, self.real_images)):
+            raise InputError("brain_like, from_prior and real_images are shares, from 0 to 1.")
 
 
 @dataclass(frozen=True)
@@ -106,7 +114,9 @@ class Episode:
     regions: npt.NDArray[np.int64]
 
 
-def draw_episode(config: WorldConfig, priors: Sequence[VoxelKinds], rng: np.random.Generator) -> Episode:
+def draw_episode(
+    config: WorldConfig, priors: Sequence[VoxelKinds], images: Sequence[ImagePool], rng: np.random.Generator
+) -> Episode:
     """Draw a person and a context.
 
     Parameters
@@ -115,6 +125,8 @@ def draw_episode(config: WorldConfig, priors: Sequence[VoxelKinds], rng: np.rand
         Ranges.
     priors
         Whose voxels some people have; may be empty.
+    images
+        Which some people see; may be empty.
     rng
         Randomness.
 
@@ -122,11 +134,17 @@ def draw_episode(config: WorldConfig, priors: Sequence[VoxelKinds], rng: np.rand
     -------
     Episode
     """
-    n = log_integer(config.n_images, rng)
+    pool = images[int(rng.integers(len(images)))] if images and rng.random() < config.real_images else None
+    low, high = config.n_images
+    n = log_integer((low, high if pool is None else min(high, len(pool) - config.n_query)), rng)
     n_voxels = log_integer(config.n_voxels, rng)
     brain = rng.random() < config.brain_like
     prior = priors[int(rng.integers(len(priors)))] if priors and brain and rng.random() < config.from_prior else None
-    X, spectrum = draw_features(n + config.n_query, config.n_features, prior, rng)
+    if pool is None:
+        X, spectrum = draw_features(n + config.n_query, config.n_features, prior, rng)
+        features = X
+    else:
+        (features, X), spectrum = pool.draw(n + config.n_query, rng), pool.spectrum
     regions = np.sort(rng.integers(rng.integers(1, 9), size=n_voxels))
     if prior is not None:
         weights = prior_weights(prior, spectrum, regions, rng)
@@ -141,4 +159,5 @@ def draw_episode(config: WorldConfig, priors: Sequence[VoxelKinds], rng: np.rand
     truth = np.sqrt(ceiling) * signal
     measured = truth + np.sqrt(1 - ceiling) * noise
     known = regions if rng.random() < 0.4 else np.full(n_voxels, -1)
-    return Episode(X[:n], measured[:n], X[n:], truth[n:], measured[n:], 1.0 / float(spectrum.sum()), known)
+    scale = 1.0 / float(spectrum.sum())
+    return Episode(features[:n], measured[:n], features[n:], truth[n:], measured[n:], scale, known)

@@ -1,11 +1,15 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from braincorl.errors import InputError
 from braincorl.priors import load_prior
 from braincorl.training.episodes import Episodes, prepare_episode
+from braincorl.training.images import ImagePool, read_images
 from braincorl.training.real import RealPeople
 from braincorl.training.recipe import RealConfig
+from braincorl.training.tasks import make_task
 from braincorl.training.voxels import VoxelKinds, draw_noise, log_integer, prior_weights, shared_weights
 from braincorl.training.worlds import WorldConfig, draw_episode
 
@@ -19,7 +23,7 @@ def kinds():
 
 def test_people_are_within_the_ranges_and_noise_adds_to_the_truth(kinds):
     for seed in range(30):
-        episode = draw_episode(SMALL, [kinds], np.random.default_rng(seed))
+        episode = draw_episode(SMALL, [kinds], [], np.random.default_rng(seed))
         n, p = episode.features.shape
         assert 4 <= n <= 30
         assert 8 <= episode.responses.shape[1] <= 40
@@ -64,7 +68,7 @@ def test_voxels_of_a_prior_respond_as_the_prior_says(kinds):
 
 def test_an_episode_is_its_number():
     def draw(rng):
-        return draw_episode(SMALL, [], rng)
+        return draw_episode(SMALL, [], [], rng)
 
     some = Episodes(draw, prepare_episode, (1, 2), [5, 9])
     other = Episodes(draw, prepare_episode, (1, 2), range(20))
@@ -75,12 +79,27 @@ def test_an_episode_is_its_number():
 def test_prepared_episodes_predict_in_the_units_of_the_targets():
     """Without noise and with few features, every closed form recovers the truth."""
     rng = np.random.default_rng(0)
-    episode = draw_episode(WorldConfig((40, 40), 20, (30, 30), (3, 3), brain_like=0.0), [], rng)
+    episode = draw_episode(WorldConfig((40, 40), 20, (30, 30), (3, 3), brain_like=0.0), [], [], rng)
     clean = type(episode)(**{**vars(episode), "responses": episode.features @ rng.standard_normal((3, 30))})
     weights = np.linalg.lstsq(clean.features, clean.responses, rcond=None)[0]
     item = prepare_episode(type(episode)(**{**vars(clean), "truth": clean.query_features @ weights}))
     predicted = item.readout @ item.person.z[:, :]
     np.testing.assert_allclose(predicted.numpy(), item.truth.numpy(), atol=1e-3)
+
+
+@pytest.mark.parametrize("architecture", ["native", "reference"])
+def test_voxels_that_do_not_vary_are_left_out_of_what_every_architecture_learns(architecture):
+    episode = draw_episode(WorldConfig((20, 20), 20, (9, 9), (3, 8)), [], [], np.random.default_rng(1))
+    constant = [0, 4]
+    responses = episode.responses.copy()
+    responses[:, constant] = 3.0
+    item = make_task(architecture).prepare(replace(episode, responses=responses))
+    varying = np.delete(np.arange(9), constant)
+    y = responses[:, varying]
+    expected = (episode.truth[:, varying] - y.mean(axis=0)) / y.std(axis=0)
+    np.testing.assert_allclose(item.truth.numpy(), expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match="no voxel"):
+        make_task(architecture).prepare(replace(episode, responses=np.ones_like(responses)))
 
 
 def test_log_integers_cover_their_range():
@@ -91,7 +110,12 @@ def test_log_integers_cover_their_range():
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"n_images": (1, 5)}, "at least 2"), ({"n_voxels": (9, 3)}, "low to high"), ({"brain_like": 2}, "shares")],
+    [
+        ({"n_images": (1, 5)}, "at least 2"),
+        ({"n_voxels": (9, 3)}, "low to high"),
+        ({"brain_like": 2}, "shares"),
+        ({"real_images": -1}, "shares"),
+    ],
 )
 def test_impossible_worlds(change, message):
     with pytest.raises(InputError, match=message):
@@ -115,3 +139,81 @@ def test_real_people_keep_context_and_queries_apart():
         RealPeople(config, features, [np.full((50, 8), np.nan)])
     with pytest.raises(InputError, match="50 images"):
         RealPeople(config, features, [responses[:20]])
+
+
+@pytest.fixture(scope="module")
+def photos():
+    """Features in the place of real ones: 80 images, 12 features, their mean far from the origin."""
+    rng = np.random.default_rng(0)
+    return 5 + rng.standard_normal((80, 12)) @ rng.standard_normal((12, 12))
+
+
+def rows_of(images, episode):
+    """Which images of a file an episode shows, context first."""
+    shown = np.vstack([episode.features, episode.query_features])
+    same = (images[None] == shown[:, None]).all(axis=2)
+    assert (same.sum(axis=1) == 1).all()
+    return same.argmax(axis=1)
+
+
+def test_real_images_are_rows_of_the_file_in_the_context_or_among_the_queries(photos, kinds):
+    world, pool = replace(SMALL, real_images=1.0, n_images=(4, 500)), ImagePool.of(photos)
+    lengths, seen = [], set()
+    for seed in range(60):
+        episode = draw_episode(world, [kinds], [pool], np.random.default_rng(seed))
+        rows = rows_of(photos, episode)
+        assert len(set(rows)) == len(rows)
+        assert len(episode.query_features) == 20
+        assert np.isfinite(episode.responses).all()
+        lengths.append(len(episode.features))
+        seen |= set(rows)
+    assert min(lengths) == 4
+    assert 45 < max(lengths) <= 60  # as far as the file goes
+    assert len(seen) == 80
+
+
+def test_responses_to_real_images_are_linear_in_them_and_scale_is_that_of_the_file(photos):
+    """Weights that exist in the file's own features, found by least squares; ceilings of .7 at most."""
+    world = WorldConfig((59, 60), 20, (30, 30), brain_like=0.0, real_images=1.0)
+    episode = draw_episode(world, [], [ImagePool.of(photos)], np.random.default_rng(3))
+    design = np.column_stack([episode.query_features, np.ones(20)])
+    fitted = design @ np.linalg.lstsq(design, episode.truth, rcond=None)[0]
+    np.testing.assert_allclose(fitted, episode.truth, atol=1e-9)
+    assert episode.scale == pytest.approx(1 / photos.var(axis=0, ddof=1).sum())
+    whole = draw_episode(
+        replace(world, n_query=4, n_images=(76, 76)), [], [ImagePool.of(photos)], np.random.default_rng(0)
+    )
+    assert 0 < whole.truth.var(axis=0).max() < 2
+    assert np.vstack([whole.responses, whole.measured]).var(axis=0).mean() == pytest.approx(1, abs=0.2)
+
+
+def test_components_of_images_are_their_features_turned(photos):
+    pool = ImagePool.of(photos)
+    centred = photos - photos.mean(axis=0)
+    np.testing.assert_allclose(pool.coordinates @ pool.coordinates.T, centred @ centred.T, atol=1e-9)
+    np.testing.assert_allclose(np.linalg.eigvalsh(np.cov(photos.T))[::-1], pool.spectrum)
+    assert ImagePool.of(photos[:6]).coordinates.shape == (6, 5)
+    with pytest.raises(InputError, match="do not vary"):
+        ImagePool.of(np.ones((5, 3)))
+
+
+def test_the_share_of_people_with_real_images(photos):
+    pools = [ImagePool.of(photos), ImagePool.of(photos[:, :3])]
+    world = replace(SMALL, real_images=0.5, n_features=(20, 40))
+    p = [draw_episode(world, [], pools, np.random.default_rng(seed)).features.shape[1] for seed in range(200)]
+    assert 70 < sum(count < 20 for count in p) < 130
+    assert 30 < p.count(3) < 70
+    again = draw_episode(world, [], pools, np.random.default_rng(7))
+    np.testing.assert_array_equal(draw_episode(world, [], pools, np.random.default_rng(7)).responses, again.responses)
+    without = draw_episode(replace(world, real_images=0.0), [], pools, np.random.default_rng(7))
+    assert without.features.shape[1] >= 20
+
+
+def test_files_of_images(photos, tmp_path):
+    np.savez(tmp_path / "photos.npz", features=photos, image_ids=[f"i{i}" for i in range(80)])
+    (pool,) = read_images([str(tmp_path / "photos.npz")], 80)
+    np.testing.assert_array_equal(pool.features, photos)
+    with pytest.raises(InputError, match="has 80 images, but the smallest context and n_query take 81"):
+        read_images([str(tmp_path / "photos.npz")], 81)
+    with pytest.raises(InputError, match=r"nosuch\.npz does not exist"):
+        read_images([str(tmp_path / "nosuch.npz")], 2)
