@@ -47,7 +47,9 @@ def simulated(options: argparse.Namespace) -> None:
             X, y, weights = _person(truth, pool, rng)
             clean = pool @ weights.T
             for n in counts:
-                optimal, covariance = (GroupPriorEncoder(known).fit(X[:n], y[:n]) for known in (exact, gaussian))
+                optimal, covariance = (
+                    GroupPriorEncoder(known, hedge=False).fit(X[:n], y[:n]) for known in (exact, gaussian)
+                )
                 predictions = {
                     "Bayesian ridge": BayesianRidgeEncoder().fit(X[:n], y[:n], X_pool=pool).predict(pool),
                     "in-context": InContextEncoder().fit(X[:n], y[:n], X_pool=pool).predict(pool),
