@@ -7,6 +7,7 @@ processes share the work or how often it was interrupted. With several processes
 
 import logging
 import os
+import pickle
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -114,11 +115,13 @@ class Trainer:
             for i in range(share)
         ]
         episodes = Episodes(source.learn, self.task.prepare, (self.recipe.seed, self.state.stage), numbers)
+        # Episodes travel through pipes, as bytes. PyTorch would put them into shared memory, and where that is full or
+        # limited (containers, `ulimit -f`) a worker drops them and goes on, and both processes wait for ever.
         loader = DataLoader(
-            episodes, batch_size=None, num_workers=self.n_workers, worker_init_fn=_one_thread,
+            episodes, batch_size=None, num_workers=self.n_workers, worker_init_fn=_one_thread, collate_fn=pickle.dumps,
             prefetch_factor=8 if self.n_workers else None,
         )  # fmt: skip
-        stream = iter(loader)
+        stream = map(pickle.loads, loader)
         saved = time.monotonic()
         for step in range(self.state.step, stage.n_steps):
             torch.manual_seed(hash((self.recipe.seed, self.state.stage, step, self.processes.rank)) % 2**31)

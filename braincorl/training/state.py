@@ -1,7 +1,6 @@
 """Where a training run stands, on disk: enough to go on exactly, and a log to read."""
 
 import math
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 import torch
 
-from braincorl.errors import FileFormatError, InputError
+from braincorl.errors import FileFormatError, InputError, OutputError
 from braincorl.files import atomic_file
 
 STATE, LOG = "state.pt", "log.tsv"
@@ -52,9 +51,20 @@ def write_state(folder: Path, content: Mapping[str, Any], rows: Sequence[Mapping
         Tensors and plain values.
     rows
         Of the log, one per validation.
+
+    Raises
+    ------
+    OutputError
+        If the disk is full, or the folder cannot be written; what was saved before is kept.
     """
     with atomic_file(folder / STATE) as path:
-        torch.save(dict(content), path)
+        try:
+            torch.save(dict(content), path)
+        except RuntimeError as error:  # PyTorch's writer does not say what the system answered
+            raise OutputError(
+                f"{folder / STATE} cannot be written: free some space, and give the same command again to go on from "
+                "what was saved before."
+            ) from error
     names = list(dict.fromkeys(name for row in rows for name in row))
     lines = ["\t".join(names), *("\t".join(_cell(row.get(name)) for name in names) for row in rows)]
     with atomic_file(folder / LOG) as path:
@@ -74,11 +84,14 @@ def read_state(folder: Path, digest: str) -> dict[str, Any] | None:
     path = folder / STATE
     if not path.is_file():
         return None
-    try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise FileFormatError(f"{path} is damaged ({reason}): remove it to begin anew.") from error
+    with path.open("rb") as file:
+        try:
+            content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        except MemoryError:
+            raise
+        except Exception as error:  # what damaged bytes make of an unpickler has no common class
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise FileFormatError(f"{path} is damaged ({reason}): remove it to begin anew.") from error
     if not isinstance(content, dict) or not {"recipe", "network", "best", "optimizer", "state"} <= set(content):
         raise FileFormatError(f"{path} is no state of a training run: choose another folder.")
     if content["recipe"] != digest:
