@@ -192,9 +192,13 @@ class LinearEncoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         check_real(raw, "y")
         self._one_voxel = raw.ndim == 1
         responses = as_float(raw[:, None] if raw.ndim == 1 else raw)
+        check_pair(features, responses)
+        return self._checked_pair(features, responses)
+
+    def _checked_pair(self, features: FloatArray, responses: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Features (n, p), finite, and responses (n, v) as one floating type; remembers which images they are of."""
         if responses.shape[1] == 0:
             raise InputError("y has no voxels: its shape must be (n_images, n_voxels) with n_voxels ≥ 1.")
-        check_pair(features, responses)
         check_finite(responses, "y")
         check_not_tiny(features, "X")
         check_not_tiny(responses, "y", axis=0)

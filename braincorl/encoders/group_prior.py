@@ -8,14 +8,14 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.encoders.base import LinearEncoder, as_float
+from braincorl.encoders.base import LinearEncoder, as_float, check_real
 from braincorl.encoders.evidence import fit_evidence
 from braincorl.errors import FileFormatError, InputError
 from braincorl.priors import GroupPrior, load_prior
 from braincorl.priors.components import Components
 from braincorl.priors.context import Context, context_from_arrays, reduce_context
 from braincorl.priors.hedge import blend, share_without_prior
-from braincorl.priors.images import count_seen, image_digests
+from braincorl.priors.images import count_seen
 from braincorl.priors.neighbours import (
     WIDTH,
     check_positions,
@@ -243,13 +243,12 @@ class GroupPriorEncoder(LinearEncoder):
             return self._check_fit(X, y)
         if features.shape[0] != responses.shape[0]:
             raise InputError(f"X has {features.shape[0]} images but y has {responses.shape[0]}: both index images.")
+        for array, name in ((features, "X"), (responses, "y")):
+            check_real(array, name)
         features, responses = as_float(features), as_float(responses)
         check_finite(features, "X")
-        check_finite(responses, "y")
         self.n_features_in_, self._one_voxel = features.shape[1], False
-        self.image_digests_ = image_digests(features)
-        dtype = np.result_type(features, responses)
-        return features.astype(dtype, copy=False), responses.astype(dtype, copy=False)
+        return self._checked_pair(features, responses)
 
     def _predictive_std(self, X: FloatArray) -> FloatArray:
         std = predictive_std(

@@ -26,7 +26,7 @@ from braincorl.models.person import PersonContext, read_person
 from braincorl.models.smoothers import Spectrum, readout
 from braincorl.priors.components import Components, metric_rows
 from braincorl.priors.robust import GOOD, weights_under
-from braincorl.validation import FloatArray
+from braincorl.validation import FloatArray, check_batch_size
 
 # Numbers that a voxel of a batch needs at once, per context coordinate: its signals by five smoothers, and workspace.
 _COPIES = 24
@@ -181,6 +181,5 @@ def _scatter(values: FloatArray, varying: npt.NDArray[np.bool_]) -> FloatArray:
 
 
 def _batch_size(value: int | str, n_images: int) -> int:
-    if value != "auto":
-        return int(value)
-    return max(64, _BYTES // (4 * _COPIES * max(n_images, 40)))
+    chosen = check_batch_size(value)
+    return max(64, _BYTES // (4 * _COPIES * max(n_images, 40))) if chosen is None else chosen

@@ -29,7 +29,7 @@ def image_digests(X: FloatArray) -> npt.NDArray[np.int64]:
 
 
 def count_seen(X: FloatArray, taught: npt.NDArray[np.int64]) -> int:
-    """How many images are among those of which fingerprints were kept.
+    """How many images, each counted once, are among those of which fingerprints were kept.
 
     Parameters
     ----------
@@ -42,4 +42,4 @@ def count_seen(X: FloatArray, taught: npt.NDArray[np.int64]) -> int:
     -------
     int
     """
-    return int(np.isin(image_digests(X), taught).sum()) if taught.size else 0
+    return np.intersect1d(image_digests(X), taught).size if taught.size else 0

@@ -101,6 +101,28 @@ def test_a_refit_leaves_nothing_of_the_fit_before(prior):
     assert set(fitted(encoder)) == set(fitted(InContextEncoder(device="cpu").fit(*person())))
 
 
+class Noted(RidgeEncoder):
+    """As a user may extend an encoder: `fit` notes something before it calls that of the base class."""
+
+    def fit(self, X, y):
+        self.first_image_ = np.array(X[0])
+        super().fit(X, y)
+        if self.first_image_[0] == 0:
+            raise InputError("X begins with 0.")
+        return self
+
+
+def test_a_fit_that_calls_that_of_its_base_class_is_one_fit():
+    X, y = person()
+    encoder = Noted().fit(X, y)
+    np.testing.assert_array_equal(encoder.first_image_, X[0])
+    before = dict(vars(encoder))
+    for bad in (X[:-1], np.vstack([np.zeros((1, 6)), X[1:]])):  # refused within the base class's fit, and after it
+        with pytest.raises(InputError):
+            encoder.fit(bad, y)
+        assert same(vars(encoder), before)
+
+
 def test_fit_keeps_its_signature(encoder):
     assert list(inspect.signature(encoder.fit).parameters)[:2] == ["X", "y"]
     assert type(encoder).fit.__doc__

@@ -7,6 +7,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from braincorl import BayesianRidgeEncoder, GroupPrior, GroupPriorEncoder, InContextEncoder, load_checkpoint
 from braincorl.checkpoint import find_checkpoint
 from braincorl.encoders import load_encoder
+from braincorl.encoders.native import fit_native
 from braincorl.errors import InputError
 from braincorl.metrics import explained_variance
 from braincorl.models import NativeTransformer
@@ -88,6 +89,8 @@ def test_voxel_batches_change_nothing():
     X, y, queries, _ = make_person()
     whole = InContextEncoder().fit(X, y).predict(queries)
     np.testing.assert_allclose(InContextEncoder(voxel_batch_size=7).fit(X, y).predict(queries), whole, atol=1e-8)
+    with pytest.raises(InputError, match="voxel_batch_size must be 'auto' or a positive integer, but is '7'"):
+        fit_native(load_checkpoint("default"), X, y, 1.0, voxel_batch_size="7")
 
 
 def test_constant_voxels_get_zeros_and_disturb_nobody():

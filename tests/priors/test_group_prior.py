@@ -124,6 +124,10 @@ def test_an_encoder_reads_back_with_its_uncertainty(tmp_path, prior, people):
         (lambda X, y: (X[:-1], y, {}), "images"),
         (lambda X, y: (X[:0], y[:1], {}), "images"),
         (lambda X, y: (X, y, {"X_pool": np.ones((4, 3))}), "X_pool"),
+        (lambda X, y: (X[:1] * 1e-200, y[:1], {}), "X contains nothing above .* vanish"),
+        (lambda X, y: (X[:1], y[:1] * 1e-200, {}), "y contains nothing above .* vanish"),
+        (lambda X, y: (X[:1], y[:1] * 1j, {}), "complex"),
+        (lambda X, y: (X[:1], y[:1, :0], {}), "no voxels"),
     ],
 )
 def test_mistakes_of_a_fit_are_named(prior, people, change, message):

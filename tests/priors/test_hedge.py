@@ -85,6 +85,7 @@ def test_fingerprints():
     np.testing.assert_array_equal(image_digests(np.array([[0.0, 1.0]])), image_digests(np.array([[-0.0, 1.0]])))
     assert count_seen(X[1:3], digests[:2]) == 1
     assert count_seen(X, digests[:0]) == 0
+    assert count_seen(np.vstack([X, X]), digests) == count_seen(X, digests)  # trials of one image are one image
     assert digests[0] == -8839581306433735242  # written into files: must not change
 
 
