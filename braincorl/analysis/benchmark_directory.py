@@ -7,6 +7,7 @@ config.json                whose responses, which images, noise ceiling
 figure.png                 the curves
 """
 
+import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from braincorl.analysis.fit_directory import FitDirectory, write_description
 from braincorl.errors import InputError
 from braincorl.features import check_same_space
 from braincorl.files import read_json, write_json
+
+logger = logging.getLogger(__name__)
 
 COLUMNS = {"encoder", "n_context", "draw", "ev", "r", "seconds"}
 
@@ -57,7 +60,7 @@ class Benchmark:
 
 
 def write_benchmark(folder: Path, benchmark: Benchmark) -> None:
-    """Write tables and facts into an existing folder, usually one of `braincorl.files.staged_directory`."""
+    """Write tables and facts into an existing folder, usually one of `braincorl.result_folders.staged_directory`."""
     write_description(folder, "Comparison of encoders")
     (folder / "README.md").write_text(f"{benchmark.note}\n", encoding="utf-8")
     benchmark.curve.to_csv(folder / "scores.tsv", sep="\t", index=False, float_format="%.6g")
@@ -77,8 +80,12 @@ def read_benchmark(path: str | Path) -> Benchmark:
     """
     path = Path(path)
     tables = {name: path / f"{name}.tsv" for name in ("scores", "regions")}
-    if not (path / "config.json").is_file() or not tables["scores"].is_file():
+    if not tables["scores"].is_file():
         raise InputError(f"{path} is no comparison of encoders: pass the --output-dir of braincorl benchmark.")
+    if not (path / "config.json").is_file():
+        raise InputError(
+            f"{path} does not say whose responses it is of (no config.json): run braincorl benchmark again."
+        )
     config = read_json(path / "config.json")
     config.pop("braincorl", None)
     try:
@@ -96,7 +103,7 @@ def read_benchmark(path: str | Path) -> Benchmark:
 
 
 def find_benchmark(fit: FitDirectory, path: Path | None = None) -> Benchmark | None:
-    """Read the comparison of encoders that belongs to a fit, by default that in its folder.
+    """Read the comparison of encoders that belongs to a fit, by default that in its folder; None if there is none.
 
     Raises
     ------
@@ -106,6 +113,11 @@ def find_benchmark(fit: FitDirectory, path: Path | None = None) -> Benchmark | N
     if path is None:
         path = fit.path / "benchmark"
         if not path.is_dir():
+            return None
+        if not (path / "config.json").is_file():  # as an earlier version wrote it: a report does without
+            logger.warning(
+                "%s is left out: it does not say whose responses it is of; run braincorl benchmark again", path
+            )
             return None
     found = read_benchmark(path)
     if found.subject != fit.config["subject"] or (found.simulation and not fit.config.get("simulation")):

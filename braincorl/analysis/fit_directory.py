@@ -96,7 +96,7 @@ def write_fit(
     Parameters
     ----------
     folder
-        Usually one that `braincorl.files.staged_directory` gave.
+        Usually one that `braincorl.result_folders.staged_directory` gave.
     encoder
         Fitted on the space's voxels.
     space

@@ -70,7 +70,8 @@ def run(options: argparse.Namespace) -> None:
     features = table.features[table.rows(context)]
     responses = subject.select_images(context).responses
     if options.precision in ("float32", "float64"):
-        responses = responses.astype(options.precision, copy=False)  # the native network computes in their type
+        # Encoders compute in the wider type of the two.
+        features, responses = (array.astype(options.precision, copy=False) for array in (features, responses))
     pool = pool_without(table, left_out) if encoder.uses_pool else features
     more = prior_arguments(encoder, table, subject)
     encoder, seconds = fit_encoder(encoder, features, responses, pool, more)

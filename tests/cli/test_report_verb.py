@@ -88,3 +88,14 @@ def test_a_curve_of_the_same_person_is_drawn(fitted, inputs, braincorl, tmp_path
     result = braincorl("report", fitted, "--benchmark", bench, "--output", out, "--overwrite")
     assert result.status == 2
     assert "compares encoders on sub-99, but the fit is of sub-01" in result.err
+    # One of an earlier version, which does not say whose it is, is refused where it is asked for, and else left out.
+    (bench / "config.json").unlink()
+    result = braincorl("report", fitted, "--benchmark", bench, "--output", out, "--overwrite")
+    assert result.status == 2
+    assert "does not say whose responses it is of (no config.json)" in result.err
+    bench.rename(fitted / "benchmark")
+    result = braincorl("report", fitted, "--output", out, "--overwrite")
+    (fitted / "benchmark").rename(bench)
+    assert result.status == 0, result.err
+    assert "is left out" in result.err
+    assert "<h2>Scaling</h2>" not in out.read_text(encoding="utf-8")

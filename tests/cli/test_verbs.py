@@ -226,7 +226,11 @@ def test_output_read_by_a_program_that_stops_reading(inputs, tmp_path):
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_precision_is_the_type_that_the_native_network_computes_in(inputs, braincorl, tmp_path, precision):
-    arguments = [*inputs.arguments(), "--precision", precision, "--n-context", 12, "--output-dir", tmp_path / "f"]
+    table = load_features(inputs.features)
+    other = "float64" if precision == "float32" else "float32"
+    np.savez(tmp_path / "f.npz", features=table.features.astype(other), image_ids=table.image_ids)
+    given = inputs.arguments(features=tmp_path / "f.npz")
+    arguments = [*given, "--precision", precision, "--n-context", 12, "--output-dir", tmp_path / "f"]
     assert braincorl("fit", *arguments).status == 0
     encoder = load_encoder(tmp_path / "f" / "encoder.safetensors")
     assert encoder.coef_.dtype == encoder.intercept_.dtype == precision
