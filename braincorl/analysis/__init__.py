@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-from braincorl.analysis.attention import context_attention, context_by_roi, context_influence
+from braincorl.analysis.attention import context_attention, context_by_roi
 from braincorl.analysis.components import (
     cluster_voxels,
     compare_encoders,
@@ -11,6 +11,7 @@ from braincorl.analysis.components import (
     encoder_components,
     tuning_correlation,
 )
+from braincorl.analysis.influence import context_influence
 from braincorl.analysis.maps import save_map, unmask
 from braincorl.analysis.scaling import scaling_curve
 from braincorl.analysis.scores import score_encoder, summarize_rois

@@ -1,9 +1,6 @@
-"""Which context images an encoder was made from: attention, and influence beside it.
+"""Which context images a network looked at: attention, and tables of it (or of influence) by region.
 
-Attention says where a network looked, not what it used: an image can be looked at and change nothing. Influence is the
-change itself, and is defined for every encoder: leave image i out, fit again, and see how far predictions move,
-
-    influence_vi = √ mean over pool images x of (f_v(x) - f_v^(-i)(x))²        in response units.
+Attention says where a network looked, not what it used: see `braincorl.analysis.influence`.
 
 `context_attention` asks any network that has a method `attention(features, responses)`; the published one is adapted
 here. Its token 0 becomes the weights, so what counts is how token 0 attends to the context's tokens, averaged over
@@ -24,7 +21,6 @@ from sklearn.base import clone
 
 from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import InputError
-from braincorl.files import Progress, ProgressCounter
 from braincorl.validation import FloatArray, check_finite, check_pair
 
 if TYPE_CHECKING:
@@ -59,7 +55,7 @@ class NativeTerms:
     """Shares of the context's images in the encoders of the native network.
 
     That network has no softmax over images. Its encoders are sums over them, w_v = Σ_i α_vi (x_i - x̄), and the share
-    of an image is the length of its term, |α_vi| |x_i - x̄|.
+    of an image is the length of its term, |α_vi| |x_i - x̄|. What a prior adds outside their span is no image's.
 
     Parameters
     ----------
@@ -120,7 +116,7 @@ def context_attention(
         raise InputError(f"how must be 'direct' or 'rollout', but is {how!r}.")
     if how == "rollout" and (layers is not None or per_layer):
         raise InputError("rollout runs through all layers: leave out layers and per_layer, or pass how='direct'.")
-    features, responses = _check(X, y)
+    features, responses = check_context(X, y)
     network, length = _network_of(source, features)
     features = features / length
     deviation = responses.std(axis=0)
@@ -138,66 +134,6 @@ def context_attention(
     shares: Array = np.divide(maps, total, out=np.full(maps.shape, np.nan), where=total > 0)
     shares[~varying] = np.nan
     return shares
-
-
-def context_influence(
-    encoder: LinearEncoder,
-    X: npt.ArrayLike,
-    y: npt.ArrayLike,
-    X_pool: npt.ArrayLike | None = None,
-    *,
-    fit_arguments: Mapping[str, Any] | None = None,
-    progress: Progress | None = None,
-) -> Array:
-    """Leave each context image out in turn, and measure how far the encoder's predictions move.
-
-    Parameters
-    ----------
-    encoder
-        Any encoder; it is cloned, not changed, and fitted n_images + 1 times.
-    X
-        Features of the context (n_images, n_features), at least three images.
-    y
-        Responses (n_images, n_voxels).
-    X_pool
-        Features of the images whose predictions are watched (n_pool, n_features); a few hundred are enough. By default
-        the context. Encoders that learn the feature space's scale from a pool learn it from these, every time.
-    fit_arguments
-        Further arguments of `fit`, such as {"rois": labels}.
-    progress
-        Called with (fits done, fits).
-
-    Returns
-    -------
-    ndarray of shape (n_voxels, n_images)
-        Root mean square change of the predicted responses, in the units of `y`.
-
-    Raises
-    ------
-    InputError
-        If shapes do not match or there are fewer than three images.
-    """
-    features, responses = _check(X, y)
-    if len(features) < 3:
-        raise InputError(f"X has {len(features)} images: leaving one out needs at least 3.")
-    watched = features if X_pool is None else np.asarray(X_pool)
-    arguments = dict(fit_arguments or {})
-    if encoder.uses_pool:
-        arguments["X_pool"] = watched
-    counter = ProgressCounter(len(features) + 1, progress)
-
-    def predict(kept: npt.NDArray[np.intp]) -> FloatArray:
-        fitted = clone(encoder).fit(features[kept], responses[kept], **arguments)
-        counter.add(1)
-        predicted: FloatArray = fitted.predict(watched)
-        return predicted
-
-    everything = np.arange(len(features))
-    whole = predict(everything)
-    influence = np.empty((responses.shape[1], len(features)))
-    for image in everything:
-        influence[:, image] = np.sqrt(np.mean((predict(np.delete(everything, image)) - whole) ** 2, axis=0))
-    return influence
 
 
 def context_by_roi(
@@ -246,7 +182,14 @@ def context_by_roi(
     return pd.concat(tables, ignore_index=True)
 
 
-def _check(X: npt.ArrayLike, y: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+def check_context(X: npt.ArrayLike, y: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """Give features (n, p) and responses (n, v) as arrays; a single voxel's may be (n,).
+
+    Raises
+    ------
+    InputError
+        If shapes do not match or numbers are not finite.
+    """
     features, responses = np.asarray(X), np.asarray(y)
     responses = responses[:, None] if responses.ndim == 1 else responses
     if features.ndim != 2 or responses.ndim != 2:
