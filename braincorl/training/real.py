@@ -5,6 +5,8 @@ and of the queries never overlap, and a person who is held out is never learned 
 """
 
 from collections.abc import Sequence
+from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -106,10 +108,14 @@ def read_people(config: RealConfig, features: FloatArray, names: Sequence[str]) 
     InputError
         If a file cannot be read, or does not fit the features.
     """
-    arrays = []
-    for name in names:
-        try:
-            arrays.append(np.load(name, allow_pickle=False))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{name} cannot be read as an array of responses ({error}).") from error
-    return RealPeople(config, features, arrays)
+    return RealPeople(config, features, [_read_responses(name) for name in names])
+
+
+def _read_responses(name: str) -> npt.NDArray[Any]:
+    try:
+        array = np.load(name, allow_pickle=False)
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+            raise ValueError("it holds something else than one array of real numbers")
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise InputError(f"{name} cannot be read as an array of responses ({error}).") from error
+    return array

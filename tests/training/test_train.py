@@ -220,11 +220,23 @@ def damage(path):
     path.write_bytes(path.read_bytes()[:100])
 
 
+def several(path):
+    np.savez(path.with_suffix(".npz"), a=np.ones(3))
+    path.with_suffix(".npz").rename(path)
+
+
 FILES = {
     "features of the first stage": ("images.npz", lambda path: path.unlink(), "images.npz does not exist"),
     "features of the last stage": ("features.npz", lambda path: path.unlink(), "features.npz does not exist"),
     "responses": ("person1.npy", lambda path: path.unlink(), "person1.npy cannot be read"),
     "responses held out": ("person2.npy", damage, "person2.npy cannot be read"),
+    "empty responses": ("person1.npy", lambda path: path.write_bytes(b""), "person1.npy cannot be read"),
+    "many responses in one": ("person1.npy", several, "person1.npy cannot be read"),
+    "responses that are words": (
+        "person1.npy",
+        lambda path: np.save(path, np.array(["a"])),
+        "person1.npy cannot be read",
+    ),
     "other images": ("person0.npy", lambda path: np.save(path, np.ones((3, 5))), "but there are 60 images"),
     "too few images": (
         "images.npz",
