@@ -1,7 +1,10 @@
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+
+from braincorl.cli.main import VERBS, build_parser
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -26,3 +29,23 @@ def test_links_to_files_exist():
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
     assert links
     assert all((ROOT / link).exists() for link in links)
+
+
+def commands():
+    """Commands of shell blocks and of the text; what is named by its verb alone, or cut short by …, is no command."""
+    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)).replace("\\\n", " ")
+    lines = [line for line in blocks.splitlines() if "braincorl " in line]
+    found = [*lines, *re.findall(r"`([^`]*braincorl [^`]*)`", re.sub(r"```.*?```", "", README, flags=re.DOTALL))]
+    words = [shlex.split(command[command.index("braincorl ") :], comments=True)[1:] for command in found]
+    return [arguments for arguments in words if len(arguments) > 1 and arguments[0] in VERBS and arguments[1] != "…"]
+
+
+@pytest.mark.parametrize("arguments", commands(), ids=" ".join)
+def test_the_command_line_knows_its_commands(arguments):
+    options, unknown = build_parser(arguments[0]).parse_known_args(arguments)
+    assert options.verb == arguments[0]
+    assert unknown == []
+
+
+def test_its_commands_are_found():
+    assert {arguments[0] for arguments in commands()} >= set(VERBS) - {"benchmark"}

@@ -29,7 +29,7 @@ from braincorl.cli.common import (
     read_features,
     read_responses,
 )
-from braincorl.cli.fit import prior_arguments
+from braincorl.cli.fit import pool_without, prior_arguments
 from braincorl.datasets import simulate_people
 from braincorl.datasets.splits import split_repeated
 from braincorl.encoders import GroupPriorEncoder, LinearEncoder
@@ -207,7 +207,7 @@ def _read_task(options: argparse.Namespace) -> Task:
         y=context.responses,
         X_test=table.features[table.rows(test)],
         y_test=held_out.responses,
-        pool=table.features[~np.isin(table.image_ids, test)],
+        pool=pool_without(table, test),
         makers=makers,
         arguments={name: prior_arguments(maker(), table, subject) for name, maker in makers.items()},
         ceiling=None if ceiling is None else float(np.nanmean(ceiling)),
