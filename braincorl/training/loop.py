@@ -67,6 +67,11 @@ class Trainer:
         self.recipe, self.folder, self.device = recipe, folder, torch.device(device)
         self.precision, self.n_workers, self.save_seconds = precision, n_workers, save_seconds
         self.processes = Processes.current(self.device)
+        if recipe.n_validation < self.processes.count:
+            raise InputError(
+                f"n_validation is {recipe.n_validation}, but must be at least 1 for each of the {self.processes.count} "
+                "processes."
+            )
         for stage in recipe.stages:
             if stage.people_per_step % self.processes.count:
                 raise InputError(

@@ -16,6 +16,7 @@ from braincorl.checkpoint import read_checkpoint
 from braincorl.cli.main import main
 from braincorl.errors import FileFormatError, InputError
 from braincorl.training.loop import CHECKPOINT, train
+from braincorl.training.processes import Processes
 from braincorl.training.recipe import read_recipe
 from braincorl.training.state import LOG, STATE
 
@@ -191,6 +192,14 @@ def test_two_processes_give_the_network_of_one(whole, tmp_path):
     assert_same(one, two, rtol=1e-3, atol=1e-4)
     one, two = (read_checkpoint(folder / CHECKPOINT)[1]["training"] for folder in (whole / "run", tmp_path / "two"))
     assert two["validation"]["loss"] == pytest.approx(one["validation"]["loss"], rel=1e-4)
+
+
+def test_every_process_has_people_to_learn_from_and_to_judge_on(recipe, tmp_path, monkeypatch):
+    """Otherwise one fails, and the others wait for it."""
+    for count, message in ((3, "people_per_step is 4"), (8, "n_validation is 4, but must be at least 1 for each of")):
+        monkeypatch.setattr(Processes, "current", lambda device, count=count: Processes(device, 0, count))
+        with pytest.raises(InputError, match=message):
+            train(read_recipe(recipe()), tmp_path / "run", n_workers=0)
 
 
 def test_real_people_and_early_stopping(recipe, tmp_path):
