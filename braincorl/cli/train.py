@@ -40,7 +40,11 @@ def run(options: argparse.Namespace) -> None:
 
     recipe = read_recipe(options.recipe)
     folder = options.output_dir or options.recipe.with_suffix("")
-    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / STATE).is_file())):
+    # A run killed in the midst of its first save leaves a torn `.partial-*-state.pt` alone.
+    foreign = folder.exists() and (
+        not folder.is_dir() or any(not path.match(f".partial-*-{STATE}") for path in folder.iterdir())
+    )
+    if foreign and not (folder / STATE).is_file():
         raise InputError(f"{folder} exists and holds no run of braincorl train: choose another --output-dir.")
     device = str(resolve_device(options.device))
     start = time.perf_counter()

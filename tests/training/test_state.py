@@ -6,8 +6,12 @@ import sys
 import pytest
 import torch
 
+from braincorl.checkpoint import read_checkpoint
+from braincorl.cli.main import main
 from braincorl.errors import FileFormatError, OutputError
+from braincorl.files import atomic_file
 from braincorl.training import state
+from braincorl.training.loop import CHECKPOINT
 from braincorl.training.state import LOG, STATE, read_state, write_state
 
 CONTENT = {"recipe": "a", "network": {}, "best": {}, "optimizer": {}, "state": {}}
@@ -56,6 +60,17 @@ def test_a_worker_and_a_full_disk_end_in_one_line(tmp_path):
         "from what was saved before."
     ]
     assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_run_killed_in_the_midst_of_its_first_save_is_begun_again(tmp_path):
+    (tmp_path / "r.toml").write_text(RECIPE)
+    (tmp_path / "run").mkdir()
+    with atomic_file(tmp_path / "run" / STATE) as torn:
+        pass
+    (tmp_path / "run" / STATE).rename(torn)  # as a killed process leaves it
+    command = ["train", tmp_path / "r.toml", "--device", "cpu", "--workers", "0", "--output-dir", tmp_path / "run"]
+    assert main([str(argument) for argument in command]) == 0
+    assert read_checkpoint(tmp_path / "run" / CHECKPOINT)
 
 
 def test_what_was_saved_before_is_kept(tmp_path, monkeypatch):
