@@ -70,6 +70,30 @@ def check_not_tiny(array: FloatArray, name: str, axis: int | None = None) -> Non
         )
 
 
+def as_float(array: npt.NDArray[Any]) -> FloatArray:
+    """Keep float32 and float64; turn half precision into float32 and integers into float64."""
+    if array.dtype in (np.float32, np.float64):
+        return array
+    if array.dtype == np.float16:
+        return array.astype(np.float32)
+    try:
+        return array.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"expected numbers, but got an array of type {array.dtype}.") from error
+
+
+def check_real(array: npt.NDArray[Any], name: str) -> None:
+    """Refuse complex numbers.
+
+    Raises
+    ------
+    InputError
+        If the array is complex.
+    """
+    if np.iscomplexobj(array):
+        raise InputError(f"{name} holds complex numbers (Complex data not supported): pass real responses.")
+
+
 def check_pair(X: FloatArray, y: FloatArray) -> None:
     """Refuse features and responses that do not index the same images.
 

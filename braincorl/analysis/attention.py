@@ -20,6 +20,7 @@ import pandas as pd
 from sklearn.base import clone
 
 from braincorl.encoders.base import LinearEncoder
+from braincorl.encoders.decomposition import varying_voxels
 from braincorl.errors import InputError
 from braincorl.validation import FloatArray, check_finite, check_pair
 
@@ -119,9 +120,9 @@ def context_attention(
     features, responses = check_context(X, y)
     network, length = _network_of(source, features)
     features = features / length
-    deviation = responses.std(axis=0)
-    varying = deviation > np.finfo(responses.dtype).eps * np.abs(responses.mean(axis=0)) * len(responses)
-    scored = ((responses - responses.mean(axis=0)) / np.where(varying, deviation, 1.0)).T
+    mean, deviation = responses.mean(axis=0), responses.std(axis=0)
+    varying = varying_voxels(mean, deviation, len(responses), responses.dtype)
+    scored = ((responses - mean) / np.where(varying, deviation, 1.0)).T
     maps = _attend(network, features, scored, layers, how)
     if maps.ndim == 3 and not per_layer:
         maps = maps.mean(axis=1)

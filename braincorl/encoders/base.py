@@ -21,7 +21,7 @@ from braincorl.errors import FileFormatError, InputError
 from braincorl.metrics import r2_score
 from braincorl.priors.images import NO_IMAGES, image_digests
 from braincorl.tensorfile import read_metadata, read_tensors, write_tensors
-from braincorl.validation import FloatArray, check_finite, check_not_tiny, check_pair, check_pool
+from braincorl.validation import FloatArray, as_float, check_finite, check_not_tiny, check_pair, check_pool, check_real
 
 KIND = "braincorl-encoder/1"
 
@@ -254,30 +254,6 @@ class LinearEncoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
-
-
-def as_float(array: npt.NDArray[Any]) -> FloatArray:
-    """Keep float32 and float64; turn half precision into float32 and integers into float64."""
-    if array.dtype in (np.float32, np.float64):
-        return array
-    if array.dtype == np.float16:
-        return array.astype(np.float32)
-    try:
-        return array.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"expected numbers, but got an array of type {array.dtype}.") from error
-
-
-def check_real(array: npt.NDArray[Any], name: str) -> None:
-    """Refuse complex numbers.
-
-    Raises
-    ------
-    InputError
-        If the array is complex.
-    """
-    if np.iscomplexobj(array):
-        raise InputError(f"{name} holds complex numbers (Complex data not supported): pass real responses.")
 
 
 def saved_class(path: str | Path) -> str:

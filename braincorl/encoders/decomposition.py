@@ -8,7 +8,6 @@ cost of the smaller side either way.
 Letters: n images, p features, k rank, v voxels.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +15,6 @@ import numpy.typing as npt
 import scipy.linalg
 
 from braincorl.validation import FloatArray
-
-# Temporaries of one batch: large enough for matrix products at full speed, small beside any laptop's memory.
-BATCH_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True)
@@ -87,27 +83,26 @@ def centre(y: FloatArray) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float
     return distance - shift, first + shift
 
 
-def batches(n: int, bytes_each: int, size: int | str = "auto") -> Iterator[slice]:
-    """Cut voxels, or images, into batches of bounded temporaries.
+def varying_voxels(
+    mean: FloatArray, deviation: FloatArray, n_images: int, dtype: npt.DTypeLike
+) -> npt.NDArray[np.bool_]:
+    """Tell voxels that respond from constant ones, whose deviation is the rounding of their mean.
 
     Parameters
     ----------
-    n
-        How many there are in all.
-    bytes_each
-        Size of the temporaries of one, in bytes.
-    size
-        How many make a batch, or "auto" for `BATCH_BYTES` of temporaries.
+    mean, deviation
+        Of each voxel's responses over the context (v,).
+    n_images
+        Images of the context.
+    dtype
+        Type of the responses.
 
-    Yields
-    ------
-    slice
-        Consecutive ranges.
+    Returns
+    -------
+    ndarray of shape (v,)
     """
-    if isinstance(size, str):
-        size = max(64, BATCH_BYTES // max(bytes_each, 1))
-    for start in range(0, n, size):
-        yield slice(start, min(start + size, n))
+    varying: npt.NDArray[np.bool_] = deviation > np.finfo(dtype).eps * np.abs(mean) * n_images
+    return varying
 
 
 def coefficients(decomposition: Decomposition, weighted: FloatArray) -> FloatArray:

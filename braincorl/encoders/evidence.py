@@ -24,8 +24,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.encoders.decomposition import batches, centre, coefficients, decompose
+from braincorl.batching import batches
+from braincorl.encoders.decomposition import centre, coefficients, decompose
 from braincorl.errors import FileFormatError
+from braincorl.priors.robust import GOOD
 from braincorl.validation import FloatArray
 
 # Share of response variance that features explain: from none to what the cleanest voxels show.
@@ -165,6 +167,31 @@ def fit_evidence(
         n_images=np.asarray(X.shape[0]),
     )
     return coef, intercept, posterior
+
+
+def fit_good_images(
+    X: FloatArray,
+    y: FloatArray,
+    scale: float,
+    image_weight: npt.NDArray[np.float64],
+    voxel_batch_size: int | str = "auto",
+) -> tuple[FloatArray, FloatArray, EvidencePosterior]:
+    """Fit as `fit_evidence` does, without the images in which the responses of all voxels were off.
+
+    Parameters
+    ----------
+    X, y, scale, voxel_batch_size
+        As in `fit_evidence`.
+    image_weight
+        Relative precision of each image (n,); see `braincorl.priors.robust`.
+
+    Returns
+    -------
+    coef, intercept, posterior
+        As of `fit_evidence`.
+    """
+    good = image_weight >= GOOD
+    return fit_evidence(X[good], y[good], scale, voxel_batch_size=voxel_batch_size)
 
 
 def grid_evidence(

@@ -8,8 +8,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.encoders.base import LinearEncoder, as_float, check_real
-from braincorl.encoders.evidence import fit_evidence
+from braincorl.encoders.base import LinearEncoder
+from braincorl.encoders.evidence import fit_good_images
 from braincorl.errors import FileFormatError, InputError
 from braincorl.priors import GroupPrior, load_prior
 from braincorl.priors.components import Components
@@ -29,8 +29,8 @@ from braincorl.priors.neighbours import (
 from braincorl.priors.person import update_levels, with_shared_scale
 from braincorl.priors.predictive import predictive_std, solve_mixture
 from braincorl.priors.regions import index_labels
-from braincorl.priors.robust import GOOD, image_weights
-from braincorl.validation import FloatArray, check_batch_size, check_finite
+from braincorl.priors.robust import image_weights
+from braincorl.validation import FloatArray, as_float, check_batch_size, check_finite, check_real
 
 
 class GroupPriorEncoder(LinearEncoder):
@@ -169,15 +169,13 @@ class GroupPriorEncoder(LinearEncoder):
         for part in fields(posterior):
             setattr(self, f"{part.name}_", getattr(posterior, part.name))
         if self.hedge and len(features) > 1:
-            self._hedge(
-                features, responses, self.share_without_prior(features, self.known_regions(rois, responses.shape[1]))
-            )
+            self._hedge(features, responses, self.known_regions(rois, responses.shape[1]))
         return self
 
-    def _hedge(self, X: FloatArray, y: FloatArray, share: npt.NDArray[np.float64]) -> None:
+    def _hedge(self, X: FloatArray, y: FloatArray, known: npt.NDArray[np.bool_]) -> None:
         """Average with an encoder that knows no earlier people."""
-        good = self.image_weight_ >= GOOD
-        coef, intercept, _ = fit_evidence(X[good], y[good], self.scale_, voxel_batch_size=self.voxel_batch_size)
+        coef, intercept, _ = fit_good_images(X, y, self.scale_, self.image_weight_, self.voxel_batch_size)
+        share = self.share_without_prior(known)
         self.coef_, self.intercept_ = blend(self.coef_, coef, share), blend(self.intercept_, intercept, share)
 
     @property
@@ -185,13 +183,11 @@ class GroupPriorEncoder(LinearEncoder):
         """Variance of isotropic weights of unit signal over the pool: what Bayesian ridge starts from."""
         return float(self.components_.floor[-1])
 
-    def share_without_prior(self, X: FloatArray, known: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    def share_without_prior(self, known: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
         """How much of each voxel's encoder is to come from a method that knows no prior.
 
         Parameters
         ----------
-        X
-            Features of the context (n_images, n_features).
         known
             Whether the region of each voxel is known (n_voxels,).
 
@@ -200,7 +196,7 @@ class GroupPriorEncoder(LinearEncoder):
         ndarray of shape (n_voxels,)
         """
         taught = self.prior_.image_digests
-        return share_without_prior(known, count_seen(X, taught), taught.size)
+        return share_without_prior(known, count_seen(self.image_digests_, taught), taught.size)
 
     def known_regions(self, rois: npt.ArrayLike | None, n_voxels: int) -> npt.NDArray[np.bool_]:
         """Whether the prior of a fitted encoder knows the region of each voxel.

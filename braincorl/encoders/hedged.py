@@ -17,7 +17,6 @@ def mean_of_three(
     network: NativeFit,
     write: Callable[[float, Components], NativeFit],
     known: npt.NDArray[np.bool_],
-    share: npt.NDArray[np.float64],
 ) -> tuple[FloatArray, FloatArray]:
     """Average the posterior mean under a prior with what the network writes, without the prior and in its metric.
 
@@ -31,15 +30,13 @@ def mean_of_three(
         Lets the network write in the metric of the prior: `fit_native` with all other arguments.
     known
         Whether each voxel's region is known to the prior (v,).
-    share
-        Part of the network without the prior (v,).
 
     Returns
     -------
     coef : ndarray of shape (v, p)
     intercept : ndarray of shape (v,)
     """
-    inside = share_in_metric(known)
+    inside, share = share_in_metric(known), closed.share_without_prior(known)
     encoder = closed.coef_, closed.intercept_
     if inside.any():
         metric = write(closed.scale_, closed.components_)

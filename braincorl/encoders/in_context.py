@@ -18,6 +18,8 @@ from braincorl.checkpoint import read_checkpoint
 from braincorl.encoders.base import LinearEncoder
 from braincorl.encoders.evidence import (
     EvidencePosterior,
+    fit_good_images,
+    noise_variance,
     pool_scale,
     posterior_arrays,
     predictive_std,
@@ -25,7 +27,7 @@ from braincorl.encoders.evidence import (
 )
 from braincorl.encoders.group_prior import GroupPriorEncoder
 from braincorl.encoders.hedged import mean_of_three
-from braincorl.encoders.native import fit_native
+from braincorl.encoders.native import check_precision, fit_native
 from braincorl.encoders.published import check_feature_count, check_query_length, feature_length, fit_published
 from braincorl.errors import InputError
 from braincorl.files import Progress
@@ -232,11 +234,7 @@ class InContextEncoder(LinearEncoder):
         rois: npt.ArrayLike | None,
         progress: Progress | None,
     ) -> None:
-        if self.precision not in ("auto", "float32", "float64"):
-            raise InputError(
-                f"precision {self.precision!r} is for published networks; the native network computes in the type of "
-                'the responses: pass "auto".'
-            )
+        check_precision(self.precision)
         write = partial(
             fit_native,
             network,
@@ -246,16 +244,17 @@ class InContextEncoder(LinearEncoder):
             device=resolve_device(self.device),
             voxel_batch_size=self.voxel_batch_size,
         )
+        scale = pool_scale(pool) if self.prior is None else self.prior_encoder_.scale_
+        fitted = write(scale, progress=progress)
+        _, _, self.posterior_ = fit_good_images(features, responses, scale, fitted.image_weight, self.voxel_batch_size)
+        self.spread_ = fitted.spread
         if self.prior is None:
-            fitted = write(pool_scale(pool), progress=progress)
-            self.coef_, self.intercept_, self.noise_variance_ = fitted.coef, fitted.intercept, fitted.noise_variance
+            self.coef_, self.intercept_ = fitted.coef, fitted.intercept
+            self.noise_variance_ = noise_variance(self.posterior_) * fitted.spread**2
         else:
-            fitted = write(self.prior_encoder_.scale_, progress=progress)
             known = self.prior_encoder_.known_regions(rois, responses.shape[1])
-            share = self.prior_encoder_.share_without_prior(features, known)
-            self.coef_, self.intercept_ = mean_of_three(self.prior_encoder_, fitted, write, known, share)
+            self.coef_, self.intercept_ = mean_of_three(self.prior_encoder_, fitted, write, known)
             self.noise_variance_ = self.prior_encoder_.noise_variance_
-        self.posterior_, self.spread_ = fitted.posterior, fitted.spread
         self.shares_, self.image_weight_ = fitted.shares, fitted.image_weight
         self.provenance_ = {"network": {**header, "precision": str(responses.dtype)}}
 

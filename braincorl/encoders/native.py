@@ -19,13 +19,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from braincorl.encoders.evidence import EvidencePosterior, fit_evidence, noise_variance
+from braincorl.encoders.decomposition import varying_voxels
+from braincorl.errors import InputError
 from braincorl.files import Progress
 from braincorl.models.native import NativeTransformer
 from braincorl.models.person import PersonContext, read_person
 from braincorl.models.smoothers import Spectrum, readout
 from braincorl.priors.components import Components, metric_rows
-from braincorl.priors.robust import GOOD, weights_under
+from braincorl.priors.robust import weights_under
 from braincorl.validation import FloatArray, check_batch_size
 
 # Numbers that a voxel of a batch needs at once, per context coordinate: its signals by five smoothers, and workspace.
@@ -45,12 +46,8 @@ class NativeFit:
         (v, p).
     intercept
         (v,).
-    noise_variance
-        (v,).
-    posterior
-        Of Bayesian ridge, for predictive standard deviations.
     spread
-        Factor of those (v,).
+        Factor of the predictive standard deviations of Bayesian ridge (v,).
     shares
         Weight of each smoother, gain included (v, c).
     image_weight
@@ -59,8 +56,6 @@ class NativeFit:
 
     coef: FloatArray
     intercept: FloatArray
-    noise_variance: FloatArray
-    posterior: EvidencePosterior
     spread: FloatArray
     shares: FloatArray
     image_weight: npt.NDArray[np.float64]
@@ -114,7 +109,7 @@ def fit_native(
     weight = weights_under(_TYPICAL_SHARE / (1 - _TYPICAL_SHARE) * gram, y)
     mean = weight @ y.astype(np.float64) / weight.sum()
     deviation = np.sqrt(weight @ (y - mean) ** 2 / weight.sum())
-    varying = deviation > np.finfo(y.dtype).eps * np.abs(mean) * n_images
+    varying = varying_voxels(mean, deviation, n_images, y.dtype)
     safe = np.where(varying, deviation, 1.0)
     # Constant voxels are left out: they would water down what the others share.
     standard = torch.from_numpy(((y - mean) / safe)[:, varying].astype(y.dtype, copy=False)).to(device, dtype)
@@ -138,17 +133,28 @@ def fit_native(
     coef, spread, shares = (_scatter(part, varying) for part in written)
     coef *= safe.astype(y.dtype)[:, None]
     middle = weight @ X.astype(np.float64) / weight.sum()
-    good = weight >= GOOD
-    _, _, posterior = fit_evidence(X[good], y[good], scale, voxel_batch_size=voxel_batch_size)
     return NativeFit(
         coef=coef,
         intercept=(mean - coef @ middle).astype(y.dtype),
-        noise_variance=noise_variance(posterior) * spread**2,
-        posterior=posterior,
         spread=spread,
         shares=shares,
         image_weight=weight,
     )
+
+
+def check_precision(precision: str) -> None:
+    """Refuse a precision that only published networks have.
+
+    Raises
+    ------
+    InputError
+        If it is none of "auto", "float32" and "float64".
+    """
+    if precision not in ("auto", "float32", "float64"):
+        raise InputError(
+            f"precision {precision!r} is for published networks; the native network computes in the type of "
+            'the responses: pass "auto".'
+        )
 
 
 def _run(

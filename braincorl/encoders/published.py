@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from braincorl.encoders.decomposition import batches
+from braincorl.batching import batches
+from braincorl.encoders.decomposition import varying_voxels
 from braincorl.errors import InputError
 from braincorl.files import Progress
 from braincorl.models import InferenceEngine, ReferenceTransformer
@@ -55,7 +56,7 @@ def fit_published(
     intercept : ndarray of shape (n_voxels,)
     """
     mean, deviation = y.mean(axis=0), y.std(axis=0)
-    varying = deviation > np.finfo(y.dtype).eps * np.abs(mean) * len(y)
+    varying = varying_voxels(mean, deviation, len(y), y.dtype)
     scale = np.where(varying, deviation, 1)
     weights = engine(X / length, ((y - mean) / scale).T, progress).astype(y.dtype, copy=False)
     scale = np.where(varying, deviation, 0)

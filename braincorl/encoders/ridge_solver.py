@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.encoders.decomposition import Decomposition, batches, centre, coefficients, decompose
+from braincorl.batching import batches
+from braincorl.encoders.decomposition import Decomposition, centre, coefficients, decompose
 from braincorl.validation import FloatArray
 
 Folds = Iterable[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]

@@ -28,18 +28,18 @@ def image_digests(X: FloatArray) -> npt.NDArray[np.int64]:
     return np.frombuffer(digests, dtype="<i8").astype(np.int64)
 
 
-def count_seen(X: FloatArray, taught: npt.NDArray[np.int64]) -> int:
-    """How many images, each counted once, are among those of which fingerprints were kept.
+def count_seen(shown: npt.NDArray[np.int64], taught: npt.NDArray[np.int64]) -> int:
+    """How many images, each counted once, are among others.
 
     Parameters
     ----------
-    X
-        Features (n, p).
+    shown
+        Fingerprints (n,).
     taught
-        Fingerprints (m,).
+        Fingerprints of the others (m,).
 
     Returns
     -------
     int
     """
-    return np.intersect1d(image_digests(X), taught).size if taught.size else 0
+    return np.intersect1d(shown, taught).size

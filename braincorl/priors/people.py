@@ -194,6 +194,7 @@ def training_person(
 def pool_moments(contexts: Sequence[Context], X_pool: FloatArray | None) -> tuple[DoubleArray, DoubleArray]:
     """Mean (p,) and covariance (p, p) of features over the pool, or over all people's images alike."""
     if X_pool is not None:
+        # Not `covariance_of`, which rounds differently: the shipped prior is to be learned again to the same bytes.
         return X_pool.mean(axis=0, dtype=np.float64), np.atleast_2d(np.cov(X_pool, rowvar=False))
     weights = np.array([context.freedom for context in contexts], dtype=np.float64)
     mean = np.asarray(np.average([context.feature_mean for context in contexts], axis=0, weights=weights))

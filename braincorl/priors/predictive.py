@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from braincorl.batching import batches
 from braincorl.priors.components import LEVELS, Components
 from braincorl.priors.context import Context
 from braincorl.priors.posterior import (
@@ -149,16 +150,13 @@ def voxel_batches(
 ) -> Iterator[slice]:
     """Cut voxels into batches whose temporaries, over all components, stay bounded.
 
-    Yields
-    ------
-    slice
+    Returns
+    -------
+    iterator of slice
         Consecutive ranges of voxels.
     """
-    if isinstance(voxel_batch_size, str):
-        per_voxel = np.dtype(dtype).itemsize * n_components * (rank + 6 * LEVELS.size)
-        voxel_batch_size = max(64, _BATCH_BYTES // per_voxel)
-    for start in range(0, n_voxels, voxel_batch_size):
-        yield slice(start, min(start + voxel_batch_size, n_voxels))
+    per_voxel = np.dtype(dtype).itemsize * n_components * (rank + 6 * LEVELS.size)
+    return batches(n_voxels, per_voxel, voxel_batch_size, _BATCH_BYTES)
 
 
 def _unit(context: Context) -> FloatArray:

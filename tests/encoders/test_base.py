@@ -8,7 +8,7 @@ import pytest
 from sklearn.exceptions import NotFittedError
 
 from braincorl import BayesianRidgeEncoder, GroupPrior, GroupPriorEncoder, InContextEncoder, RidgeEncoder
-from braincorl.encoders.decomposition import BATCH_BYTES
+from braincorl.batching import BATCH_BYTES
 from braincorl.encoders.evidence import pool_scale
 from braincorl.encoders.published import feature_length
 from braincorl.errors import InputError, OutOfMemoryError
