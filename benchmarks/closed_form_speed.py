@@ -14,8 +14,8 @@ from himalaya.backend import set_backend
 from himalaya.kernel_ridge import KernelRidgeCV
 
 from braincorl.encoders import BayesianRidgeEncoder, RidgeEncoder
-from braincorl.encoders.decomposition import decompose
-from braincorl.encoders.ridge_solver import auto_alphas
+from braincorl.closed_forms.decomposition import decompose
+from braincorl.closed_forms.ridge_solver import auto_alphas
 
 
 def main():

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from group_prior_checks import calibration, outlier, speed
-from group_prior_data import (
+from real_people import (
     PublishedWeights,
     WeightsPerson,
     draw_noise,

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from group_prior_data import load_object2vec
+from real_people import load_object2vec
 from group_prior_scores import Scores, print_table, score
 from scipy.stats import norm
 

@@ -8,7 +8,7 @@ import argparse
 from collections import defaultdict
 
 import numpy as np
-from group_prior_data import PublishedWeights, draw_person, load_bold5000, simulated_world
+from real_people import PublishedWeights, draw_person, load_bold5000, simulated_world
 from scipy.cluster.vq import kmeans2
 
 from braincorl import GroupPrior, GroupPriorEncoder

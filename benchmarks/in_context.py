@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from common import mean_ev, measure, print_table
-from group_prior_data import draw_noise, load_bold5000, load_object2vec
+from real_people import draw_noise, load_bold5000, load_object2vec
 from known_worlds import simulated
 from scipy.stats import norm
 

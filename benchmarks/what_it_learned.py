@@ -13,7 +13,7 @@ import argparse
 import numpy as np
 import pandas as pd
 from common import print_table
-from group_prior_data import load_object2vec
+from real_people import load_object2vec
 
 from braincorl import BayesianRidgeEncoder, InContextEncoder, RidgeEncoder
 from braincorl.analysis.algorithms import difference, gradient_descent, newton

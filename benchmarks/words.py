@@ -20,7 +20,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 from common import print_table, real_data
-from group_prior_data import load_object2vec
+from real_people import load_object2vec
 from sklearn.metrics import roc_auc_score
 
 from braincorl import (

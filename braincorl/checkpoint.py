@@ -4,7 +4,8 @@ The authors publish Python pickles in two shapes, a bare state dict and a Lightn
 restricted unpickler alone, which builds tensors and plain containers and runs nothing. `convert_reference_checkpoint`
 writes their tensors to a safetensors file with a checksum, the network's sizes, its backbone, and the hash of the file
 they came from. `load_checkpoint` reads either kind, strictly: every name of the network, in its shape, and nothing
-more. Native networks are written by `save_checkpoint`; the one that comes with the package is "default".
+more. `save_checkpoint` writes what `braincorl train` made. "default", the native transformer, has no file: nothing in it is
+trained.
 """
 
 import hashlib
@@ -19,20 +20,14 @@ import torch
 from torch import Tensor
 
 from braincorl.errors import FileFormatError, InputError
-from braincorl.models import NativeConfig, NativeTransformer, ReferenceConfig, ReferenceTransformer
+from braincorl.models import ReferenceConfig, ReferenceTransformer
 from braincorl.tensorfile import read_tensors, write_tensors
 
 logger = logging.getLogger(__name__)
 
-Network = ReferenceTransformer | NativeTransformer
-
 KIND = "braincorl-checkpoint/1"
-ARCHITECTURES: dict[str, tuple[type[Any], type[ReferenceTransformer] | type[NativeTransformer]]] = {
-    "reference": (ReferenceConfig, ReferenceTransformer),
-    "native": (NativeConfig, NativeTransformer),
-}
-SHIPPED = Path(__file__).parent / "models" / "shipped"
-DEFAULT = "native-2026-11"
+ARCHITECTURE = "reference"
+DEFAULT = "default"
 BACKBONES = {(512, 560): "CLIP ViT-B/16", (768, 800): "DINO", (1152, 1200): "SigLIP"}  # (E, D) of the published sizes
 MARKER = "cls_token"  # a name that no other part of a Lightning module has; what stands before it is the prefix
 
@@ -73,7 +68,7 @@ def convert_reference_checkpoint(path: str | Path, output: str | Path) -> dict[s
     return header
 
 
-def save_checkpoint(path: str | Path, network: Network, header: Mapping[str, Any]) -> None:
+def save_checkpoint(path: str | Path, network: ReferenceTransformer, header: Mapping[str, Any]) -> None:
     """Write a network, whole or not at all.
 
     Parameters
@@ -90,45 +85,41 @@ def save_checkpoint(path: str | Path, network: Network, header: Mapping[str, Any
     OutputError
         If the file cannot be written.
     """
-    architecture = next(name for name, (_, kind) in ARCHITECTURES.items() if isinstance(network, kind))
     state = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in network.state_dict().items()}
-    facts = {"backbone": "any"} if architecture == "native" else {}
-    described = {"architecture": architecture, "config": asdict(network.config), **facts, **header}
+    described = {"architecture": ARCHITECTURE, "config": asdict(network.config), **header}
     write_tensors(path, KIND, state, described)
 
 
 def find_checkpoint(name: str | Path) -> Path:
-    """File of a network, by path or shipped name.
+    """File of a published network.
 
     Raises
     ------
     InputError
-        If there is neither; the message lists the shipped names.
+        If there is none.
     """
     path = Path(name)
     if path.is_file():
         return path
-    candidate = SHIPPED / f"{DEFAULT if str(name) == 'default' else name}.safetensors"
-    if path.parent == Path() and candidate.is_file():
-        return candidate
-    known = ", ".join(["default", *sorted(file.stem for file in SHIPPED.glob("*.safetensors"))])
-    raise InputError(
-        f"{name} does not exist or is not a file, and no shipped network has that name: pass the path of a checkpoint, "
-        f"or one of: {known}."
-    )
+    if str(name) == DEFAULT:
+        raise InputError(
+            f"{DEFAULT!r} is the native transformer, in which nothing is trained, so that there is no checkpoint: "
+            "use InContextEncoder()."
+        )
+    raise InputError(f"{name} does not exist or is not a file: pass the path of a checkpoint.")
 
 
-def load_checkpoint(path: str | Path) -> Network:
+def load_checkpoint(path: str | Path) -> ReferenceTransformer:
     """Read a network.
 
     Parameters
     ----------
     path
-        A file that `convert_reference_checkpoint` or `braincorl train` wrote, the authors' own, or a shipped name.
+        A file that `convert_reference_checkpoint` or `braincorl train` wrote, or the authors' own.
 
     Returns
     -------
-    ReferenceTransformer or NativeTransformer
+    ReferenceTransformer
         On the processor, in the precision of the file, not requiring gradients.
 
     Raises
@@ -141,26 +132,25 @@ def load_checkpoint(path: str | Path) -> Network:
     return read_checkpoint(path)[0]
 
 
-def read_checkpoint(path: str | Path) -> tuple[Network, dict[str, Any]]:
+def read_checkpoint(path: str | Path) -> tuple[ReferenceTransformer, dict[str, Any]]:
     """Read a network and the header that describes it; see `load_checkpoint` and `convert_reference_checkpoint`."""
     path = find_checkpoint(path)
     if not _is_safetensors(path):
         state, header = _read_reference(path)
         return _build(ReferenceTransformer, ReferenceConfig(**header["config"]), state), header
     arrays, header = read_tensors(path, KIND)
-    if header.get("architecture") not in ARCHITECTURES:
+    if header.get("architecture") != ARCHITECTURE:
         raise FileFormatError(
             f"{path} holds a network of the kind {header.get('architecture')!r}, which this version cannot run: "
-            f"update braincorl."
+            f"train or convert one with this version, or use InContextEncoder() without a checkpoint."
         )
-    config_class, network_class = ARCHITECTURES[header["architecture"]]
     try:
-        config = config_class(**header["config"])
+        config = ReferenceConfig(**header["config"])
     except (KeyError, TypeError, InputError) as error:
         raise FileFormatError(f"{path} does not describe its network ({error}): convert it anew.") from error
     state = {name: torch.tensor(array) for name, array in arrays.items()}
-    _check_names(path, network_class, config, state)
-    return _build(network_class, config, state), header
+    _check_names(path, ReferenceTransformer, config, state)
+    return _build(ReferenceTransformer, config, state), header
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -177,7 +167,7 @@ def _read_reference(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     config = _recognise(path, state)
     _check_names(path, ReferenceTransformer, config, state)
     header = {
-        "architecture": "reference",
+        "architecture": ARCHITECTURE,
         "config": asdict(config),
         "backbone": BACKBONES.get((config.n_features, config.width), "unknown"),
         "inputs": {"features": "unit norm", "responses": "z-scored"},
@@ -248,7 +238,9 @@ def _recognise(path: Path, state: Mapping[str, Tensor]) -> ReferenceConfig:
         ) from error
 
 
-def _check_names(path: Path, kind: Callable[[Any], Network], config: Any, state: Mapping[str, Tensor]) -> None:
+def _check_names(
+    path: Path, kind: Callable[[Any], ReferenceTransformer], config: Any, state: Mapping[str, Tensor]
+) -> None:
     """Every name of the network in its shape, and no other name."""
     with torch.device("meta"):
         expected = {name: tuple(tensor.shape) for name, tensor in kind(config).state_dict().items()}
@@ -264,7 +256,9 @@ def _check_names(path: Path, kind: Callable[[Any], Network], config: Any, state:
         raise FileFormatError(f"{path} does not hold the network that it describes: {problems[0]}{others}.")
 
 
-def _build(kind: Callable[[Any], Network], config: Any, state: Mapping[str, Tensor]) -> Network:
+def _build(
+    kind: Callable[[Any], ReferenceTransformer], config: Any, state: Mapping[str, Tensor]
+) -> ReferenceTransformer:
     with torch.device("meta"):
         network = kind(config)
     network.load_state_dict(state, assign=True)

@@ -19,8 +19,8 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.base import clone
 
+from braincorl.closed_forms.decomposition import varying_voxels
 from braincorl.encoders.base import LinearEncoder
-from braincorl.encoders.decomposition import varying_voxels
 from braincorl.errors import InputError
 from braincorl.validation import FloatArray, check_finite, check_pair
 

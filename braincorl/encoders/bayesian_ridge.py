@@ -6,8 +6,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.encoders.base import LinearEncoder
-from braincorl.encoders.evidence import (
+from braincorl.closed_forms.evidence import (
     SIGNAL_GRID,
     fit_evidence,
     noise_variance,
@@ -16,6 +15,7 @@ from braincorl.encoders.evidence import (
     predictive_std,
     restore_posterior,
 )
+from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import InputError
 from braincorl.validation import FloatArray, check_batch_size
 
@@ -24,7 +24,7 @@ class BayesianRidgeEncoder(LinearEncoder):
     """Voxelwise Bayesian ridge regression that needs no cross-validation and is usable from ten images.
 
     Each voxel's share of explainable variance r is unknown; the encoder is the mean of the ridge solutions over a grid
-    of r, weighted by the evidence of the voxel's own responses. See `braincorl.encoders.evidence` for the equations.
+    of r, weighted by the evidence of the voxel's own responses. See `braincorl.closed_forms.evidence` for the equations.
 
     Parameters
     ----------

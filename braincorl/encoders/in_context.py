@@ -1,63 +1,50 @@
-"""`InContextEncoder`: a network that reads images and responses of a person and writes down the encoder at once.
+"""`InContextEncoder`: reads images and responses of a person and writes down every voxel's encoder at once.
 
-Two kinds of network serve: the native one, which comes with the package and takes features of any backbone
-(`braincorl.encoders.native`), and the published ones, which take features of theirs (`braincorl.encoders.published`).
+Two kinds of transformer serve: the native one, attention to remembered voxels and among the person's own, for features of
+any backbone (`braincorl.encoders.by_attention`), and the published ones, for features of theirs
+(`braincorl.encoders.published`).
 
 Shapes: X (n_images, n_features), y (n_images, n_voxels).
 """
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.checkpoint import read_checkpoint
+from braincorl.checkpoint import DEFAULT, read_checkpoint
+from braincorl.closed_forms.evidence import pool_scale
+from braincorl.encoders.attending import AttendingEncoder, read_prior
 from braincorl.encoders.base import LinearEncoder
-from braincorl.encoders.evidence import (
-    EvidencePosterior,
-    fit_good_images,
-    noise_variance,
-    pool_scale,
-    posterior_arrays,
-    predictive_std,
-    restore_posterior,
-)
-from braincorl.encoders.group_prior import GroupPriorEncoder
-from braincorl.encoders.hedged import mean_of_three
-from braincorl.encoders.native import check_precision, fit_native
+from braincorl.encoders.by_attention import fit_by_attention
 from braincorl.encoders.published import check_feature_count, check_query_length, feature_length, fit_published
 from braincorl.errors import InputError
 from braincorl.files import Progress
-from braincorl.models import InferenceEngine, NativeTransformer, ReferenceTransformer
+from braincorl.models import InferenceEngine, ReferenceTransformer
+from braincorl.models.attention import AttentionConfig
 from braincorl.models.hardware import resolve_device
-from braincorl.priors import load_prior
-from braincorl.priors.regions import index_labels
 from braincorl.validation import FloatArray, check_batch_size
 
 
-class InContextEncoder(LinearEncoder):
+class InContextEncoder(AttendingEncoder):
     """Voxelwise encoder written by an in-context transformer.
 
     Parameters
     ----------
     checkpoint : name or path
-        "default" (the native network that comes with the package: features of any backbone, any number of images ≥ 2),
-        or a file: of `braincorl train`, of `braincorl convert`, or the authors' own checkpoint.
+        "default" (the native transformer: features of any backbone, any number of images ≥ 2; nothing in it is trained),
+        or the file of a published network: of `braincorl train`, of `braincorl convert`, or the authors' own checkpoint.
     prior : GroupPrior, path or name, optional
-        What earlier people's voxels are like, in the same feature space. The encoder is then a mean of three (see
-        `braincorl.priors.hedge`): .4 of what the native network writes, .4 of the posterior mean under the prior, .2 of
-        what the network writes in the prior's metric; where a voxel's region is known, .25, .75 and 0. The first part
-        is larger where the earlier people saw few images and the same ones.
+        Earlier people's voxels in the same feature space, to which the native transformer attends.
     device : str
         "auto" (a GPU if there is one), "cpu", "cuda", …
     precision : str
         Of a published network: "auto" (bfloat16 where the device multiplies it natively, else float32), "float32",
         "bfloat16" or "float64". With random network weights, bfloat16 changed weights and predictions by 3 to 9 % in
         norm and an explained variance of .300 by less than .004, and another batch size changed them by 1 to 4 %;
-        float32 is within 1e-5. The native network computes in the type of the responses.
+        float32 is within 1e-5. The native transformer computes in the type of the responses.
     voxel_batch_size : "auto" or int
         Voxels at a time; bounds memory. "auto" follows the memory.
 
@@ -70,19 +57,12 @@ class InContextEncoder(LinearEncoder):
     noise_variance_ : ndarray of shape (n_voxels,)
         Variance of a response around the encoder. Of a published network: mean squared residual over the context
         itself, a lower bound, since the network has seen these responses.
-    prior_encoder_ : GroupPriorEncoder
-        With a prior: the closed form, which also gives the predictive standard deviations.
-    posterior_ : EvidencePosterior
-        Native network: what the context leaves open, by Bayesian ridge.
-    spread_ : ndarray of shape (n_voxels,)
-        Native network: factor by which it corrects the standard deviation of that.
-    shares_ : ndarray of shape (n_voxels, n_smoothers)
-        Native network: how much of each closed form is in the encoder, in the order of
-        `braincorl.models.smoothers.NAMES`.
-    image_weight_ : ndarray of shape (n_images,)
-        Native network: relative precision of each image; below 1 where the responses of all voxels were off.
     feature_length_ : float
         Published network: length by which the features are divided; `predict` refuses features of more than twice it.
+
+    Notes
+    -----
+    The attributes of `AttendingEncoder` are those of the native transformer.
 
     Examples
     --------
@@ -96,14 +76,8 @@ class InContextEncoder(LinearEncoder):
 
     uses_pool = True
     reports_progress = True
-    _native_names = ("spread_", "shares_", "image_weight_")
 
-    prior_encoder_: GroupPriorEncoder
-    posterior_: EvidencePosterior
-    spread_: FloatArray
-    shares_: FloatArray
-    image_weight_: FloatArray
-    feature_length_: float
+    feature_length_: float | None = None
 
     def __init__(
         self,
@@ -138,15 +112,15 @@ class InContextEncoder(LinearEncoder):
             about equal length.
         y
             Responses (n_images, n_voxels), any unit; a constant voxel gets weights 0. All voxels of the person belong
-            into one call: the native network reads what they share.
+            into one call: the native transformer reads what they share.
         X_pool
             Features of any images (n_pool, n_features), no responses needed, from which the scale of the feature space
             is learned. By default the context itself.
         rois
-            One region label per voxel (n_voxels,), "" where unknown; the native network then also reads what the voxels
-            of a region share.
+            One region label per voxel (n_voxels,), "" where unknown; only with a prior that knows regions.
         positions
-            Grid coordinates of the voxels (n_voxels, 3), for the neighbours of `GroupPriorEncoder`; only with a prior.
+            Places of the voxels in the prior's common space (n_voxels, 3), or numbers of grayordinates (n_voxels,);
+            without effect where the prior knows no places.
         progress
             Called with (voxels done, voxels) as work goes on.
 
@@ -167,21 +141,19 @@ class InContextEncoder(LinearEncoder):
         check_batch_size(self.voxel_batch_size)
         features, responses = self._check_fit(X, y)
         pool = self._check_pool(X_pool, features)
+        self.feature_length_ = None
+        if str(self.checkpoint) == DEFAULT:
+            self._fit_native(features, responses, pool, X_pool, rois, positions, progress)
+            return self
+        if self.prior is not None:
+            raise InputError("prior is for the native transformer: leave it out, or pass checkpoint='default'.")
         network, header = read_checkpoint(self.checkpoint)
-        if isinstance(network, ReferenceTransformer):
-            if self.prior is not None:
-                raise InputError("prior is for the native network: leave it out, or pass checkpoint='default'.")
-            self._fit_published(network, header, features, responses, pool, progress)
-        else:
-            if self.prior is not None:
-                closed = GroupPriorEncoder(load_prior(self.prior), hedge=False, voxel_batch_size=self.voxel_batch_size)
-                self.prior_encoder_ = closed.fit(features, responses, X_pool=X_pool, rois=rois, positions=positions)
-            self._fit_native(network, header, features, responses, pool, rois, progress)
+        self._fit_published(network, header, features, responses, pool, progress)
         return self
 
     def _check_features(self, X: npt.ArrayLike, *, reset: bool) -> FloatArray:
         features = super()._check_features(X, reset=reset)
-        if not reset and hasattr(self, "feature_length_"):
+        if not reset and self.feature_length_ is not None:
             check_query_length(features, self.feature_length_)
         return features
 
@@ -221,79 +193,65 @@ class InContextEncoder(LinearEncoder):
         InputError
             If the checkpoint is unknown, or reads another number of features.
         """
-        network, header = read_checkpoint(self.checkpoint)
-        return self._engine(network, header, n_features) if isinstance(network, ReferenceTransformer) else None
+        if str(self.checkpoint) == DEFAULT:
+            return None
+        return self._engine(*read_checkpoint(self.checkpoint), n_features)
 
     def _fit_native(
         self,
-        network: NativeTransformer,
-        header: Mapping[str, Any],
         features: FloatArray,
         responses: FloatArray,
         pool: FloatArray,
+        X_pool: npt.ArrayLike | None,
         rois: npt.ArrayLike | None,
+        positions: npt.ArrayLike | None,
         progress: Progress | None,
     ) -> None:
-        check_precision(self.precision)
-        write = partial(
-            fit_native,
-            network,
+        if self.precision not in ("auto", "float32", "float64"):
+            raise InputError(
+                f"precision {self.precision!r} is for published networks; the native transformer computes in the type "
+                'of the responses: pass "auto".'
+            )
+        config, n_voxels = AttentionConfig(), responses.shape[1]
+        remembered: dict[str, Any] = {}
+        names: tuple[str, ...] = ()
+        scale = pool_scale(pool)
+        if self.prior is not None:
+            prior = read_prior(self.prior, features.shape[1])
+            covariance = prior.covariance_of(X_pool)
+            scale, names = 1.0 / float(np.trace(covariance)), prior.regions
+            remembered = {
+                "items": prior.items(X_pool),
+                "covariance": covariance,
+                "region": prior.region_index(rois, n_voxels),
+                "nearby": prior.nearby(positions, n_voxels),
+            }
+        fitted = fit_by_attention(
+            config,
             features,
             responses,
-            regions=None if rois is None else _region_index(rois, responses.shape[1]),
+            scale,
+            **remembered,
+            together=config.together[0 if remembered else 1],
             device=resolve_device(self.device),
             voxel_batch_size=self.voxel_batch_size,
+            progress=progress,
         )
-        scale = pool_scale(pool) if self.prior is None else self.prior_encoder_.scale_
-        fitted = write(scale, progress=progress)
-        _, _, self.posterior_ = fit_good_images(features, responses, scale, fitted.image_weight, self.voxel_batch_size)
-        self.spread_ = fitted.spread
-        if self.prior is None:
-            self.coef_, self.intercept_ = fitted.coef, fitted.intercept
-            self.noise_variance_ = noise_variance(self.posterior_) * fitted.spread**2
-        else:
-            known = self.prior_encoder_.known_regions(rois, responses.shape[1])
-            self.coef_, self.intercept_ = mean_of_three(self.prior_encoder_, fitted, write, known)
-            self.noise_variance_ = self.prior_encoder_.noise_variance_
-        self.shares_, self.image_weight_ = fitted.shares, fitted.image_weight
-        self.provenance_ = {"network": {**header, "precision": str(responses.dtype)}}
+        self._keep(fitted, names)
 
     def _predictive_std(self, X: FloatArray) -> FloatArray:
-        if hasattr(self, "feature_length_"):
-            return super()._predictive_std(X)
-        if hasattr(self, "prior_encoder_"):
-            return self.prior_encoder_._predictive_std(X)
-        return predictive_std(self.posterior_, X) * self.spread_
+        if self.feature_length_ is not None:
+            return LinearEncoder._predictive_std(self, X)
+        return super()._predictive_std(X)
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
-        arrays = super()._arrays()
-        if hasattr(self, "feature_length_"):
-            return arrays | {"feature_length": np.asarray(self.feature_length_)}
-        named = {name.rstrip("_"): getattr(self, name) for name in self._native_names}
-        if hasattr(self, "prior_encoder_"):
-            inner = self.prior_encoder_._arrays()
-            named |= {f"prior_encoder.{name}": array for name, array in inner.items()}
-        return arrays | named | posterior_arrays(self.posterior_)
+        if self.feature_length_ is None:
+            return super()._arrays()
+        return LinearEncoder._arrays(self) | {"feature_length": np.asarray(self.feature_length_)}
 
     def _restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        super()._restore(arrays)
-        if "feature_length" in arrays:
-            self.feature_length_ = float(arrays["feature_length"])
+        if "feature_length" not in arrays:
+            super()._restore(arrays)
             return
-        self._restore_named(arrays, self._native_names)
-        self.posterior_ = restore_posterior(arrays)
-        prefix = "prior_encoder."
-        inner = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-        if inner:
-            self.prior_encoder_ = GroupPriorEncoder(None)
-            self.prior_encoder_._restore(inner)
-            self.prior = self.prior_encoder_.prior
-
-    def _header_parameters(self) -> dict[str, Any]:
-        return super()._header_parameters() | {"prior": None}  # the prior itself is among the arrays
-
-
-def _region_index(rois: npt.ArrayLike, n_voxels: int) -> npt.NDArray[np.intp]:
-    """Give the number of each voxel's region (n_voxels,), -1 where the label is ""."""
-    labels = np.asarray(rois).astype(str)
-    return index_labels(labels, np.unique(labels[labels != ""]).tolist(), n_voxels, "rois")
+        LinearEncoder._restore(self, arrays)
+        self.feature_length_ = float(arrays["feature_length"])

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from braincorl.batching import batches
-from braincorl.encoders.decomposition import varying_voxels
+from braincorl.closed_forms.decomposition import varying_voxels
 from braincorl.errors import InputError
 from braincorl.files import Progress
 from braincorl.models import InferenceEngine, ReferenceTransformer

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import KFold
 
+from braincorl.closed_forms.ridge_solver import solve_ridge
 from braincorl.encoders.base import LinearEncoder
-from braincorl.encoders.ridge_solver import solve_ridge
 from braincorl.errors import InputError
 from braincorl.validation import check_batch_size
 

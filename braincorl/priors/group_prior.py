@@ -1,67 +1,88 @@
-"""`GroupPrior`: what earlier people teach about the weights of a new person's voxels, and its file."""
+"""`GroupPrior`: earlier people's voxels, remembered, and the file that holds them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from braincorl.closed_forms.items import Items, Nearby
 from braincorl.errors import FileFormatError, InputError
-from braincorl.priors.arguments import check_features, find_prior, nonempty, positive_integer, positive_number
-from braincorl.priors.choosing import Chosen, choose, leading_basis
-from braincorl.priors.components import LEVELS, Components, unit_signal
-from braincorl.priors.context import Context
+from braincorl.priors.arguments import check_features, find_prior, nonempty, positive_integer
+from braincorl.priors.compression import DIRECTIONS, cluster
 from braincorl.priors.images import NO_IMAGES
-from braincorl.priors.learning import learn
-from braincorl.priors.people import covariance_of, examinees, pool_moments, read_person, seen_images, training_person
+from braincorl.priors.people import (
+    PoolMoments,
+    RememberedPerson,
+    check_person,
+    count_features,
+    count_voxels,
+    pool_moments,
+    pool_of_people,
+    remember_person,
+    seen_images,
+    signal_variance,
+)
+from braincorl.priors.places import WIDTH, check_places, neighbours, spacing
 from braincorl.priors.regions import Rois, index_labels, index_regions
-from braincorl.tensorfile import read_tensors, write_tensors
+from braincorl.tensorfile import read_metadata, read_tensors, write_tensors
 from braincorl.validation import check_finite, check_pool
 
-KIND = "braincorl-prior/1"
+KIND = "braincorl-prior/2"
+# More items cost time and gained nothing measurable (`benchmarks/few_shot_parts.py`); where voxels lie, they cost none, since
+# a voxel attends to those around it alone.
+MAX_ITEMS = 4096
+MAX_ITEMS_WITH_PLACES = 65_536
 
-# Columns of the covariance factors when the feature space has more dimensions: fMRI weights of a few people do not
-# determine more.
-_MOST_RANK = 64
+_ARRAYS = ("weights", "mass", "region", "moment", "feature_mean", "pool_covariance")
 
 
 @dataclass(frozen=True)
 class GroupPrior:
-    """A distribution over the weights of a new person's voxels, learned from other people.
+    """A memory of earlier people's voxels, to which a new person's voxels attend.
 
-    Made by `GroupPrior.fit`; used by `GroupPriorEncoder`. See `braincorl.priors.components` for the distribution and
-    `braincorl.priors.mixture_em` for how it is learned.
+    Made by `GroupPrior.fit`; read by `GroupPriorEncoder` and `InContextEncoder`. Nothing is learned but one closed-form
+    fit per person (`braincorl.priors.people`); `braincorl.models.attention` says how it is read.
 
     Attributes
     ----------
-    components
-        The mixture over weights of unit signal.
-    region_weight
-        Weight of each component in each region (n_regions + 1, n_components); the last row is for unknown regions.
+    weights
+        Of the remembered voxels, their signal of unit variance over the pool (n_items, n_features).
+    mass
+        Share of all remembered voxels that each item stands for, reliable ones counting for more (n_items,).
+    region
+        Index of each item's region, -1 where unknown (n_items,).
     regions
-        Region labels, in order of the rows.
+        Region labels.
+    positions
+        Place of each item in the common space (n_items, 3), or number of its grayordinate (n_items, 1); None if unknown.
+    spacing
+        Distance between neighbouring voxels of one person, in the units of the positions.
+    moment
+        Second moment of all remembered weights, before any were merged; unit signal (n_features, n_features).
     feature_mean
         Mean feature vector of the pool (n_features,).
     pool_covariance
         Covariance of the pool's features (n_features, n_features).
-    widening
-        Factor of predictive standard deviations that made intervals hold what they promise on left-out people.
     image_digests
-        Fingerprints of the images that it was learned from, as far as they are known.
+        Fingerprints of the images that the people saw, as far as they are known.
     summary
-        What it rests on: people, voxels, effective voxels, settings and how they were chosen.
+        What it rests on: people, voxels, items.
     provenance
         Where the features and people come from, as given.
     """
 
-    components: Components
-    region_weight: npt.NDArray[np.float64]
+    weights: npt.NDArray[np.float32]
+    mass: npt.NDArray[np.float64]
+    region: npt.NDArray[np.intp]
     regions: tuple[str, ...]
+    moment: npt.NDArray[np.float64]
     feature_mean: npt.NDArray[np.float64]
     pool_covariance: npt.NDArray[np.float64]
-    widening: float = 1.0
+    positions: npt.NDArray[np.float64] | None = None
+    spacing: float = 1.0
     image_digests: npt.NDArray[np.int64] = field(default_factory=NO_IMAGES.copy)
     summary: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -71,16 +92,15 @@ class GroupPrior:
         cls,
         people: Sequence[Any],
         rois: Sequence[Rois | None] | None = None,
+        positions: Sequence[npt.ArrayLike] | None = None,
         *,
         X_pool: npt.ArrayLike | None = None,
-        n_components: int | str = "auto",
-        shrinkage: float | str = "auto",
-        rank: int | str = "auto",
+        max_items: int | str = "auto",
         provenance: Mapping[str, Any] | None = None,
     ) -> Self:
-        """Learn a prior from people.
+        """Remember people.
 
-        The result is deterministic and does not depend on the order of voxels (to rounding).
+        The result does not depend on the order of voxels (to rounding).
 
         Parameters
         ----------
@@ -89,15 +109,14 @@ class GroupPrior:
             in one feature space, each with their own images and voxels.
         rois
             For each person one text label per voxel, "" where unknown, or None for a person without labels.
+        positions
+            For each person the places of the voxels in one common space (n_voxels, 3), any unit, or the numbers of
+            their grayordinates (n_voxels,).
         X_pool
             Features of any images (n_pool, n_features) over which a voxel's signal has unit variance; by default the
             people's own images. Needed for encoders that hold weights alone.
-        n_components
-            Kinds of voxel, beside the broad one; "auto" is chosen on left-out people, starting from one per region.
-        shrinkage
-            Effective voxels that the target of each covariance counts for; "auto" is chosen on left-out people.
-        rank
-            Rank of each covariance beside its isotropic part; "auto" is at most 64.
+        max_items
+            Voxels that are alike are merged until about so many are left; "auto" is 4,096, and 65,536 with positions.
         provenance
             JSON-serialisable notes, to be stored: backbone, weights, preprocessing, people.
 
@@ -108,63 +127,125 @@ class GroupPrior:
         Raises
         ------
         InputError
-            If there are no people, shapes do not match, values are not finite, or a setting is impossible.
+            If there are no people, shapes do not match, values are not finite, or no voxel has any signal.
         """
-        pool = None if X_pool is None else np.asarray(X_pool, dtype=np.float64)
-        contexts = [read_person(person, i, pool) for i, person in enumerate(nonempty(people))]
-        n_features = contexts[0].n_features
-        check_features([context.n_features for context in contexts], pool)
-        regions, indices = index_regions(rois, [context.n_voxels for context in contexts])
-        feature_mean, covariance = pool_moments(contexts, pool)
-        if not float(np.trace(covariance)) > 0:
+        for position, person in enumerate(nonempty(people)):
+            check_person(person, position)
+        pool = None if X_pool is None else np.asarray(X_pool)
+        check_features([count_features(person) for person in people], pool)
+        counts = [count_voxels(person) for person in people]
+        regions, indices = index_regions(rois, counts)
+        places = _check_all_places(positions, counts)
+        automatic = MAX_ITEMS if places is None else MAX_ITEMS_WITH_PLACES
+        limit = positive_integer(max_items, "max_items", automatic, 10**7)
+        moments = pool_of_people(people) if pool is None else pool_moments(pool)
+        if not float(np.trace(moments.covariance)) > 0:
             raise InputError("the features do not vary over images: nothing can be learned from them.")
-        trained = [training_person(context, index) for context, index in zip(contexts, indices, strict=True)]
-        persons = [person for person, _ in trained]
-        chosen_rank = positive_integer(rank, "rank", min(n_features, _MOST_RANK), n_features)
-        count = None if n_components == "auto" else positive_integer(n_components, "n_components", 1, 256)
-        strength = None if shrinkage == "auto" else positive_number(shrinkage, "shrinkage")
-        n_regions = max(len(regions), 1)
-        small, basis = leading_basis(covariance)
-        divisions = examinees(people, contexts, indices, basis)
-        chosen = choose(divisions, small, min(chosen_rank, len(small)), n_regions, strength, count)
-        mixture = learn(persons, covariance, chosen.choice, chosen_rank, n_regions)
-        return cls(
-            components=mixture.components,
-            region_weight=mixture.region_weight,
+        remembered = [remember_person(person, moments) for person in people]
+        step = 1.0 if places is None else float(np.mean([spacing(part) for part in places]))
+        summary = {
+            "n_people": len(people),
+            "n_voxels": [int((person.reliability > 0).sum()) for person in remembered],
+            "reliability": [round(float(person.reliability.mean()), 4) for person in remembered],
+        }
+        return cls._of_voxels(
+            _join(remembered),
+            np.concatenate(indices),
+            None if places is None else np.concatenate(places),
+            moments,
+            limit,
             regions=regions,
-            feature_mean=feature_mean,
-            pool_covariance=covariance,
-            widening=chosen.widening,
+            spacing=step,
             image_digests=seen_images(people),
-            summary=_summary(contexts, [n_effective for _, n_effective in trained], chosen),
+            summary=summary,
             provenance=dict(provenance or {}),
+        )
+
+    @classmethod
+    def _of_voxels(
+        cls,
+        voxels: RememberedPerson,
+        region: npt.NDArray[np.intp],
+        places: npt.NDArray[np.float64] | None,
+        pool: PoolMoments,
+        limit: int,
+        **facts: Any,
+    ) -> Self:
+        """Weigh all people's voxels by their reliability, and merge those that are alike."""
+        alive = np.flatnonzero(voxels.reliability > 0)
+        if not alive.size:
+            raise InputError("no voxel of the people has any signal that the features explain: nothing to remember.")
+        weights, mass, region = voxels.weights[alive], voxels.reliability[alive], region[alive]
+        mass = mass / mass.sum()
+        places = None if places is None else places[alive]
+        moment = (weights * mass[:, None].astype(weights.dtype)).T @ weights.astype(np.float64)
+        moment /= float(np.einsum("pq,qp->", moment, pool.covariance))
+        if len(weights) > limit:
+            item = cluster(_coordinates(weights, pool, places, facts["spacing"]), region, limit)
+            region = region[np.unique(item, return_index=True)[1]]
+            merged = _weighted_sums(item, mass[:, None])[:, 0]
+            weights = _weighted_sums(item, weights * mass[:, None])
+            weights /= np.sqrt(np.maximum(signal_variance(weights, pool.covariance), 1e-300))[:, None]
+            places = None if places is None else _weighted_sums(item, places * mass[:, None]) / merged[:, None]
+            mass = merged
+        return cls(
+            weights=weights.astype(np.float32),
+            mass=mass,
+            region=region,
+            moment=moment,
+            feature_mean=pool.mean,
+            pool_covariance=pool.covariance,
+            positions=places,
+            **facts,
         )
 
     @property
     def n_features(self) -> int:
         """Number of features of the prior's feature space."""
-        return self.components.n_features
+        return int(self.weights.shape[1])
+
+    @property
+    def scale(self) -> float:
+        """Variance at which isotropic weights give unit signal over the pool."""
+        return 1.0 / float(np.trace(self.pool_covariance))
 
     def __str__(self) -> str:
         s = self.summary
         people = f"{s.get('n_people', '?')} people, {sum(s.get('n_voxels', [])):,} voxels"
-        effective = f"(worth {sum(s.get('n_effective_voxels', [])):,.0f} independent ones)"
-        return f"group prior over {self.n_features} features from {people} {effective}"
+        return f"memory of {people} in {len(self.mass):,} items over {self.n_features} features"
 
-    def log_weight(self, rois: Rois | None, n_voxels: int) -> npt.NDArray[np.float64]:
-        """Log weight of each component for each voxel.
+    def items(self, X_pool: npt.ArrayLike | None = None) -> Items:
+        """Give the remembered voxels as attention reads them.
 
         Parameters
         ----------
-        rois
-            One text label per voxel (n_voxels,); labels that the prior does not know count as unknown. None if no
-            region is known.
-        n_voxels
-            Number of voxels.
+        X_pool
+            Features of a pool (n_pool, n_features) over which signals are to have unit variance, or None for the
+            prior's own.
 
         Returns
         -------
-        ndarray of shape (n_components, n_voxels), or (n_components, 1) if `rois` is None
+        Items
+        """
+        covariance = self.covariance_of(X_pool)
+        weights = self.weights.astype(np.float64)
+        weights /= np.sqrt(np.maximum(signal_variance(weights, covariance), 1e-300))[:, None]
+        moment = self.moment / float(np.einsum("pq,qp->", self.moment, covariance))
+        return Items(weights, np.log(self.mass), moment, self.region, len(self.regions))
+
+    def covariance_of(self, X_pool: npt.ArrayLike | None) -> npt.NDArray[np.float64]:
+        """Covariance of the features of a pool (n_pool, n_features), or of the prior's own for None."""
+        if X_pool is None:
+            return self.pool_covariance
+        pool = np.asarray(X_pool)
+        check_pool(pool, self.n_features)
+        check_finite(pool, "X_pool")
+        if pool.shape[0] < 2:
+            raise InputError(f"X_pool has {pool.shape[0]} images: at least 2 are needed to vary.")
+        return pool_moments(pool).covariance
+
+    def region_index(self, rois: Rois | None, n_voxels: int) -> npt.NDArray[np.intp]:
+        """Index of each voxel's region (n_voxels,), -1 where it is unknown to the caller or to the prior.
 
         Raises
         ------
@@ -172,33 +253,36 @@ class GroupPrior:
             If `rois` has another length, or the prior was learned without regions.
         """
         if rois is None:
-            return np.log(self.region_weight[-1:]).T
+            return np.full(n_voxels, -1, dtype=np.intp)
         if not self.regions:
             raise InputError(
                 "rois were given, but the prior was learned without regions: leave them out, or relearn it."
             )
-        return np.log(self.region_weight[index_labels(rois, self.regions, n_voxels, "rois")]).T
+        return index_labels(rois, self.regions, n_voxels, "rois")
 
-    def for_pool(self, X_pool: npt.ArrayLike | None) -> Components:
-        """Give the components, of unit signal over another pool of images.
+    def nearby(self, positions: npt.ArrayLike | None, n_voxels: int) -> Nearby | None:
+        """Find the items around each voxel.
 
         Parameters
         ----------
-        X_pool
-            Features (n_pool, n_features), or None for the pool of the prior.
+        positions
+            Places in the prior's common space (n_voxels, 3), or numbers of grayordinates (n_voxels,); None if unknown.
+        n_voxels
+            Number of voxels.
 
         Returns
         -------
-        Components
+        Nearby, or None where the prior or the caller knows no places
+
+        Raises
+        ------
+        InputError
+            If shapes do not match, or the places are of another kind than the prior's.
         """
-        if X_pool is None:
-            return self.components
-        pool = np.asarray(X_pool)
-        check_pool(pool, self.n_features)
-        check_finite(pool, "X_pool")
-        if pool.shape[0] < 2:
-            raise InputError(f"X_pool has {pool.shape[0]} images: at least 2 are needed to vary.")
-        return unit_signal(self.components, covariance_of(pool))
+        if positions is None or self.positions is None:
+            return None
+        index, weight = neighbours(self.positions, check_places(positions, n_voxels, "positions"), WIDTH * self.spacing)
+        return Nearby(index, (weight,))
 
     def save(self, path: str | Path) -> None:
         """Write the prior to a safetensors file, whole or not at all.
@@ -234,25 +318,30 @@ class GroupPrior:
         InputError
             If there is no such file or name.
         FileFormatError
-            If it is damaged, altered, or no prior.
+            If it is damaged, altered, no prior, or one of an earlier version.
         """
-        arrays, header = read_tensors(find_prior(path), KIND)
+        found = find_prior(path)
+        if read_metadata(found).get("format") == "braincorl-prior/1":
+            raise FileFormatError(
+                f"{found} is a prior of version 0.1, which remembers no voxels: make it again with braincorl prior."
+            )
+        arrays, header = read_tensors(found, KIND)
         return cls.from_arrays(arrays, header)
 
     def to_arrays(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-        """Give the arrays (float32, fingerprints int64) and the JSON header that a file holds."""
-        arrays = {f"components.{f.name}": getattr(self.components, f.name) for f in fields(Components)}
-        arrays |= {name: getattr(self, name) for name in ("region_weight", "feature_mean", "pool_covariance")}
+        """Give the arrays and the JSON header that a file holds."""
+        arrays = {name: np.asarray(getattr(self, name)) for name in _ARRAYS}
+        stored = {n: a.astype(np.float32) if a.dtype == np.float64 else a.astype(np.int64) if a.dtype == np.intp else a for n, a in arrays.items()}  # fmt: skip
+        if self.positions is not None:
+            stored["positions"] = self.positions
+        if self.image_digests.size:
+            stored["image_digests"] = self.image_digests
         header = {
             "regions": list(self.regions),
-            "levels": LEVELS.tolist(),
-            "widening": self.widening,
+            "spacing": self.spacing,
             "summary": dict(self.summary),
             "provenance": dict(self.provenance),
         }
-        stored: dict[str, npt.NDArray[Any]] = {name: array.astype(np.float32) for name, array in arrays.items()}
-        if self.image_digests.size:
-            stored["image_digests"] = self.image_digests
         return stored, header
 
     @classmethod
@@ -262,20 +351,34 @@ class GroupPrior:
         Raises
         ------
         FileFormatError
-            If an array is missing or the levels of r are not those of this version.
+            If an array is missing, or arrays do not fit one another.
         """
-        if not np.array_equal(header.get("levels", []), LEVELS):
-            raise FileFormatError("The prior was written by another version of braincorl: learn it again.")
-        try:
-            double = {name: array.astype(np.float64) for name, array in arrays.items()}
-            components = Components(**{f.name: double[f"components.{f.name}"] for f in fields(Components)})
-            rest = {name: double[name] for name in ("region_weight", "feature_mean", "pool_covariance")}
-        except KeyError as error:
-            raise FileFormatError(f"The prior file holds no {error}: it is incomplete.") from error
-        widening, regions = float(header.get("widening", 1.0)), tuple(header["regions"])
-        digests = arrays.get("image_digests", NO_IMAGES)
-        return cls(components, regions=regions, widening=widening, image_digests=digests, **rest,
-                   summary=header["summary"], provenance=header["provenance"])  # fmt: skip
+        missing = [name for name in _ARRAYS if name not in arrays]
+        if missing:
+            raise FileFormatError(f"The prior file holds no '{missing[0]}': it is incomplete.")
+        weights, places = arrays["weights"], arrays.get("positions")
+        n_items, n_features = weights.shape if weights.ndim == 2 else (-1, -1)
+        shapes = {"mass": (n_items,), "region": (n_items,), "feature_mean": (n_features,)}
+        shapes |= {name: (n_features, n_features) for name in ("moment", "pool_covariance")}
+        for name, shape in shapes.items():
+            if arrays[name].shape != shape:
+                raise FileFormatError(f"The prior's '{name}' has shape {arrays[name].shape}, expected {shape}.")
+        if (places is not None and len(places) != n_items) or arrays["region"].max() >= len(header["regions"]):
+            raise FileFormatError("The prior's places or regions do not fit its items: it is damaged.")
+        double = {
+            name: arrays[name].astype(np.float64) for name in ("mass", "moment", "feature_mean", "pool_covariance")
+        }
+        return cls(
+            weights=weights.astype(np.float32),
+            region=arrays["region"].astype(np.intp),
+            regions=tuple(header["regions"]),
+            positions=None if places is None else places.astype(np.float64),
+            spacing=float(header["spacing"]),
+            image_digests=arrays.get("image_digests", NO_IMAGES),
+            summary=header["summary"],
+            provenance=header["provenance"],
+            **double,
+        )
 
 
 def load_prior(prior: GroupPrior | str | Path) -> GroupPrior:
@@ -283,14 +386,36 @@ def load_prior(prior: GroupPrior | str | Path) -> GroupPrior:
     return prior if isinstance(prior, GroupPrior) else GroupPrior.load(prior)
 
 
-def _summary(contexts: Sequence[Context], n_effective: Sequence[float], chosen: Chosen) -> dict[str, Any]:
-    return {
-        "n_people": len(contexts),
-        "n_images": [context.n_images for context in contexts],
-        "n_voxels": [int((context.scale > 0).sum()) for context in contexts],
-        "n_effective_voxels": [round(n, 1) for n in n_effective],
-        "taken_at_their_word": [context.noise_free for context in contexts],
-        "n_components": chosen.choice.n_components,
-        "shrinkage": chosen.choice.shrinkage,
-        "held_out_score": chosen.scores,
-    }
+def _check_all_places(
+    positions: Sequence[npt.ArrayLike] | None, counts: Sequence[int]
+) -> list[npt.NDArray[np.float64]] | None:
+    if positions is None:
+        return None
+    if len(positions) != len(counts):
+        raise InputError(f"positions has {len(positions)} entries for {len(counts)} people: pass one per person.")
+    places = [check_places(p, n, f"positions[{i}]") for i, (p, n) in enumerate(zip(positions, counts, strict=True))]
+    if len({part.shape[1] for part in places}) > 1:
+        raise InputError("positions mix coordinates with numbers of grayordinates: all people must lie in one space.")
+    return places
+
+
+def _join(people: Sequence[RememberedPerson]) -> RememberedPerson:
+    weights = np.concatenate([person.weights for person in people])
+    return RememberedPerson(weights, np.concatenate([person.reliability for person in people]))
+
+
+def _coordinates(
+    weights: npt.NDArray[np.floating], pool: PoolMoments, places: npt.NDArray[np.float64] | None, step: float
+) -> npt.NDArray[np.float32]:
+    """Coordinates in which distance is how unlike voxels' signals are; with places, how far apart they lie too."""
+    values, vectors = np.linalg.eigh(pool.covariance)
+    leading = np.argsort(-values)[:DIRECTIONS]
+    signal = weights @ (vectors[:, leading] * np.sqrt(np.maximum(values[leading], 0.0)))
+    parts = [signal] if places is None else [signal, places / (WIDTH * step)]
+    return np.hstack(parts).astype(np.float32)
+
+
+def _weighted_sums(item: npt.NDArray[np.intp], values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    sums = np.zeros((int(item.max()) + 1, values.shape[1]))
+    np.add.at(sums, item, values)
+    return sums

@@ -1,4 +1,4 @@
-"""Regions of the brain as labels of voxels, and how often each kind of voxel occurs in each."""
+"""Regions of the brain as labels of voxels."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,11 +8,6 @@ import numpy.typing as npt
 from braincorl.errors import InputError
 
 Rois = npt.ArrayLike
-
-# Pseudo-voxels of the overall weights that every region's weights are smoothed with.
-_WEIGHT_PSEUDO_COUNT = 2.0
-# Prior probability that a voxel is unlike everything learned.
-BROAD_WEIGHT = 0.05
 
 
 def index_labels(labels: Rois, regions: Sequence[str], n_voxels: int, name: str) -> npt.NDArray[np.intp]:
@@ -68,7 +63,7 @@ def index_regions(
     regions : tuple of str
         Empty for no regions; the empty label is none.
     indices : list of ndarray of shape (n_voxels,)
-        -1 where unknown, 0 throughout for no regions.
+        -1 where unknown.
 
     Raises
     ------
@@ -76,7 +71,7 @@ def index_regions(
         If the numbers of people or of labels do not match.
     """
     if rois is None:
-        return (), [np.zeros(count, dtype=np.intp) for count in n_voxels]
+        return (), [np.full(count, -1, dtype=np.intp) for count in n_voxels]
     if len(rois) != len(n_voxels):
         raise InputError(
             f"rois has {len(rois)} entries for {len(n_voxels)} people: pass one per person, None if unknown."
@@ -88,24 +83,3 @@ def index_regions(
         for i, (one, count) in enumerate(zip(rois, n_voxels, strict=True))
     ]
     return regions, indices
-
-
-def smoothed_weights(region_counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Component weights of every region, shrunk toward those of all voxels.
-
-    Parameters
-    ----------
-    region_counts
-        Effective voxels of each region in each component (n_regions, c); the broad one is last and does not count.
-
-    Returns
-    -------
-    ndarray of shape (n_regions + 1, c)
-        Rows sum to 1; the last row is for voxels of unknown region. The broad component has `BROAD_WEIGHT`.
-    """
-    counts = region_counts[:, :-1]
-    overall = counts.sum(axis=0) + _WEIGHT_PSEUDO_COUNT / max(counts.shape[1], 1)
-    overall /= overall.sum()
-    weights = np.vstack([counts + _WEIGHT_PSEUDO_COUNT * overall, overall])
-    weights *= (1.0 - BROAD_WEIGHT) / weights.sum(axis=1, keepdims=True)
-    return np.hstack([weights, np.full((weights.shape[0], 1), BROAD_WEIGHT)])

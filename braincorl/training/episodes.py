@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from braincorl.encoders.evidence import fit_evidence, predictive_std
+from braincorl.closed_forms.evidence import fit_evidence, predictive_std
 from braincorl.errors import InputError
 from braincorl.models.person import PersonContext, read_person
 from braincorl.models.smoothers import Spectrum, readout

@@ -11,7 +11,7 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.encoders.evidence import pool_scale
+from braincorl.closed_forms.evidence import pool_scale
 from braincorl.errors import InputError
 from braincorl.training.recipe import RealConfig
 from braincorl.training.voxels import log_integer

@@ -9,7 +9,7 @@ from sklearn.exceptions import NotFittedError
 
 from braincorl import BayesianRidgeEncoder, GroupPrior, GroupPriorEncoder, InContextEncoder, RidgeEncoder
 from braincorl.batching import BATCH_BYTES
-from braincorl.encoders.evidence import pool_scale
+from braincorl.closed_forms.evidence import pool_scale
 from braincorl.encoders.published import feature_length
 from braincorl.errors import InputError, OutOfMemoryError
 

@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import multivariate_t
 
 from braincorl.encoders import BayesianRidgeEncoder, RidgeEncoder
-from braincorl.encoders.evidence import SIGNAL_GRID, pool_scale
+from braincorl.closed_forms.evidence import SIGNAL_GRID, pool_scale
 from braincorl.errors import InputError
 from braincorl.metrics import explained_variance
 

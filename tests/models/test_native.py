@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from braincorl.encoders.evidence import SIGNAL_GRID, fit_evidence
+from braincorl.closed_forms.evidence import SIGNAL_GRID, fit_evidence
 from braincorl.errors import InputError
 from braincorl.models.native import ANCHOR, NativeConfig, NativeTransformer
 from braincorl.models.person import draw_folds, read_person

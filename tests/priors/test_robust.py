@@ -3,7 +3,7 @@ import pytest
 
 from braincorl import GroupPrior, GroupPriorEncoder
 from braincorl.metrics import explained_variance
-from braincorl.priors.robust import image_weights, left_out_energy
+from braincorl.closed_forms.spoilt_images import image_weights, left_out_energy
 
 
 def test_left_out_residuals_are_those_of_leaving_out(rng):

@@ -1,4 +1,4 @@
-"""Data for `group_prior.py`: real people as arrays (files outside the repository: BRAINCORL_SHARED), simulated ones."""
+"""Real people as arrays, from files outside the repository (BRAINCORL_SHARED)."""
 
 import os
 from dataclasses import dataclass
@@ -10,9 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.cluster.vq import kmeans2
-
-from braincorl import GroupPrior
-from braincorl.priors.components import Components, flat_levels, unit_signal
 
 Array = npt.NDArray[Any]
 BOLD5000_REGIONS = ("EarlyVis", "LOC", "OPA", "PPA", "RSC")
@@ -99,29 +96,6 @@ class PublishedWeights:
 
     def __init__(self, coef: Array) -> None:
         self.coef_ = coef
-
-
-def simulated_world(rng: np.random.Generator) -> tuple[GroupPrior, Array]:
-    """Make up (SIMULATION) the exact prior of four kinds of voxel, and 32 features of 1,000 images."""
-    pool = rng.standard_normal((1000, 32)) / np.sqrt(1 + np.arange(32))
-    covariance = np.cov(pool, rowvar=False)
-    mean, factor = rng.standard_normal((5, 32)), 0.7 * rng.standard_normal((5, 32, 4))
-    mean[-1], factor[-1] = 0.0, 0.0
-    levels = np.tile(flat_levels(), (5, 1))
-    truth = Components(mean, factor, np.array([0.2] * 4 + [1.0]), np.array([0.3, 0.3, 0.2, 0.18, 0.02]), levels)
-    truth = unit_signal(truth, covariance)
-    return GroupPrior(truth, np.vstack([truth.weight] * 2), (), pool.mean(axis=0), covariance), pool
-
-
-def draw_person(
-    truth: Components, pool: Array, n_images: int, n_voxels: int, rng: np.random.Generator
-) -> tuple[Array, Array, Array]:
-    """Draw features, responses and signal weights of voxels from a mixture, r from .05 to .7."""
-    kind = rng.choice(truth.n_components, n_voxels, p=truth.weight)
-    weights = np.stack([rng.multivariate_normal(truth.mean[c], truth.covariance(c)) for c in kind])
-    X, r = pool[rng.permutation(len(pool))[:n_images]], rng.uniform(0.05, 0.7, n_voxels)
-    weights *= np.sqrt(r)[:, None]
-    return X, X @ weights.T + np.sqrt(1 - r) * rng.standard_normal((n_images, n_voxels)), weights
 
 
 def draw_noise(rng: np.random.Generator, n_images: int, positions: Array, shared: bool) -> Array:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.batching import batches
-from braincorl.encoders.decomposition import Decomposition, centre, coefficients, decompose
+from braincorl.closed_forms.decomposition import Decomposition, centre, coefficients, decompose
 from braincorl.validation import FloatArray
 
 Folds = Iterable[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]

@@ -25,9 +25,9 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.batching import batches
-from braincorl.encoders.decomposition import centre, coefficients, decompose
+from braincorl.closed_forms.decomposition import centre, coefficients, decompose
+from braincorl.closed_forms.spoilt_images import GOOD
 from braincorl.errors import FileFormatError
-from braincorl.priors.robust import GOOD
 from braincorl.validation import FloatArray
 
 # Share of response variance that features explain: from none to what the cleanest voxels show.
@@ -183,7 +183,7 @@ def fit_good_images(
     X, y, scale, voxel_batch_size
         As in `fit_evidence`.
     image_weight
-        Relative precision of each image (n,); see `braincorl.priors.robust`.
+        Relative precision of each image (n,); see `braincorl.closed_forms.spoilt_images`.
 
     Returns
     -------

@@ -1,7 +1,6 @@
 """Images whose responses are off in all voxels at once (motion, a missed trial) count for less.
 
-Every image is predicted from the others under one Gaussian that stands for the whole mixture, with K its covariance of
-responses over images and P = K⁻¹ - K⁻¹11ᵀK⁻¹ / 1ᵀK⁻¹1 its inverse with a flat intercept; the left-out residual of
+Every image is predicted from the others under one Gaussian, with K its covariance of responses over images and P = K⁻¹ - K⁻¹11ᵀK⁻¹ / 1ᵀK⁻¹1 its inverse with a flat intercept; the left-out residual of
 image i in units of its expected size is [Py]_i / √P_ii, in closed form. Its mean square over voxels, e_i, is alike for
 all good images, since many voxels are averaged, and many times larger for a spoilt one. The precision of an image is
 
@@ -16,10 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 
-from braincorl.priors.components import LEVELS, Components, response_moment
 from braincorl.validation import FloatArray
 
-# Precision below which an image says nothing about how noisy voxels are.
+# Precision below which an image is left out.
 GOOD = 0.5
 
 # How far above the median an image may lie. Noise that voxels share scatters good images by factors of two or three.
@@ -28,28 +26,6 @@ _FEWEST_IMAGES = 5
 _ROUNDS = 3
 _FEWEST_VOXELS = 8  # a mean over fewer scatters too much to tell a spoilt image from a good one
 _CHUNK = 4096
-
-
-def image_weights(X: FloatArray, y: FloatArray, components: Components) -> npt.NDArray[np.float64]:
-    """Relative precision of every image under a mixture.
-
-    Parameters
-    ----------
-    X
-        Features (n, p).
-    y
-        Responses (n, v), any unit.
-    components
-        The prior's mixture.
-
-    Returns
-    -------
-    ndarray of shape (n,)
-        See `weights_under`.
-    """
-    if X.shape[0] < _FEWEST_IMAGES:
-        return np.ones(X.shape[0])
-    return weights_under(_signal_covariance(X, components), y)
 
 
 def weights_under(signal: FloatArray, y: FloatArray) -> npt.NDArray[np.float64]:
@@ -108,10 +84,3 @@ def left_out_energy(
     ones = inverse.sum(axis=1)
     inverse -= np.outer(ones, ones) / ones.sum()
     return np.asarray(np.einsum("ij,jk,ik->i", inverse, moment, inverse, optimize=True) / np.diag(inverse))
-
-
-def _signal_covariance(X: FloatArray, components: Components) -> npt.NDArray[np.float64]:
-    """One Gaussian for the whole mixture: its second moment over images, at the prior's mean r."""
-    centred = X.astype(np.float64) - X.mean(axis=0, dtype=np.float64)
-    r = float(components.weight @ components.level_probability @ LEVELS)
-    return r / (1.0 - r) * response_moment(centred, components)

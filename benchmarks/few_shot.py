@@ -1,0 +1,157 @@
+"""Few-shot accuracy of every encoder on real voxels, each person left out in turn: EV, the spread over context draws.
+
+    uv run python benchmarks/few_shot.py run scores.jsonl [--data …] [--draws 10] [--variants]
+    uv run python benchmarks/few_shot.py table landed.jsonl scores.jsonl
+
+`few_shot_landed.py` scores version 0.1.0 on the same splits. With `--variants`, the parts of the model are left out, or
+its constants changed, one at a time. What is scored already is not scored again.
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from few_shot_cases import DATA_SETS, LENGTHS, Case, cases
+
+from braincorl import BayesianRidgeEncoder, GroupPrior, GroupPriorEncoder, InContextEncoder, RidgeEncoder
+from braincorl.encoders.by_attention import fit_by_attention
+from braincorl.metrics import explained_variance
+from braincorl.models.attention import AttentionConfig
+
+Make = Callable[[], Any]
+CONFIG = AttentionConfig()
+VARIANTS: dict[str, AttentionConfig] = {
+    "evidence at its word (temperature 1)": replace(CONFIG, temperature=1.0),
+    "temperature .5": replace(CONFIG, temperature=0.5),
+    "temperature .25": replace(CONFIG, temperature=0.25),
+    "temperature .125": replace(CONFIG, temperature=0.125),
+    "one residual metric": replace(CONFIG, metrics=(CONFIG.attended_metric,)),
+    "isotropic residual metric": replace(CONFIG, metrics=(1.0,), attended_metric=1.0),
+    "one likeness, .75": replace(CONFIG, likenesses=(0.75,)),
+    "first layer alone": replace(CONFIG, together=(0.0, 0.0)),
+    "second layer alone": replace(CONFIG, together=(1.0, 1.0)),
+    "layers half and half": replace(CONFIG, together=(0.5, 0.5)),
+}
+
+
+def main() -> None:
+    """Score, or print what was scored."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("action", choices=("run", "table"))
+    parser.add_argument("files", type=Path, nargs="+")
+    parser.add_argument("--data", nargs="+", default=list(DATA_SETS), choices=DATA_SETS)
+    parser.add_argument("--draws", type=int, default=10)
+    parser.add_argument("--variants", action="store_true")
+    options = parser.parse_args()
+    if options.action == "table":
+        print_tables(options.files, options.draws)
+        return
+    (output,) = options.files
+    lines = output.read_text().splitlines() if output.exists() else []
+    done = {tuple(json.loads(line)["case"]) for line in lines}
+    for data in options.data:
+        priors: dict[Any, tuple[GroupPrior, GroupPrior]] = {}
+        for case in cases(data, range(options.draws)):
+            if case.key in done:
+                continue
+            if case.others.key not in priors:
+                priors = {case.others.key: _remember(case)}
+            methods = _variants if options.variants else _methods
+            scores = {name: _score(case, make()) for name, make in methods(case, *priors[case.others.key])}
+            with output.open("a") as file:
+                file.write(json.dumps({"case": case.key, "ev": scores}) + "\n")
+
+
+def _remember(case: Case) -> tuple[GroupPrior, GroupPrior]:
+    """Give memories without anatomy, and with regions or places."""
+    o = case.others
+    if o.positions is not None:
+        return GroupPrior.fit(o.people, X_pool=o.pool), GroupPrior.fit(o.people, positions=o.positions, X_pool=o.pool)
+    return GroupPrior.fit(o.people, X_pool=o.pool), GroupPrior.fit(o.people, o.rois, X_pool=o.pool)
+
+
+def _methods(case: Case, prior: GroupPrior, anatomical: GroupPrior) -> list[tuple[str, Make]]:
+    X, y, pool = case.X, case.y, case.pool
+    where = _anatomy(case)
+    return [
+        ("ridge", lambda: RidgeEncoder().fit(X, y)),
+        ("Bayesian ridge", lambda: BayesianRidgeEncoder().fit(X, y, X_pool=pool)),
+        ("in-context", lambda: InContextEncoder(device="cpu").fit(X, y, X_pool=pool)),
+        ("group prior", lambda: GroupPriorEncoder(prior, device="cpu").fit(X, y)),
+        ("in-context with it", lambda: InContextEncoder(prior=prior, device="cpu").fit(X, y)),
+        ("group prior, anatomy", lambda: GroupPriorEncoder(anatomical, device="cpu").fit(X, y, **where)),
+        ("in-context with it, anatomy", lambda: InContextEncoder(prior=anatomical, device="cpu").fit(X, y, **where)),
+    ]
+
+
+def _variants(case: Case, prior: GroupPrior, anatomical: GroupPrior) -> list[tuple[str, Make]]:
+    made: list[tuple[str, Make]] = []
+    pool = 1.0 / float(np.trace(np.cov(case.pool, rowvar=False)))
+    for name, config in VARIANTS.items():
+        made.append((name + " | memory", lambda c=config: _by_attention(case, prior, c, {})))
+        made.append((name + " | anatomy", lambda c=config: _by_attention(case, anatomical, c, _anatomy(case))))
+        if "metric" not in name and "likeness" not in name:
+            made.append(
+                (
+                    name + " | no memory",
+                    lambda c=config: fit_by_attention(c, case.X, case.y, pool, together=c.together[1]),
+                )
+            )
+    return made
+
+
+def _by_attention(case: Case, prior: GroupPrior, config: AttentionConfig, where: dict[str, Any]) -> Any:
+    n = case.y.shape[1]
+    return fit_by_attention(
+        config,
+        case.X,
+        case.y,
+        prior.scale,
+        prior.items(),
+        prior.pool_covariance,
+        together=config.together[0],
+        region=prior.region_index(where.get("rois"), n),
+        nearby=prior.nearby(where.get("positions"), n),
+    )
+
+
+def _anatomy(case: Case) -> dict[str, Any]:
+    return {"rois": case.rois} if case.positions is None else {"positions": case.positions}
+
+
+def _score(case: Case, fitted: Any) -> float:
+    coef, intercept = (fitted.coef_, fitted.intercept_) if hasattr(fitted, "coef_") else (fitted.coef, fitted.intercept)
+    predicted = case.X_test @ coef.T + intercept
+    return float(np.nanmean(explained_variance(case.y_test[:, case.keep], predicted[:, case.keep])))
+
+
+def print_tables(files: Sequence[Path], n_draws: int) -> None:
+    """Print a table for each data set: mean over people and draws, and the spread over draws of the mean over people."""
+    scores: dict[tuple[str, str, int], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for path in files:
+        for line in path.read_text().splitlines():
+            found = json.loads(line)
+            data, _, n, draw = found["case"]
+            if draw < n_draws:
+                for name, value in found["ev"].items():
+                    scores[data, name, n][draw].append(value)
+    for data in DATA_SETS:
+        names = list(dict.fromkeys(name for d, name, _ in scores if d == data))
+        if not names:
+            continue
+        print(f"\n{data}, EV ± spread over draws\n| | " + " | ".join(map(str, LENGTHS[data])) + " | mean |")
+        print("|---" * (len(LENGTHS[data]) + 2) + "|")
+        for name in names:
+            draws = [np.array([np.mean(v) for v in scores[data, name, n].values()]) for n in LENGTHS[data]]
+            cells = [f"{d.mean():.3f} ± {d.std():.3f}" if d.size else "" for d in draws]
+            mean = np.mean([d.mean() for d in draws if d.size])
+            print(f"| {name} | " + " | ".join(cells) + f" | {mean:.4f} |")
+
+
+if __name__ == "__main__":
+    main()

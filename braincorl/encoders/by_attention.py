@@ -1,0 +1,413 @@
+"""A whole person's encoders by attention: arrays in, every voxel's weights out, memory bounded.
+
+    y = ȳ + sd (X - x̄) w        w = (1 - t) first layer + t second layer
+
+The first layer reads every voxel by itself (`braincorl.models.attention`), the second all voxels of the person together
+(`braincorl.models.components`); a voxel whose region or place is known is read by the first alone. Images in which the
+responses of all voxels are off (motion, a missed trial) count for less.
+
+The predictive variance is that of the mixture of all heads, in units of the voxel's variance:
+
+    Σ_h p_h ( (1 - r_h) (1 + 1/n) + residual_h(x) )  +  spread between items and heads along x
+
+residual_h(x) = r (1 - a²) xS xᵀ - (r (1 - a²))² Σ_k (xS XᵀU)_k² / v_k is what ridge leaves open; the spread is kept along
+the directions in which features vary most, and taken to be alike in the others. Residual metrics are those of the whole
+memory, also where a voxel's region is known.
+
+    n images, p features, k context coordinates, v voxels, h heads, d probes, q queries
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from braincorl.closed_forms.bases import Metric
+from braincorl.closed_forms.decomposition import varying_voxels
+from braincorl.closed_forms.items import Items, Nearby
+from braincorl.closed_forms.spoilt_images import weights_under
+from braincorl.errors import FileFormatError
+from braincorl.files import Progress
+from braincorl.models.attention import AttentionConfig, VoxelAttention, Written
+from braincorl.models.components import components_operator
+from braincorl.validation import FloatArray, check_batch_size
+
+# What a response's signal share is taken to be when spoilt images are looked for.
+_TYPICAL_SHARE = 0.2
+# Directions of feature space along which the spread between items and heads is kept.
+_PROBES = 16
+# Temporaries of one batch of voxels, and the fewest voxels at which products still run at full speed.
+BATCH_BYTES = 256 * 2**20
+_FEWEST_VOXELS = 32
+
+
+@dataclass(frozen=True)
+class AttentionPosterior:
+    """What is known of every voxel after its context, enough for variances of any new response.
+
+    Attributes
+    ----------
+    mean
+        Mean feature vector of the context (p,).
+    values, to_weights
+        Λ (b, k) and S XᵀU (b, p, k) of every residual metric; shorter ranks are filled with 0.
+    isotropic, scale
+        Of every residual metric (b,); scalar ().
+    moment
+        G (p, p); empty where nothing is remembered.
+    head_basis, head_residual, head_signal
+        Residual metric, r (1 - a²) and r of every head (h,).
+    probability
+        Of every head (v, h).
+    probes
+        Directions of feature space (d, p), orthonormal.
+    between
+        Variance between items and heads along them (v, d).
+    beyond
+        What to multiply that by for the directions that are not probed: a scalar ().
+    deviation
+        Standard deviation of each voxel's responses (v,); 0 for constant ones.
+    n_images
+        Images that were read: a scalar ().
+    """
+
+    mean: FloatArray
+    values: FloatArray
+    to_weights: FloatArray
+    isotropic: FloatArray
+    scale: FloatArray
+    moment: FloatArray
+    head_basis: npt.NDArray[np.int64]
+    head_residual: FloatArray
+    head_signal: FloatArray
+    probability: FloatArray
+    probes: FloatArray
+    between: FloatArray
+    beyond: FloatArray
+    deviation: FloatArray
+    n_images: npt.NDArray[np.int64]
+
+    @property
+    def signal_fraction(self) -> FloatArray:
+        """Posterior mean of r (v,)."""
+        fraction: FloatArray = self.probability @ self.head_signal.astype(self.probability.dtype)
+        return fraction
+
+    @property
+    def noise_variance(self) -> FloatArray:
+        """Posterior mean of the variance of one response around the encoder (v,)."""
+        noise: FloatArray = self.deviation**2 * (1 - self.signal_fraction)
+        return noise
+
+
+@dataclass(frozen=True)
+class AttentionFit:
+    """What was written for a person.
+
+    Attributes
+    ----------
+    coef, intercept
+        (v, p) and (v,).
+    posterior
+        For predictive variances.
+    region_probability
+        Of every region the memory knows (v, r).
+    image_weight
+        Relative precision of each image (n,).
+    context_rows
+        Uᵀ X (k, p): all that the context's features say, for those who remember this person.
+    """
+
+    coef: FloatArray
+    intercept: FloatArray
+    posterior: AttentionPosterior
+    region_probability: FloatArray
+    image_weight: npt.NDArray[np.float64]
+    context_rows: FloatArray
+
+
+def fit_by_attention(
+    config: AttentionConfig,
+    X: FloatArray,
+    y: FloatArray,
+    scale: float,
+    items: Items | None = None,
+    covariance: npt.NDArray[np.float64] | None = None,
+    *,
+    together: float,
+    robust: bool = True,
+    region: npt.NDArray[np.intp] | None = None,
+    nearby: Nearby | None = None,
+    device: torch.device | str = "cpu",
+    voxel_batch_size: int | str = "auto",
+    progress: Progress | None = None,
+) -> AttentionFit:
+    """Write the encoders of all voxels of a person.
+
+    Parameters
+    ----------
+    config
+        What the heads suppose.
+    X
+        Features (n, p); with items, n may be 0 or 1.
+    y
+        Responses (n, v), any unit, of the type of `X`.
+    scale
+        Variance at which isotropic weights give unit signal over the pool.
+    items
+        What is remembered.
+    covariance
+        Of the pool's features (p, p); needed with items.
+    together
+        Share of the second layer, 0 to 1.
+    robust
+        Let images count for less in which the responses of all voxels are off.
+    region
+        Index of every voxel's region (v,), -1 where unknown.
+    nearby
+        Remembered voxels around every voxel.
+    device
+        Where products run.
+    voxel_batch_size
+        Voxels at a time, or "auto"; bounds memory, and changes results only by rounding.
+    progress
+        Called with (voxels done, v).
+
+    Returns
+    -------
+    AttentionFit
+    """
+    dtype, n_voxels = y.dtype, y.shape[1]
+    metric = Metric(None if items is None else items.moment, config.attended_metric, scale)
+    weight = _image_weight(X, y, metric) if robust else np.ones(len(X))
+    mean = np.average(X, axis=0, weights=weight) if len(X) else np.zeros(X.shape[1])
+    centred = np.sqrt(weight)[:, None] * (X - mean)
+    probes, beyond = _probes(centred, covariance, items)
+    like = torch.zeros(0, dtype=torch.float64 if dtype == np.float64 else torch.float32, device=device)
+    n_places = 1 if nearby is None else len(nearby.log_weight)
+    regions = np.full(n_voxels, -1, dtype=np.intp) if region is None else region
+    standard = _Standardised(y, weight)
+    with torch.inference_mode():
+        whole = VoxelAttention(config, centred, scale, items, probes, n_places, like)
+        written = _Arrays.empty(n_voxels, X.shape[1], whole, dtype)
+        done = 0
+        for number in np.unique(regions):
+            layer = whole
+            if items is not None and number >= 0:
+                own = items.in_region(int(number), config.elsewhere)
+                layer = VoxelAttention(config, centred, scale, own, probes, n_places, like)
+            # A voxel whose region or place is known has better company than all voxels of the person.
+            share = together if number < 0 and nearby is None and len(X) > 1 else 0.0
+            operator = _second_layer(layer, standard, like) if share else None
+            members = np.flatnonzero(regions == number)
+            size = _batch_size(voxel_batch_size, layer, nearby)
+            for voxels in np.split(members, range(size, members.size, size)):
+                responses = torch.from_numpy(standard.of(voxels)).to(like)
+                part = layer.write(responses, None if nearby is None else nearby.of(voxels))
+                weights = part.coef
+                if operator is not None:
+                    weights = (1 - share) * weights + share * (layer.project(responses).T @ operator)
+                written.store(voxels, weights, part, standard.deviation)
+                done += len(voxels)
+                if progress is not None:
+                    progress(done, n_voxels)
+    posterior = _posterior(whole, mean, scale, items, written, probes, beyond, standard, len(X))
+    return AttentionFit(
+        coef=written.coef,
+        intercept=(standard.mean - written.coef @ mean).astype(dtype),
+        posterior=posterior,
+        region_probability=written.region,
+        image_weight=weight,
+        context_rows=whole.bases[0].rows.astype(dtype),
+    )
+
+
+def predictive_std(posterior: AttentionPosterior, X: FloatArray) -> FloatArray:
+    """Predict the standard deviation of new responses.
+
+    Parameters
+    ----------
+    posterior
+        Of `fit_by_attention`.
+    X
+        Features of new images (q, p).
+
+    Returns
+    -------
+    ndarray of shape (q, v)
+        In the units of the responses.
+    """
+    p = posterior
+    n_images = int(p.n_images)
+    query = X - p.mean
+    variance = np.empty((len(X), len(p.head_signal)))
+    for basis in range(len(p.isotropic)):
+        metric = Metric(p.moment if p.moment.size else None, float(p.isotropic[basis]), float(p.scale))
+        prior = np.einsum("qp,pq->q", query, metric @ query.T)
+        seen = (query @ p.to_weights[basis]) ** 2
+        for h in np.flatnonzero(p.head_basis == basis):
+            r, residual = p.head_signal[h], p.head_residual[h]
+            left = residual * prior - seen @ (residual**2 / (residual * p.values[basis] + 1 - r))
+            variance[:, h] = np.maximum(left, 0.0) + (1 - r) * (1 + 1 / max(n_images, 1))
+    total = variance.astype(p.probability.dtype) @ p.probability.T
+    total += p.beyond * ((query @ p.probes.T) ** 2) @ p.between.T
+    std: FloatArray = np.sqrt(total) * p.deviation
+    return std.astype(p.probability.dtype)
+
+
+def posterior_arrays(posterior: AttentionPosterior) -> dict[str, npt.NDArray[Any]]:
+    """Arrays of a posterior, as an encoder's file stores them."""
+    return {f"posterior.{field.name}": np.asarray(getattr(posterior, field.name)) for field in fields(posterior)}
+
+
+def restore_posterior(arrays: Mapping[str, npt.NDArray[Any]]) -> AttentionPosterior:
+    """Undo `posterior_arrays`.
+
+    Raises
+    ------
+    FileFormatError
+        If an array is missing.
+    """
+    try:
+        return AttentionPosterior(**{f.name: arrays[f"posterior.{f.name}"] for f in fields(AttentionPosterior)})
+    except KeyError as error:
+        raise FileFormatError(
+            f"The encoder file holds no {error}: it is incomplete, or of an earlier version; fit again."
+        ) from error
+
+
+class _Standardised:
+    """Responses in units of each voxel's standard deviation, from its mean; a batch at a time."""
+
+    def __init__(self, y: FloatArray, weight: npt.NDArray[np.float64]) -> None:
+        self._y, self._root = y, np.sqrt(weight)
+        self.mean, self.deviation = np.zeros(y.shape[1]), np.ones(y.shape[1], y.dtype)
+        if len(y) == 0:
+            return
+        # Around the first image, so that a large baseline costs no digits.
+        first = y[0].astype(np.float64)
+        moved, square = np.zeros(y.shape[1]), np.zeros(y.shape[1])
+        for row, share in zip(y, weight / weight.sum(), strict=True):
+            moved += share * (row - first)
+            square += share * (row - first) ** 2
+        self.mean = first + moved
+        if len(y) > 1:
+            deviation = np.sqrt(np.maximum(square - moved**2, 0.0))
+            varying = varying_voxels(self.mean, deviation, len(y), y.dtype)
+            self.deviation = np.where(varying, deviation, 0.0).astype(y.dtype)
+
+    @property
+    def varying(self) -> npt.NDArray[np.intp]:
+        return np.flatnonzero(self.deviation > 0)
+
+    def of(self, voxels: npt.NDArray[np.intp]) -> FloatArray:
+        """Give those of some voxels (n, m), images times the square roots of their precisions; 0 for constant voxels."""
+        deviation = self.deviation[voxels]
+        factor = np.divide(1.0, deviation, out=np.zeros(len(voxels)), where=deviation > 0)
+        standard: FloatArray = self._root[:, None] * (self._y[:, voxels] - self.mean[voxels]) * factor
+        return standard.astype(self._y.dtype, copy=False)
+
+
+@dataclass(frozen=True)
+class _Arrays:
+    """What the layers write, filled batch by batch."""
+
+    coef: FloatArray
+    probability: FloatArray
+    between: FloatArray
+    region: FloatArray
+
+    @classmethod
+    def empty(cls, n_voxels: int, n_features: int, layer: VoxelAttention, dtype: npt.DTypeLike) -> "_Arrays":
+        n_regions = 0 if layer.items is None else layer.items.n_regions
+        sizes = (n_features, len(layer.heads.signal), layer.n_probes, n_regions)
+        return cls(*(np.zeros((n_voxels, size), dtype) for size in sizes))
+
+    def store(self, voxels: npt.NDArray[np.intp], weights: torch.Tensor, part: Written, deviation: FloatArray) -> None:
+        """Store a batch, weights in units of the responses."""
+        self.coef[voxels] = weights.cpu().numpy() * deviation[voxels, None]
+        self.probability[voxels] = part.probability.cpu().numpy()
+        self.between[voxels] = part.between.cpu().numpy()
+        self.region[voxels] = part.region.cpu().numpy()
+
+
+def _image_weight(X: FloatArray, y: FloatArray, metric: Metric) -> npt.NDArray[np.float64]:
+    # Beyond so many images one spoilt image changes little, and finding it costs a cube of their number.
+    if not 5 <= len(X) <= 1000:
+        return np.ones(len(X))
+    centred = X - X.mean(axis=0, dtype=np.float64)
+    signal = centred @ (metric @ centred.T)
+    return weights_under(_TYPICAL_SHARE / (1 - _TYPICAL_SHARE) * signal, y)
+
+
+def _second_layer(layer: VoxelAttention, standard: _Standardised, like: torch.Tensor) -> torch.Tensor:
+    """Give the operator of the second layer (k, p), from the second moment of all varying voxels."""
+    k = len(layer.bases[0].values)
+    moment = np.zeros((k, k))
+    voxels = standard.varying
+    for start in range(0, len(voxels), 4096):
+        z = layer.project(torch.from_numpy(standard.of(voxels[start : start + 4096])).to(like))
+        moment += (z @ z.T).cpu().numpy().astype(np.float64)
+    operator = components_operator(layer.bases, moment / max(len(voxels), 1), layer.n_images)
+    return torch.from_numpy(operator.T).to(like)
+
+
+def _probes(
+    centred: npt.NDArray[np.float64], covariance: npt.NDArray[np.float64] | None, items: Items | None
+) -> tuple[npt.NDArray[np.float64], float]:
+    """Directions in which features vary most (d, p), and how much more variance of signal there is than along them."""
+    if covariance is None or items is None:
+        _, _, rows = np.linalg.svd(centred, full_matrices=False)
+        return rows[:_PROBES], 1.0
+    values, vectors = np.linalg.eigh(covariance)
+    signal = np.maximum(values, 0.0) * np.einsum("pd,pq,qd->d", vectors, items.moment, vectors)
+    leading = np.argsort(-values)[:_PROBES]
+    return vectors[:, leading].T, float(signal.sum() / signal[leading].sum())
+
+
+def _batch_size(value: int | str, layer: VoxelAttention, nearby: Nearby | None) -> int:
+    chosen = check_batch_size(value)
+    if chosen is not None:
+        return chosen
+    return max(_FEWEST_VOXELS, BATCH_BYTES // layer.bytes_per_voxel(None if nearby is None else nearby.index.shape[1]))
+
+
+def _posterior(
+    layer: VoxelAttention,
+    mean: npt.NDArray[np.float64],
+    scale: float,
+    items: Items | None,
+    written: _Arrays,
+    probes: npt.NDArray[np.float64],
+    beyond: float,
+    standard: _Standardised,
+    n_images: int,
+) -> AttentionPosterior:
+    dtype = written.coef.dtype
+    rank = max(len(basis.values) for basis in layer.bases)
+    values = np.zeros((len(layer.bases), rank))
+    to_weights = np.zeros((len(layer.bases), len(mean), rank), dtype)
+    for number, basis in enumerate(layer.bases):
+        values[number, : len(basis.values)] = basis.values
+        to_weights[number, :, : len(basis.values)] = basis.to_weights
+    unbiased = np.sqrt(n_images / max(n_images - 1, 1))
+    return AttentionPosterior(
+        mean=mean,
+        values=values,
+        to_weights=to_weights,
+        isotropic=np.array(layer.isotropic),
+        scale=np.asarray(scale),
+        moment=np.zeros((0, 0), dtype) if items is None else items.moment.astype(dtype),
+        head_basis=layer.heads.basis.astype(np.int64),
+        head_residual=layer.heads.residual,
+        head_signal=layer.heads.signal,
+        probability=written.probability,
+        probes=probes.astype(dtype),
+        between=written.between,
+        beyond=np.asarray(beyond),
+        deviation=(standard.deviation * unbiased).astype(dtype),
+        n_images=np.asarray(n_images),
+    )
