@@ -4,8 +4,8 @@ The authors publish Python pickles in two shapes, a bare state dict and a Lightn
 restricted unpickler alone, which builds tensors and plain containers and runs nothing. `convert_reference_checkpoint`
 writes their tensors to a safetensors file with a checksum, the network's sizes, its backbone, and the hash of the file
 they came from. `load_checkpoint` reads either kind, strictly: every name of the network, in its shape, and nothing
-more. `save_checkpoint` writes what `braincorl train` made. "default", the native transformer, has no file: nothing in it is
-trained.
+more. `save_checkpoint` writes what `braincorl train` made. "default", the native transformer, has no file: nothing in
+it is trained.
 """
 
 import hashlib

@@ -37,6 +37,7 @@ Written by braincorl {version}. What may be here:
 - `space.safetensors`: mask, affine, regions
 - `config.json`: options and counts; `context.txt`: the images that the encoder was fitted on
 - `scores.tsv`: scores of images that were left out, per region
+- `*_dseg.nii.gz` and `.tsv`: the region that each voxel is most like, where the prior knows regions
 """
 
 # Map name -> (what it is, unit).
@@ -215,7 +216,17 @@ def write_description(folder: Path, name: str) -> None:
     (folder / "README.md").write_text(README.format(name=name, version=__version__), encoding="utf-8")
     # BIDS has no name for statistical maps yet, and these folders are derivatives of their own; its validator asks for
     # such files to be listed here.
-    ignored = ["*.safetensors", "config.json", "context.txt", "*.tsv", "*.png", "*.html", "*.npy", "*statmap*"]
+    ignored = [
+        "*.safetensors",
+        "config.json",
+        "context.txt",
+        "*.tsv",
+        "*.png",
+        "*.html",
+        "*.npy",
+        "*statmap*",
+        "*dseg*",
+    ]
     ignored += ["scores", "benchmark", "fit", "simulated"]
     (folder / ".bidsignore").write_text("\n".join(ignored) + "\n")
 

@@ -16,6 +16,7 @@ from braincorl.analysis import page
 from braincorl.analysis.benchmark_directory import Benchmark, find_benchmark
 from braincorl.analysis.figures import new_figure, plot_accuracy, plot_scaling
 from braincorl.analysis.fit_directory import MAPS, FitDirectory, read_maps
+from braincorl.analysis.localiser import likely_regions, region_probability
 from braincorl.analysis.scaling import summarize_curve
 from braincorl.analysis.scores import summarize_rois
 from braincorl.analysis.surface_plots import plot_surface
@@ -103,6 +104,7 @@ def fit_sections(fit: FitDirectory, maps: Maps, options: ReportOptions) -> dict[
         "Scaling": _scaling(fit, find_benchmark(fit, options.benchmark)),
         "Maps": _brain_maps(fit, maps, options.in_mni),
         "Regions": _regions(fit, maps),
+        "Regions by likeness": _likely_regions(fit),
         "Preferred images": _preferred_images(fit, options),
         "Provenance": _provenance(fit),
     }
@@ -238,6 +240,19 @@ def _regions(fit: FitDirectory, maps: Maps) -> str:
         f" The interval is that of {LABELS[main]}, a bootstrap over voxels. Voxels are not independent: it says how "
     )
     what += "much the mean hangs on which of them were counted, and nothing on other people."
+    return page.data_table(table) + page.paragraph(what, "soft")
+
+
+def _likely_regions(fit: FitDirectory) -> str:
+    found = region_probability(fit.encoder)
+    if found is None:
+        return ""
+    table = likely_regions(*found)[["name", "n_voxels", "probability_mean"]]
+    table = table.rename(columns={"name": "region", "n_voxels": "voxels", "probability_mean": "mean probability"})
+    what = (
+        "Voxels whose responses make them more like the remembered voxels of a region than like those of all others "
+        "together. This is likeness of tuning and knows no anatomy; regions given to the fit took part in it."
+    )
     return page.data_table(table) + page.paragraph(what, "soft")
 
 

@@ -24,10 +24,10 @@ MOST_NUMBERS = 10_000  # of subjects or sessions
 
 def make_network_encoder(**options: Any) -> LinearEncoder:
     """Make an `InContextEncoder`; PyTorch takes seconds to import, so only who wants one waits."""
-    from braincorl.checkpoint import find_checkpoint
+    from braincorl.checkpoint import DEFAULT, find_checkpoint
     from braincorl.encoders import InContextEncoder
 
-    if "checkpoint" in options:
+    if options.get("checkpoint", DEFAULT) != DEFAULT:
         find_checkpoint(options["checkpoint"])  # a wrong name is noticed before data are read
     encoder: LinearEncoder = InContextEncoder(**options)
     return encoder

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.analysis.fit_directory import encoder_maps, write_fit, write_maps
+from braincorl.analysis.localiser import write_localiser
 from braincorl.analysis.scores import Scores, score_encoder, summarize_rois
 from braincorl.cli.common import (
     add_data_options,
@@ -87,6 +88,7 @@ def run(options: argparse.Namespace) -> None:
         provenance = {**getattr(encoder, "provenance_", {}), "features": dict(table.provenance)}
         write_fit(folder, encoder, subject.space, subject.rois, config, context, provenance)
         write_maps(folder, config["prefix"], maps | scores, subject.space, options.outside)
+        write_localiser(folder, config["prefix"], encoder, subject.space, options.outside)
         if scores:
             summarize_rois(scores, subject.rois).to_csv(folder / "scores.tsv", sep="\t", index=False, na_rep="n/a")
     print(
@@ -143,14 +145,14 @@ def pool_without(table: FeatureTable, left_out: npt.NDArray[np.str_]) -> npt.NDA
 
 
 def prior_arguments(encoder: LinearEncoder, table: FeatureTable, subject: SubjectData) -> dict[str, Any]:
-    """Check the prior's feature space, and say where voxels are, and in which region if the prior knows any."""
+    """Check the prior's feature space; say where voxels are and in which region, if the prior knows such."""
     prior: GroupPrior | None = getattr(encoder, "prior", None)
     if prior is None:
         return {}
     check_same_space(table.provenance, prior.provenance, "the prior")
     more: dict[str, Any] = {}
-    if subject.space.mask is not None:
-        more["positions"] = np.argwhere(subject.space.mask)[subject.space.included]
+    if prior.positions is not None:
+        more["positions"] = subject.space.coordinates()
     if not subject.rois or not prior.regions:
         return more
     if not set(subject.rois) & set(prior.regions):

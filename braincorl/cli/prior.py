@@ -1,4 +1,4 @@
-"""`braincorl prior`: learn a group prior from the fits of earlier people."""
+"""`braincorl prior`: remember the voxels of earlier people, from their fits."""
 
 import argparse
 from pathlib import Path
@@ -18,16 +18,16 @@ from braincorl.priors.regions import label_voxels
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Describe the verb."""
-    parser = add_verb(
-        subparsers, "prior", "Learn what voxels are like from earlier people, for fit --encoder group-prior."
-    )
+    parser = add_verb(subparsers, "prior", "Remember the voxels of earlier people, for fit --prior.")
     parser.add_argument(
         "people", type=Path, nargs="+", metavar="PERSON_DIR", help="folders of braincorl fit, one per person"
     )
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="prior to write (.safetensors)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     parser.add_argument(
-        "--rois", action="store_true", help="learn one prior per region, from the regions that the fits were given"
+        "--rois",
+        action="store_true",
+        help="remember in which region each voxel lies, from the regions that the fits were given",
     )
     parser.add_argument(
         "--pool",
@@ -36,7 +36,17 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="features of any images, over which a voxel's signal has unit variance; needed for ridge fits "
         "(default: the people's own images)",
     )
-    parser.add_argument("--components", type=int, metavar="N", help="kinds of voxel (default: chosen on the people)")
+    parser.add_argument(
+        "--places",
+        action="store_true",
+        help="remember where each voxel lies (mm): for people in one common space, such as MNI152NLin2009cAsym",
+    )
+    parser.add_argument(
+        "--max-items",
+        type=int,
+        metavar="N",
+        help="merge voxels that are alike until about N are left (default: 4096; with --places 65536)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -57,13 +67,15 @@ def run(options: argparse.Namespace) -> None:
     prior = GroupPrior.fit(
         [fit.encoder for fit in fits],
         [_labels(fit) for fit in fits] if options.rois else None,
+        [fit.space.coordinates() for fit in fits] if options.places else None,
         X_pool=pool,
-        n_components="auto" if options.components is None else options.components,
+        max_items="auto" if options.max_items is None else options.max_items,
         provenance={**space, "people": [str(fit.config.get("subject", fit.path.name)) for fit in fits]},
     )
     prior.save(options.output)
     regions = f", regions {', '.join(prior.regions)}" if prior.regions else ""
-    print(f"{prior}: {prior.summary['n_components']} kinds of voxel{regions} -> {options.output}")
+    places = ", places" if prior.positions is not None else ""
+    print(f"{prior}{regions}{places} -> {options.output}")
 
 
 def _labels(fit: FitDirectory) -> npt.NDArray[np.str_]:

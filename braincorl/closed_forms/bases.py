@@ -96,11 +96,6 @@ def context_basis(centred: npt.NDArray[np.float64], metric: Metric) -> Basis:
     return Basis(vectors, values, vectors.T @ centred, weighted @ vectors)
 
 
-def marginal_variances(values: FloatArray, signal: FloatArray, noise: FloatArray) -> npt.NDArray[np.float64]:
-    """Variance of each projection z at each pair of residual and noise variance: signal λ + noise, (h, k)."""
-    return np.asarray(signal)[:, None] * values + np.asarray(noise)[:, None]
-
-
 def _kept(values: FloatArray, most: int) -> npt.NDArray[np.intp]:
     """Give the eigenvalues that are not rounding, largest first."""
     largest = values[-1] if values.size else 0.0
@@ -110,7 +105,7 @@ def _kept(values: FloatArray, most: int) -> npt.NDArray[np.intp]:
 
 def _square_root(metric: Metric, n_features: int) -> npt.NDArray[np.float64]:
     if metric.moment is None or metric.isotropic == 1:
-        return np.sqrt(metric.scale) * np.eye(n_features)
+        return np.asarray(np.sqrt(metric.scale) * np.eye(n_features))
     values, vectors = scipy.linalg.eigh(metric @ np.eye(n_features), check_finite=False)
     root: npt.NDArray[np.float64] = vectors * np.sqrt(np.maximum(values, 0.0))
     return root

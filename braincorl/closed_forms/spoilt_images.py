@@ -1,8 +1,9 @@
 """Images whose responses are off in all voxels at once (motion, a missed trial) count for less.
 
-Every image is predicted from the others under one Gaussian, with K its covariance of responses over images and P = K⁻¹ - K⁻¹11ᵀK⁻¹ / 1ᵀK⁻¹1 its inverse with a flat intercept; the left-out residual of
-image i in units of its expected size is [Py]_i / √P_ii, in closed form. Its mean square over voxels, e_i, is alike for
-all good images, since many voxels are averaged, and many times larger for a spoilt one. The precision of an image is
+Every image is predicted from the others under one Gaussian, with K its covariance of responses over images and P = K⁻¹
+- K⁻¹11ᵀK⁻¹ / 1ᵀK⁻¹1 its inverse with a flat intercept; the left-out residual of image i in units of its expected size
+is [Py]_i / √P_ii, in closed form. Its mean square over voxels, e_i, is alike for all good images, since many voxels
+are averaged, and many times larger for a spoilt one. The precision of an image is
 
     ω_i = min(1, tolerated · median(e) / e_i),
 

@@ -2,22 +2,24 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.encoders.base import LinearEncoder
-from braincorl.encoders.by_attention import (
-    AttentionFit,
+from braincorl.encoders.attention_posterior import (
     AttentionPosterior,
     posterior_arrays,
     predictive_std,
     restore_posterior,
 )
+from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import InputError
 from braincorl.priors import GroupPrior, load_prior
 from braincorl.validation import FloatArray
+
+if TYPE_CHECKING:  # PyTorch takes seconds to import, and predicting needs none
+    from braincorl.encoders.by_attention import AttentionFit
 
 
 class AttendingEncoder(LinearEncoder):
@@ -34,7 +36,7 @@ class AttendingEncoder(LinearEncoder):
     region_names_ : ndarray of shape (n_regions,)
         Names of these regions.
     image_weight_ : ndarray of shape (n_images,)
-        Relative precision of each image; those below one half, where the responses of all voxels were off, were left out.
+        Relative precision of each image; below 1 where the responses of all voxels were off.
     """
 
     _state_names = ("signal_fraction_", "region_probability_", "image_weight_", "context_rows_", "context_mean_")
@@ -52,7 +54,7 @@ class AttendingEncoder(LinearEncoder):
         """Images that were read."""
         return int(self.posterior_.n_images)
 
-    def _keep(self, fit: AttentionFit, region_names: tuple[str, ...]) -> None:
+    def _keep(self, fit: "AttentionFit", region_names: tuple[str, ...]) -> None:
         """Store what was written."""
         self.coef_, self.intercept_, self.posterior_ = fit.coef, fit.intercept, fit.posterior
         self.noise_variance_, self.signal_fraction_ = fit.posterior.noise_variance, fit.posterior.signal_fraction

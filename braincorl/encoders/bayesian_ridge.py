@@ -24,7 +24,8 @@ class BayesianRidgeEncoder(LinearEncoder):
     """Voxelwise Bayesian ridge regression that needs no cross-validation and is usable from ten images.
 
     Each voxel's share of explainable variance r is unknown; the encoder is the mean of the ridge solutions over a grid
-    of r, weighted by the evidence of the voxel's own responses. See `braincorl.closed_forms.evidence` for the equations.
+    of r, weighted by the evidence of the voxel's own responses. See `braincorl.closed_forms.evidence` for the
+    equations.
 
     Parameters
     ----------

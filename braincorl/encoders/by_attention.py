@@ -6,20 +6,10 @@ The first layer reads every voxel by itself (`braincorl.models.attention`), the 
 (`braincorl.models.components`); a voxel whose region or place is known is read by the first alone. Images in which the
 responses of all voxels are off (motion, a missed trial) count for less.
 
-The predictive variance is that of the mixture of all heads, in units of the voxel's variance:
-
-    Σ_h p_h ( (1 - r_h) (1 + 1/n) + residual_h(x) )  +  spread between items and heads along x
-
-residual_h(x) = r (1 - a²) xS xᵀ - (r (1 - a²))² Σ_k (xS XᵀU)_k² / v_k is what ridge leaves open; the spread is kept along
-the directions in which features vary most, and taken to be alike in the others. Residual metrics are those of the whole
-memory, also where a voxel's region is known.
-
-    n images, p features, k context coordinates, v voxels, h heads, d probes, q queries
+    n images, p features, k context coordinates, v voxels, h heads, d probes
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +19,7 @@ from braincorl.closed_forms.bases import Metric
 from braincorl.closed_forms.decomposition import varying_voxels
 from braincorl.closed_forms.items import Items, Nearby
 from braincorl.closed_forms.spoilt_images import weights_under
-from braincorl.errors import FileFormatError
+from braincorl.encoders.attention_posterior import AttentionPosterior
 from braincorl.files import Progress
 from braincorl.models.attention import AttentionConfig, VoxelAttention, Written
 from braincorl.models.components import components_operator
@@ -42,65 +32,6 @@ _PROBES = 16
 # Temporaries of one batch of voxels, and the fewest voxels at which products still run at full speed.
 BATCH_BYTES = 256 * 2**20
 _FEWEST_VOXELS = 32
-
-
-@dataclass(frozen=True)
-class AttentionPosterior:
-    """What is known of every voxel after its context, enough for variances of any new response.
-
-    Attributes
-    ----------
-    mean
-        Mean feature vector of the context (p,).
-    values, to_weights
-        Λ (b, k) and S XᵀU (b, p, k) of every residual metric; shorter ranks are filled with 0.
-    isotropic, scale
-        Of every residual metric (b,); scalar ().
-    moment
-        G (p, p); empty where nothing is remembered.
-    head_basis, head_residual, head_signal
-        Residual metric, r (1 - a²) and r of every head (h,).
-    probability
-        Of every head (v, h).
-    probes
-        Directions of feature space (d, p), orthonormal.
-    between
-        Variance between items and heads along them (v, d).
-    beyond
-        What to multiply that by for the directions that are not probed: a scalar ().
-    deviation
-        Standard deviation of each voxel's responses (v,); 0 for constant ones.
-    n_images
-        Images that were read: a scalar ().
-    """
-
-    mean: FloatArray
-    values: FloatArray
-    to_weights: FloatArray
-    isotropic: FloatArray
-    scale: FloatArray
-    moment: FloatArray
-    head_basis: npt.NDArray[np.int64]
-    head_residual: FloatArray
-    head_signal: FloatArray
-    probability: FloatArray
-    probes: FloatArray
-    between: FloatArray
-    beyond: FloatArray
-    deviation: FloatArray
-    n_images: npt.NDArray[np.int64]
-
-    @property
-    def signal_fraction(self) -> FloatArray:
-        """Posterior mean of r (v,)."""
-        fraction: FloatArray = self.probability @ self.head_signal.astype(self.probability.dtype)
-        return fraction
-
-    @property
-    def noise_variance(self) -> FloatArray:
-        """Posterior mean of the variance of one response around the encoder (v,)."""
-        noise: FloatArray = self.deviation**2 * (1 - self.signal_fraction)
-        return noise
 
 
 @dataclass(frozen=True)
@@ -183,7 +114,7 @@ def fit_by_attention(
     dtype, n_voxels = y.dtype, y.shape[1]
     metric = Metric(None if items is None else items.moment, config.attended_metric, scale)
     weight = _image_weight(X, y, metric) if robust else np.ones(len(X))
-    mean = np.average(X, axis=0, weights=weight) if len(X) else np.zeros(X.shape[1])
+    mean = np.asarray(np.average(X, axis=0, weights=weight) if len(X) else np.zeros(X.shape[1]))
     centred = np.sqrt(weight)[:, None] * (X - mean)
     probes, beyond = _probes(centred, covariance, items)
     like = torch.zeros(0, dtype=torch.float64 if dtype == np.float64 else torch.float32, device=device)
@@ -225,60 +156,6 @@ def fit_by_attention(
     )
 
 
-def predictive_std(posterior: AttentionPosterior, X: FloatArray) -> FloatArray:
-    """Predict the standard deviation of new responses.
-
-    Parameters
-    ----------
-    posterior
-        Of `fit_by_attention`.
-    X
-        Features of new images (q, p).
-
-    Returns
-    -------
-    ndarray of shape (q, v)
-        In the units of the responses.
-    """
-    p = posterior
-    n_images = int(p.n_images)
-    query = X - p.mean
-    variance = np.empty((len(X), len(p.head_signal)))
-    for basis in range(len(p.isotropic)):
-        metric = Metric(p.moment if p.moment.size else None, float(p.isotropic[basis]), float(p.scale))
-        prior = np.einsum("qp,pq->q", query, metric @ query.T)
-        seen = (query @ p.to_weights[basis]) ** 2
-        for h in np.flatnonzero(p.head_basis == basis):
-            r, residual = p.head_signal[h], p.head_residual[h]
-            left = residual * prior - seen @ (residual**2 / (residual * p.values[basis] + 1 - r))
-            variance[:, h] = np.maximum(left, 0.0) + (1 - r) * (1 + 1 / max(n_images, 1))
-    total = variance.astype(p.probability.dtype) @ p.probability.T
-    total += p.beyond * ((query @ p.probes.T) ** 2) @ p.between.T
-    std: FloatArray = np.sqrt(total) * p.deviation
-    return std.astype(p.probability.dtype)
-
-
-def posterior_arrays(posterior: AttentionPosterior) -> dict[str, npt.NDArray[Any]]:
-    """Arrays of a posterior, as an encoder's file stores them."""
-    return {f"posterior.{field.name}": np.asarray(getattr(posterior, field.name)) for field in fields(posterior)}
-
-
-def restore_posterior(arrays: Mapping[str, npt.NDArray[Any]]) -> AttentionPosterior:
-    """Undo `posterior_arrays`.
-
-    Raises
-    ------
-    FileFormatError
-        If an array is missing.
-    """
-    try:
-        return AttentionPosterior(**{f.name: arrays[f"posterior.{f.name}"] for f in fields(AttentionPosterior)})
-    except KeyError as error:
-        raise FileFormatError(
-            f"The encoder file holds no {error}: it is incomplete, or of an earlier version; fit again."
-        ) from error
-
-
 class _Standardised:
     """Responses in units of each voxel's standard deviation, from its mean; a batch at a time."""
 
@@ -304,7 +181,7 @@ class _Standardised:
         return np.flatnonzero(self.deviation > 0)
 
     def of(self, voxels: npt.NDArray[np.intp]) -> FloatArray:
-        """Give those of some voxels (n, m), images times the square roots of their precisions; 0 for constant voxels."""
+        """Give those of some voxels (n, m), images times the roots of their precisions; 0 for constant voxels."""
         deviation = self.deviation[voxels]
         factor = np.divide(1.0, deviation, out=np.zeros(len(voxels)), where=deviation > 0)
         standard: FloatArray = self._root[:, None] * (self._y[:, voxels] - self.mean[voxels]) * factor
@@ -377,7 +254,7 @@ def _batch_size(value: int | str, layer: VoxelAttention, nearby: Nearby | None) 
 
 def _posterior(
     layer: VoxelAttention,
-    mean: npt.NDArray[np.float64],
+    mean: FloatArray,
     scale: float,
     items: Items | None,
     written: _Arrays,

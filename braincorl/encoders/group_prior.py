@@ -13,10 +13,10 @@ from braincorl.validation import FloatArray, as_float, check_batch_size, check_f
 class GroupPriorEncoder(AttendingEncoder):
     """Voxelwise encoder that starts from what other people's voxels are like.
 
-    Every voxel attends to the remembered voxels of a `GroupPrior`; what these do not explain is ridge's. It is the exact
-    posterior mean under the memory, for each of a few suppositions on how alike voxels are and how much of a response is
-    signal, averaged by the evidence of the voxel's own responses (`braincorl.models.attention`). Usable from no image at
-    all where regions or places are known.
+    Every voxel attends to the remembered voxels of a `GroupPrior`; what these do not explain is ridge's. It is the
+    exact posterior mean under the memory, for each of a few suppositions on how alike voxels are and how much of a
+    response is signal, averaged by the evidence of the voxel's own responses (`braincorl.models.attention`). Usable
+    from no image at all where regions or places are known.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """`InContextEncoder`: reads images and responses of a person and writes down every voxel's encoder at once.
 
-Two kinds of transformer serve: the native one, attention to remembered voxels and among the person's own, for features of
-any backbone (`braincorl.encoders.by_attention`), and the published ones, for features of theirs
+Two kinds of transformer serve: the native one, attention to remembered voxels and among the person's own, for features
+of any backbone (`braincorl.encoders.by_attention`), and the published ones, for features of theirs
 (`braincorl.encoders.published`).
 
 Shapes: X (n_images, n_features), y (n_images, n_voxels).
@@ -34,8 +34,9 @@ class InContextEncoder(AttendingEncoder):
     Parameters
     ----------
     checkpoint : name or path
-        "default" (the native transformer: features of any backbone, any number of images ≥ 2; nothing in it is trained),
-        or the file of a published network: of `braincorl train`, of `braincorl convert`, or the authors' own checkpoint.
+        "default" (the native transformer: features of any backbone, any number of images ≥ 2; nothing in it is
+        trained), or the file of a published network: of `braincorl train`, of `braincorl convert`, or the authors' own
+        checkpoint.
     prior : GroupPrior, path or name, optional
         Earlier people's voxels in the same feature space, to which the native transformer attends.
     device : str

@@ -1,20 +1,20 @@
 """The native in-context transformer: a new person's voxels attend to remembered voxels, and to one another.
 
-Earlier people's voxels are remembered as weights u_j of unit signal (`braincorl.priors`). A hypothesis h says how much of
-a response is signal (r), how alike the voxel is to a remembered one (a), and how it differs from it (a residual metric
-S). With standardised responses y and centred context features X,
+Earlier people's voxels are remembered as weights u_j of unit signal (`braincorl.priors`). A hypothesis h says how much
+of a response is signal (r), how alike the voxel is to a remembered one (a), and how it differs from it (a residual
+metric S). With standardised responses y and centred context features X,
 
     y ~ N(c Xu_j, r (1 - a²) X S Xᵀ + (1 - r) I)        c = a √r
 
-In the eigenbasis of X S Xᵀ (`braincorl.closed_forms.bases`), with v = r (1 - a²) λ + 1 - r, the posterior over remembered
-voxels **is** scaled dot-product attention with a key bias:
+In the eigenbasis of X S Xᵀ (`braincorl.closed_forms.bases`), with v = r (1 - a²) λ + 1 - r, the posterior over
+remembered voxels **is** scaled dot-product attention with a key bias:
 
     logit_ij = < c z_i / v, k_j >  -  c² < k_j / v, k_j > / 2  +  log prior_ij        k_j = UᵀXu_j
 
 queries are the new voxels' responses, keys what remembered voxels would have said to the same images, values their
-weights. log prior_ij counts what an item stands for and is the place of anatomy: same region, or a Gaussian in distance.
-What attention leaves of the response is ridge's in the same basis. Each head is one hypothesis; heads are averaged by the
-evidence that the voxel's own responses give them, tempered, under a prior that is flat over likeness.
+weights. log prior_ij counts what an item stands for and is the place of anatomy: same region, or a Gaussian in
+distance. What attention leaves of the response is ridge's in the same basis. Each head is one hypothesis; heads are
+averaged by the evidence that the voxel's own responses give them, tempered, under a prior that is flat over likeness.
 
 First layer: every voxel by itself, ridge heads (a = 0) and attending heads. Second layer: all voxels of the person
 together, by `braincorl.models.components`. Nothing is trained: the heads are the model, the evidence weighs them.

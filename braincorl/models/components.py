@@ -1,9 +1,9 @@
 """The second layer: what a person's voxels have in common speaks for each of them.
 
-The principal components of the responses over voxels are a person's own few time courses; they hold less noise than any
-voxel, and are uncorrelated by construction, so that noise that voxels share cannot pass for signal that they share. Each
-component is encoded by the ridge heads of the first layer, averaged by their evidence, and a voxel's encoder is the sum
-over components of the component's encoder times the voxel's part in it:
+The principal components of the responses over voxels are a person's own few time courses; they hold less noise than
+any voxel, and are uncorrelated by construction, so that noise that voxels share cannot pass for signal that they
+share. Each component is encoded by the ridge heads of the first layer, averaged by their evidence, and a voxel's
+encoder is the sum over components of the component's encoder times the voxel's part in it:
 
     w_i = Σ_c W_c q_cᵀ z_i = L z_i
 

@@ -31,8 +31,7 @@ from braincorl.tensorfile import read_metadata, read_tensors, write_tensors
 from braincorl.validation import check_finite, check_pool
 
 KIND = "braincorl-prior/2"
-# More items cost time and gained nothing measurable (`benchmarks/few_shot_parts.py`); where voxels lie, they cost none, since
-# a voxel attends to those around it alone.
+# More items cost time in proportion. Where places are known more cost none, since a voxel attends to those around it.
 MAX_ITEMS = 4096
 MAX_ITEMS_WITH_PLACES = 65_536
 
@@ -57,7 +56,8 @@ class GroupPrior:
     regions
         Region labels.
     positions
-        Place of each item in the common space (n_items, 3), or number of its grayordinate (n_items, 1); None if unknown.
+        Place of each item in the common space (n_items, 3), or number of its grayordinate (n_items, 1); None if
+        unknown.
     spacing
         Distance between neighbouring voxels of one person, in the units of the positions.
     moment
@@ -331,7 +331,10 @@ class GroupPrior:
     def to_arrays(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         """Give the arrays and the JSON header that a file holds."""
         arrays = {name: np.asarray(getattr(self, name)) for name in _ARRAYS}
-        stored = {n: a.astype(np.float32) if a.dtype == np.float64 else a.astype(np.int64) if a.dtype == np.intp else a for n, a in arrays.items()}  # fmt: skip
+        smaller: dict[Any, Any] = {np.dtype(np.float64): np.float32, np.dtype(np.intp): np.int64}
+        stored: dict[str, npt.NDArray[Any]] = {}
+        for name, array in arrays.items():
+            stored[name] = array.astype(smaller.get(array.dtype, array.dtype))
         if self.positions is not None:
             stored["positions"] = self.positions
         if self.image_digests.size:

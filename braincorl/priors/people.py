@@ -1,7 +1,7 @@
 """Earlier people, from whatever is at hand: responses, or encoders that were fitted to them, turned into voxel weights.
 
-A voxel is remembered as the weights of its signal, brought to unit variance over a pool of images, and by how much of its
-signal they are thought to hold: a noisy voxel's weights are mostly prior, and count for less.
+A voxel is remembered as the weights of its signal, brought to unit variance over a pool of images, and by how much of
+its signal they are thought to hold: a noisy voxel's weights are mostly prior, and count for less.
 
 Letters: n images, p features, v voxels.
 """
@@ -160,7 +160,12 @@ def signal_variance(coef: FloatArray, covariance: DoubleArray) -> DoubleArray:
 
 def seen_images(people: Sequence[Any]) -> npt.NDArray[np.int64]:
     """Fingerprints of the images that people saw; none if those of a single person are unknown."""
-    found = [image_digests(np.asarray(person[0])) if isinstance(person, Sequence) else getattr(person, "image_digests_", NO_IMAGES) for person in people]  # fmt: skip
+    found = [
+        getattr(person, "image_digests_", NO_IMAGES)
+        if hasattr(person, "coef_")
+        else image_digests(np.asarray(person[0]))
+        for person in people
+    ]
     return np.unique(np.concatenate(found)) if all(part.size for part in found) else NO_IMAGES
 
 

@@ -44,7 +44,7 @@ def spacing(places: npt.NDArray[np.float64]) -> float:
         return _SPACING_OF_NUMBERS
     if len(places) < 2:
         return 1.0
-    distance, _ = cKDTree(places).query(places, k=2)
+    distance = np.asarray(cKDTree(places).query(places, k=2)[0])
     median = float(np.median(distance[:, 1]))
     return median if median > 0 else 1.0
 
@@ -81,6 +81,6 @@ def neighbours(
             "grayordinates where it has these."
         )
     count = min(NEIGHBOURS, len(remembered))
-    distance, index = cKDTree(remembered).query(places, k=np.arange(1, count + 1))
+    distance, index = map(np.asarray, cKDTree(remembered).query(places, k=np.arange(1, count + 1)))
     log_weight = -0.5 * (distance / width) ** 2
     return index.astype(np.intp), log_weight - log_weight.max(axis=1, keepdims=True)

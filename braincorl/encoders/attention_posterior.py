@@ -1,0 +1,136 @@
+"""What attention leaves open: the predictive variance of the mixture of all heads, and the arrays that hold it.
+
+The predictive variance of a response to x, in units of the voxel's variance:
+
+    Σ_h p_h ( (1 - r_h) (1 + 1/n) + residual_h(x) )  +  spread between items and heads along x
+
+residual_h(x) = r (1 - a²) xS xᵀ - (r (1 - a²))² Σ_k (xS XᵀU)_k² / v_k is what ridge leaves open; the spread is kept
+along the directions in which features vary most, and taken to be alike in the others. Residual metrics are those of
+the whole memory, also where a voxel's region is known.
+
+    n images, p features, k context coordinates, b residual metrics, v voxels, h heads, d probes, q queries
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from braincorl.closed_forms.bases import Metric
+from braincorl.errors import FileFormatError
+from braincorl.validation import FloatArray
+
+
+@dataclass(frozen=True)
+class AttentionPosterior:
+    """What is known of every voxel after its context, enough for variances of any new response.
+
+    Attributes
+    ----------
+    mean
+        Mean feature vector of the context (p,).
+    values, to_weights
+        Λ (b, k) and S XᵀU (b, p, k) of every residual metric; shorter ranks are filled with 0.
+    isotropic, scale
+        Of every residual metric (b,); scalar ().
+    moment
+        G (p, p); empty where nothing is remembered.
+    head_basis, head_residual, head_signal
+        Residual metric, r (1 - a²) and r of every head (h,).
+    probability
+        Of every head (v, h).
+    probes
+        Directions of feature space (d, p), orthonormal.
+    between
+        Variance between items and heads along them (v, d).
+    beyond
+        What to multiply that by for the directions that are not probed: a scalar ().
+    deviation
+        Standard deviation of each voxel's responses (v,); 0 for constant ones.
+    n_images
+        Images that were read: a scalar ().
+    """
+
+    mean: FloatArray
+    values: FloatArray
+    to_weights: FloatArray
+    isotropic: FloatArray
+    scale: FloatArray
+    moment: FloatArray
+    head_basis: npt.NDArray[np.int64]
+    head_residual: FloatArray
+    head_signal: FloatArray
+    probability: FloatArray
+    probes: FloatArray
+    between: FloatArray
+    beyond: FloatArray
+    deviation: FloatArray
+    n_images: npt.NDArray[np.int64]
+
+    @property
+    def signal_fraction(self) -> FloatArray:
+        """Posterior mean of r (v,)."""
+        fraction: FloatArray = self.probability @ self.head_signal.astype(self.probability.dtype)
+        return fraction
+
+    @property
+    def noise_variance(self) -> FloatArray:
+        """Posterior mean of the variance of one response around the encoder (v,)."""
+        noise: FloatArray = self.deviation**2 * (1 - self.signal_fraction)
+        return noise
+
+
+def predictive_std(posterior: AttentionPosterior, X: FloatArray) -> FloatArray:
+    """Predict the standard deviation of new responses.
+
+    Parameters
+    ----------
+    posterior
+        Of `fit_by_attention`.
+    X
+        Features of new images (q, p).
+
+    Returns
+    -------
+    ndarray of shape (q, v)
+        In the units of the responses.
+    """
+    p = posterior
+    n_images = int(p.n_images)
+    query = X - p.mean
+    variance = np.empty((len(X), len(p.head_signal)))
+    for basis in range(len(p.isotropic)):
+        metric = Metric(p.moment if p.moment.size else None, float(p.isotropic[basis]), float(p.scale))
+        prior = np.einsum("qp,pq->q", query, metric @ query.T)
+        seen = (query @ p.to_weights[basis]) ** 2
+        for h in np.flatnonzero(p.head_basis == basis):
+            r, residual = p.head_signal[h], p.head_residual[h]
+            left = residual * prior - seen @ (residual**2 / (residual * p.values[basis] + 1 - r))
+            variance[:, h] = np.maximum(left, 0.0) + (1 - r) * (1 + 1 / max(n_images, 1))
+    total = variance.astype(p.probability.dtype) @ p.probability.T
+    total += p.beyond * ((query @ p.probes.T) ** 2) @ p.between.T
+    std: FloatArray = np.sqrt(total) * p.deviation
+    return std.astype(p.probability.dtype)
+
+
+def posterior_arrays(posterior: AttentionPosterior) -> dict[str, npt.NDArray[Any]]:
+    """Arrays of a posterior, as an encoder's file stores them."""
+    return {f"posterior.{field.name}": np.asarray(getattr(posterior, field.name)) for field in fields(posterior)}
+
+
+def restore_posterior(arrays: Mapping[str, npt.NDArray[Any]]) -> AttentionPosterior:
+    """Undo `posterior_arrays`.
+
+    Raises
+    ------
+    FileFormatError
+        If an array is missing.
+    """
+    try:
+        return AttentionPosterior(**{f.name: arrays[f"posterior.{f.name}"] for f in fields(AttentionPosterior)})
+    except KeyError as error:
+        raise FileFormatError(
+            f"The encoder file holds no {error}: it is incomplete, or of an earlier version; fit again."
+        ) from error
