@@ -27,15 +27,21 @@ Make = Callable[[], Any]
 CONFIG = AttentionConfig()
 VARIANTS: dict[str, AttentionConfig] = {
     "evidence at its word (temperature 1)": replace(CONFIG, temperature=1.0),
-    "temperature .5": replace(CONFIG, temperature=0.5),
+    "as it is": CONFIG,
     "temperature .25": replace(CONFIG, temperature=0.25),
     "temperature .125": replace(CONFIG, temperature=0.125),
     "one residual metric": replace(CONFIG, metrics=(CONFIG.attended_metric,)),
     "isotropic residual metric": replace(CONFIG, metrics=(1.0,), attended_metric=1.0),
     "one likeness, .75": replace(CONFIG, likenesses=(0.75,)),
-    "first layer alone": replace(CONFIG, together=(0.0, 0.0)),
-    "second layer alone": replace(CONFIG, together=(1.0, 1.0)),
-    "layers half and half": replace(CONFIG, together=(0.5, 0.5)),
+    "no attending heads": replace(CONFIG, likenesses=()),
+    "more likenesses": replace(CONFIG, likenesses=(0.5, 0.75, 0.9, 0.95)),
+    "other shares of signal": replace(CONFIG, attended_signals=(0.1, 0.25, 0.5)),
+    "regions elsewhere e^-2": replace(CONFIG, elsewhere=-2.0),
+    "regions elsewhere e^-8": replace(CONFIG, elsewhere=-8.0),
+    "first layer alone": replace(CONFIG, together=0.0),
+    "second layer for a fifth": replace(CONFIG, together=0.2),
+    "second layer for a half": replace(CONFIG, together=0.5),
+    "second layer alone": replace(CONFIG, together=1.0),
 }
 
 
@@ -83,29 +89,29 @@ def _methods(case: Case, prior: GroupPrior, anatomical: GroupPrior) -> list[tupl
         ("Bayesian ridge", lambda: BayesianRidgeEncoder().fit(X, y, X_pool=pool)),
         ("in-context", lambda: InContextEncoder(device="cpu").fit(X, y, X_pool=pool)),
         ("group prior", lambda: GroupPriorEncoder(prior, device="cpu").fit(X, y)),
-        ("in-context with it", lambda: InContextEncoder(prior=prior, device="cpu").fit(X, y)),
         ("group prior, anatomy", lambda: GroupPriorEncoder(anatomical, device="cpu").fit(X, y, **where)),
-        ("in-context with it, anatomy", lambda: InContextEncoder(prior=anatomical, device="cpu").fit(X, y, **where)),
     ]
 
 
 def _variants(case: Case, prior: GroupPrior, anatomical: GroupPrior) -> list[tuple[str, Make]]:
     made: list[tuple[str, Make]] = []
-    pool = 1.0 / float(np.trace(np.cov(case.pool, rowvar=False)))
     for name, config in VARIANTS.items():
-        made.append((name + " | memory", lambda c=config: _by_attention(case, prior, c, {})))
-        made.append((name + " | anatomy", lambda c=config: _by_attention(case, anatomical, c, _anatomy(case))))
-        if "metric" not in name and "likeness" not in name:
-            made.append(
-                (
-                    name + " | no memory",
-                    lambda c=config: fit_by_attention(c, case.X, case.y, pool, together=c.together[1]),
-                )
-            )
+        layered = "layer" in name
+        made.append((f"memory | {name}", lambda c=config, k=layered: _by_attention(case, prior, c, {}, k)))
+        where = _anatomy(case)
+        if not layered:  # where regions or places are known the second layer has no part
+            made.append((f"anatomy | {name}", lambda c=config, w=where: _by_attention(case, anatomical, c, w, False)))
+        if layered or "temperature" in name or name == "as it is":
+            made.append((f"no memory | {name}", lambda c=config: _alone(case, c)))
     return made
 
 
-def _by_attention(case: Case, prior: GroupPrior, config: AttentionConfig, where: dict[str, Any]) -> Any:
+def _alone(case: Case, config: AttentionConfig) -> Any:
+    scale = 1.0 / float(np.trace(np.cov(case.pool, rowvar=False)))
+    return fit_by_attention(config, case.X, case.y, scale, together=config.together)
+
+
+def _by_attention(case: Case, prior: GroupPrior, config: AttentionConfig, where: dict[str, Any], layered: bool) -> Any:
     n = case.y.shape[1]
     return fit_by_attention(
         config,
@@ -114,7 +120,7 @@ def _by_attention(case: Case, prior: GroupPrior, config: AttentionConfig, where:
         prior.scale,
         prior.items(),
         prior.pool_covariance,
-        together=config.together[0],
+        together=config.together if layered else 0.0,
         region=prior.region_index(where.get("rois"), n),
         nearby=prior.nearby(where.get("positions"), n),
     )

@@ -270,7 +270,7 @@ def _posterior(
     for number, basis in enumerate(layer.bases):
         values[number, : len(basis.values)] = basis.values
         to_weights[number, :, : len(basis.values)] = basis.to_weights
-    unbiased = np.sqrt(n_images / max(n_images - 1, 1))
+    unbiased = np.sqrt(n_images / (n_images - 1)) if n_images > 1 else 1.0
     return AttentionPosterior(
         mean=mean,
         values=values,

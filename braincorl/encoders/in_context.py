@@ -38,7 +38,8 @@ class InContextEncoder(AttendingEncoder):
         trained), or the file of a published network: of `braincorl train`, of `braincorl convert`, or the authors' own
         checkpoint.
     prior : GroupPrior, path or name, optional
-        Earlier people's voxels in the same feature space, to which the native transformer attends.
+        Earlier people's voxels in the same feature space, to which the native transformer attends; the encoder is then
+        that of `GroupPriorEncoder`.
     device : str
         "auto" (a GPU if there is one), "cpu", "cuda", …
     precision : str
@@ -233,7 +234,7 @@ class InContextEncoder(AttendingEncoder):
             responses,
             scale,
             **remembered,
-            together=config.together[0 if remembered else 1],
+            together=0.0 if remembered else config.together,
             device=resolve_device(self.device),
             voxel_batch_size=self.voxel_batch_size,
             progress=progress,

@@ -16,8 +16,8 @@ weights. log prior_ij counts what an item stands for and is the place of anatomy
 distance. What attention leaves of the response is ridge's in the same basis. Each head is one hypothesis; heads are
 averaged by the evidence that the voxel's own responses give them, tempered, under a prior that is flat over likeness.
 
-First layer: every voxel by itself, ridge heads (a = 0) and attending heads. Second layer: all voxels of the person
-together, by `braincorl.models.components`. Nothing is trained: the heads are the model, the evidence weighs them.
+First layer: every voxel by itself, ridge heads (a = 0) and attending heads. Second layer, where nothing is remembered:
+all voxels of the person together, by `braincorl.models.components`. Nothing is trained: the heads are the model, the evidence weighs them.
 
     n images, k context coordinates, V voxels, J items, H heads, p features, D probes, R regions
 """
@@ -55,7 +55,7 @@ class AttentionConfig:
     elsewhere
         Log prior of an item in another region than the voxel's, beside 0 for one in the same.
     together
-        Share of the second layer in the encoder, with a memory and without.
+        Share of the second layer where nothing is remembered; beside a memory it gained nothing on real people.
     """
 
     likenesses: tuple[float, ...] = (0.5, 0.75, 0.9)
@@ -65,11 +65,11 @@ class AttentionConfig:
     attended_signals: tuple[float, ...] = (0.15, 0.4)
     temperature: float = 0.5
     elsewhere: float = -4.0
-    together: tuple[float, float] = (0.2, 0.5)
+    together: float = 0.5
 
     def __post_init__(self) -> None:
         """Refuse impossible heads."""
-        shares = (*self.metrics, self.attended_metric, *self.signals, *self.attended_signals, *self.together)
+        shares = (*self.metrics, self.attended_metric, *self.signals, *self.attended_signals, self.together)
         if not (self.metrics and self.signals) or not all(0 <= share <= 1 for share in shares):
             raise InputError(f"shares of heads lie between 0 and 1, and some heads are needed, but they are {self}.")
         if not all(0 <= r < 1 for r in (*self.signals, *self.attended_signals)):
@@ -285,7 +285,7 @@ class VoxelAttention:
 
     def _likelihood(self, responses: Tensor, z: list[Tensor]) -> Tensor:
         """Log evidence of every head (H, V) without what remembered voxels say."""
-        freedom, total = len(responses) - 1, responses.square().sum(0)
+        freedom, total = max(len(responses) - 1, 0), responses.square().sum(0)
         rows = []
         for h, basis in enumerate(self.heads.basis):
             marginal, noise = self._marginal[h], 1 - self.heads.signal[h]

@@ -171,8 +171,8 @@ def seen_images(people: Sequence[Any]) -> npt.NDArray[np.int64]:
 
 def _context_moments(person: Any, position: int) -> tuple[DoubleArray, DoubleArray, int]:
     """Mean (p,), centred second moment summed over images (p, p), and number of a person's images."""
-    if hasattr(person, "posterior_"):  # BayesianRidgeEncoder
-        posterior = person.posterior_
+    posterior = getattr(person, "posterior_", None)
+    if isinstance(posterior, EvidencePosterior):
         rows = np.sqrt(posterior.eigenvalues / float(posterior.scale))[:, None] * posterior.basis
         return posterior.mean.astype(np.float64), rows.T @ rows, int(posterior.n_images)
     if hasattr(person, "context_rows_"):  # encoders by attention
@@ -194,8 +194,9 @@ def _explained_by_posterior(posterior: EvidencePosterior) -> DoubleArray:
 
 
 def _explained_by_encoder(encoder: Any) -> DoubleArray | None:
-    if hasattr(encoder, "posterior_"):
-        return _explained_by_posterior(encoder.posterior_)
+    posterior = getattr(encoder, "posterior_", None)
+    if isinstance(posterior, EvidencePosterior):
+        return _explained_by_posterior(posterior)
     if hasattr(encoder, "signal_fraction_"):
         noise, share = encoder.noise_variance_.astype(np.float64), encoder.signal_fraction_.astype(np.float64)
         return np.asarray(noise * share / np.maximum(1.0 - share, 1e-6))

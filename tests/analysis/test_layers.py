@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from braincorl.models.person import read_person
 
 from braincorl import load_checkpoint
 from braincorl.analysis.layers import LayerReadouts, native_layers, read_layers
 from braincorl.errors import InputError
 from braincorl.models import ReferenceConfig, ReferenceTransformer
-from braincorl.models.person import read_person
 
 
 @pytest.fixture

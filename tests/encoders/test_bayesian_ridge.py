@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_t
 
-from braincorl.encoders import BayesianRidgeEncoder, RidgeEncoder
 from braincorl.closed_forms.evidence import SIGNAL_GRID, pool_scale
+from braincorl.encoders import BayesianRidgeEncoder, RidgeEncoder
 from braincorl.errors import InputError
 from braincorl.metrics import explained_variance
 

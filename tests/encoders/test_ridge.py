@@ -3,9 +3,9 @@ import pytest
 from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from braincorl.encoders import BayesianRidgeEncoder, RidgeEncoder, load_encoder
 from braincorl.closed_forms.decomposition import decompose
 from braincorl.closed_forms.ridge_solver import auto_alphas, loo_errors, solve_ridge
+from braincorl.encoders import BayesianRidgeEncoder, RidgeEncoder, load_encoder
 from braincorl.errors import FileFormatError, InputError
 
 # More images than features, fewer, and the two edges between (n = p, n = p + 1).

@@ -1,16 +1,15 @@
-"""`InContextEncoder` with the network that comes with the package."""
+"""Encoders by attention as users meet them: `InContextEncoder()` and `InContextEncoder(prior=…)`."""
 
 import numpy as np
 import pytest
+from people import make_person as make_placed_person
+from people import make_pool
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from braincorl import BayesianRidgeEncoder, GroupPrior, GroupPriorEncoder, InContextEncoder, load_checkpoint
-from braincorl.checkpoint import find_checkpoint
 from braincorl.encoders import load_encoder
-from braincorl.encoders.native import fit_native
 from braincorl.errors import InputError
 from braincorl.metrics import explained_variance
-from braincorl.models import NativeTransformer
 
 
 def make_person(n=40, p=16, n_voxels=60, seed=0):
@@ -26,14 +25,12 @@ def make_person(n=40, p=16, n_voxels=60, seed=0):
 @pytest.fixture(scope="module")
 def prior():
     people = [make_person(60, seed=seed)[:2] for seed in (1, 2)]
-    return GroupPrior.fit(people, n_components=1)
+    return GroupPrior.fit(people)
 
 
 def test_the_default_needs_no_file_and_no_download():
-    assert isinstance(load_checkpoint("default"), NativeTransformer)
-    assert find_checkpoint("default").is_relative_to(find_checkpoint("native-2026-11").parent)
-    with pytest.raises(InputError, match="native-2026-11"):
-        load_checkpoint("nosuch")
+    with pytest.raises(InputError, match="nothing is trained"):
+        load_checkpoint("default")
 
 
 def test_it_beats_bayesian_ridge_where_voxels_share_what_they_respond_to():
@@ -41,7 +38,7 @@ def test_it_beats_bayesian_ridge_where_voxels_share_what_they_respond_to():
     ours = InContextEncoder().fit(X, y, X_pool=queries)
     ridge = BayesianRidgeEncoder().fit(X, y, X_pool=queries)
     gain = explained_variance(truth, ours.predict(queries)) - explained_variance(truth, ridge.predict(queries))
-    assert gain.mean() > 0.05
+    assert gain.mean() > 0.03
     assert (gain > 0).mean() > 0.9
 
 
@@ -51,19 +48,19 @@ def test_scikit_learn_estimator_contract(estimator, check):
 
 
 def test_golden_values():
-    """What the shipped network writes for these numbers; a change here is a change for every user."""
+    """What is written for these numbers; a change here is a change for every user."""
     X, y, queries, _ = make_person()
     encoder = InContextEncoder(device="cpu").fit(X, y, X_pool=queries)
     predicted, std = encoder.predict(queries[:1], return_std=True)
-    np.testing.assert_allclose(predicted[0, :3], GOLDEN["predicted"], rtol=1e-4)
-    np.testing.assert_allclose(std[0, :3], GOLDEN["std"], rtol=1e-4)
-    np.testing.assert_allclose(encoder.shares_[0], GOLDEN["shares"], atol=1e-4)
+    np.testing.assert_allclose(predicted[0, :3], GOLDEN["predicted"], rtol=1e-5)
+    np.testing.assert_allclose(std[0, :3], GOLDEN["std"], rtol=1e-5)
+    np.testing.assert_allclose(encoder.signal_fraction_[:3], GOLDEN["signal"], rtol=1e-5)
 
 
 GOLDEN = {
-    "predicted": [4.26825, 6.58491, 3.28027],
-    "std": [2.21414, 2.33915, 1.67498],
-    "shares": [0.184137, 0.301591, 0.0907051, 0.282688, 0.0697489],
+    "predicted": [4.345397954, 6.274038495, 3.706885364],
+    "std": [2.110252750, 2.434474242, 1.714943695],
+    "signal": [0.238424345, 0.516187794, 0.484314981],
 }
 
 
@@ -90,7 +87,7 @@ def test_voxel_batches_change_nothing():
     whole = InContextEncoder().fit(X, y).predict(queries)
     np.testing.assert_allclose(InContextEncoder(voxel_batch_size=7).fit(X, y).predict(queries), whole, atol=1e-8)
     with pytest.raises(InputError, match="voxel_batch_size must be 'auto' or a positive integer, but is '7'"):
-        fit_native(load_checkpoint("default"), X, y, 1.0, voxel_batch_size="7")
+        InContextEncoder(voxel_batch_size="7").fit(X, y)
 
 
 def test_constant_voxels_get_zeros_and_disturb_nobody():
@@ -148,38 +145,77 @@ def test_save_and_load(tmp_path, with_prior, prior):
     again = load_encoder(tmp_path / "encoder.safetensors")
     for ours, theirs in zip(encoder.predict(queries, True), again.predict(queries, True), strict=True):
         np.testing.assert_allclose(theirs, ours, rtol=1e-6)
-    np.testing.assert_array_equal(again.shares_, encoder.shares_)
-    assert again.provenance_["network"]["architecture"] == "native"
+    np.testing.assert_array_equal(again.signal_fraction_, encoder.signal_fraction_)
+    assert again.n_context_ == 40
 
 
-def test_with_a_prior_it_is_the_mean_of_network_and_closed_form(prior):
+def test_with_a_prior_it_is_attention_to_the_memory(prior):
     X, y, queries, truth = make_person(8)
-    closed = GroupPriorEncoder(prior, hedge=False).fit(X, y, X_pool=queries)
+    closed = GroupPriorEncoder(prior).fit(X, y, X_pool=queries)
     encoder = InContextEncoder(prior=prior).fit(X, y, X_pool=queries)
+    np.testing.assert_array_equal(encoder.coef_, closed.coef_)
     alone = InContextEncoder().fit(X, y, X_pool=queries)
-    np.testing.assert_allclose(encoder.prior_encoder_.coef_, closed.coef_)
-    # What remains is the network in the metric of the prior, a fifth.
-    metric = (encoder.coef_ - 0.4 * alone.coef_ - 0.4 * closed.coef_) / 0.2
-    assert np.abs(metric - alone.coef_).max() > 0.05 * np.abs(alone.coef_).max()
-    assert np.abs(metric - closed.coef_).max() > 0.05 * np.abs(closed.coef_).max()
-    score = {name: explained_variance(truth, e.predict(queries)).mean() for name, e in
-             {"alone": alone, "closed": closed, "both": encoder}.items()}  # fmt: skip
-    assert score["both"] > score["alone"]
-    np.testing.assert_allclose(encoder.predict(queries, True)[1], closed.predict(queries, True)[1])
+    gain = explained_variance(truth, encoder.predict(queries)) - explained_variance(truth, alone.predict(queries))
+    assert gain.mean() > 0.05
 
 
-def test_where_regions_are_known_the_posterior_counts_for_more():
-    people = [make_person(60, seed=seed)[:2] for seed in (1, 2)]
-    rois = np.resize(["V1", "PPA"], 60)
-    prior = GroupPrior.fit(people, [rois, rois], n_components=1)
-    X, y, queries, _ = make_person(8)
-    rois = np.resize(["V1", "PPA", ""], 60)
-    closed = GroupPriorEncoder(prior, hedge=False).fit(X, y, X_pool=queries, rois=rois)
-    encoder = InContextEncoder(prior=prior).fit(X, y, X_pool=queries, rois=rois)
-    network = InContextEncoder().fit(X, y, X_pool=queries, rois=rois)
-    mean = 0.25 * network.coef_ + 0.75 * closed.coef_
-    np.testing.assert_allclose(encoder.coef_[rois != ""], mean[rois != ""])
-    assert not np.isclose(encoder.coef_[rois == ""], mean[rois == ""]).any(axis=1).all()
+def test_predicting_needs_no_memory(prior, tmp_path):
+    """A memory may be larger than all encoders of a person: the file holds what was written, not what was read."""
+    X, y, _, _ = make_person(8)
+    InContextEncoder(prior=prior).fit(X, y).save(tmp_path / "encoder.safetensors")
+    assert load_encoder(tmp_path / "encoder.safetensors").prior is None
+
+
+def test_the_spread_is_that_of_all_heads_and_items():
+    """Predictive variance of few heads, written out: noise, what ridge leaves open, and the spread between items."""
+    rng = np.random.default_rng(5)
+    pool = make_pool(rng)
+    people = [make_placed_person(pool, rng) for _ in range(2)]
+    new = make_placed_person(pool, rng)
+    prior = GroupPrior.fit([person.pair for person in people], X_pool=pool)
+    encoder = GroupPriorEncoder(prior, robust=False).fit(new.X[:6], new.y[:6])
+    drawn = _draw_responses(encoder, prior, new.X[:6], new.y[:6], pool[:5], rng)
+    expected = drawn.std(axis=0)
+    found = encoder.predict(pool[:5], return_std=True)[1][:, :4]
+    # The outer product of the spread along different directions is left out of the file, so that it holds on average.
+    assert np.sqrt((found**2).mean() / (expected**2).mean()) == pytest.approx(1.0, abs=0.05)
+    np.testing.assert_allclose(found, expected, rtol=0.25)
+
+
+def _draw_responses(encoder, prior, X, y, queries, rng, n_draws=4000):
+    """New responses of four voxels (n_draws, q, 4) by sampling head, item, residual and noise."""
+    from braincorl.models.attention import AttentionConfig, lay_out_heads
+
+    config, items = AttentionConfig(), prior.items()
+    heads = lay_out_heads(config, len(config.metrics), 1)
+    shares = [s for s in config.metrics if s != config.attended_metric] + [config.attended_metric]
+    mean, n = X.mean(axis=0), len(X)
+    centring = np.linalg.svd(np.eye(n) - 1 / n)[0][:, : n - 1]
+    rows, asked = centring.T @ (X - mean), queries - mean
+    out = np.empty((n_draws, len(queries), 4))
+    for voxel in range(4):
+        deviation = y[:, voxel].std()
+        z = centring.T @ (y[:, voxel] - y[:, voxel].mean()) / deviation
+        chosen = rng.choice(len(heads.signal), n_draws, p=encoder.posterior_.probability[voxel])
+        for head in np.unique(chosen):
+            draws = np.flatnonzero(chosen == head)
+            r, residual, gain = heads.signal[head], heads.residual[head], heads.gain[head]
+            share = shares[heads.basis[head]]
+            S = (1 - share) * items.moment + share * prior.scale * np.eye(len(mean))
+            total = residual * rows @ S @ rows.T + (1 - r) * np.eye(n - 1)
+            project = residual * S @ rows.T @ np.linalg.inv(total)
+            spread = residual * S - project @ (residual * rows @ S)
+            centres = np.zeros((len(draws), len(mean)))
+            if gain > 0:
+                misfit = z - gain * items.weights @ rows.T
+                log = items.log_mass - 0.5 * np.einsum("jk,kl,jl->j", misfit, np.linalg.inv(total), misfit)
+                p = np.exp(log - np.logaddexp.reduce(log))
+                centres = gain * items.weights[rng.choice(len(p), len(draws), p=p)]
+            weights = centres + (z - centres @ rows.T) @ project.T
+            weights += rng.multivariate_normal(np.zeros(len(mean)), spread, len(draws), check_valid="ignore")
+            noise = np.sqrt((1 - r) * (1 + 1 / n)) * rng.standard_normal((len(draws), len(queries)))
+            out[draws, :, voxel] = (weights @ asked.T + noise) * deviation * np.sqrt(n / (n - 1))
+    return out
 
 
 def test_intervals_hold_what_they_promise():
@@ -196,8 +232,7 @@ def test_intervals_hold_what_they_promise():
     [
         ({"precision": "bfloat16"}, {}, "published networks"),
         ({"voxel_batch_size": 0}, {}, "voxel_batch_size"),
-        ({}, {"rois": ["V1"]}, "60 voxels"),
-        ({"checkpoint": "missing.safetensors"}, {}, "one of: default"),
+        ({"checkpoint": "missing.safetensors"}, {}, "does not exist"),
     ],
 )
 def test_mistakes_name_their_remedy(options, arguments, message):
