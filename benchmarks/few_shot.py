@@ -28,6 +28,7 @@ CONFIG = AttentionConfig()
 VARIANTS: dict[str, AttentionConfig] = {
     "evidence at its word (temperature 1)": replace(CONFIG, temperature=1.0),
     "as it is": CONFIG,
+    "signal flat": replace(CONFIG, rarity=0.0),
     "temperature .25": replace(CONFIG, temperature=0.25),
     "temperature .125": replace(CONFIG, temperature=0.125),
     "one residual metric": replace(CONFIG, metrics=(CONFIG.attended_metric,)),
@@ -53,6 +54,7 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", default=list(DATA_SETS), choices=DATA_SETS)
     parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--variants", action="store_true")
+    parser.add_argument("--methods", nargs="+", help="of these names alone")
     options = parser.parse_args()
     if options.action == "table":
         print_tables(options.files, options.draws)
@@ -68,7 +70,8 @@ def main() -> None:
             if case.others.key not in priors:
                 priors = {case.others.key: _remember(case)}
             methods = _variants if options.variants else _methods
-            scores = {name: _score(case, make()) for name, make in methods(case, *priors[case.others.key])}
+            named = methods(case, *priors[case.others.key])
+            scores = {name: _score(case, make()) for name, make in named if name in (options.methods or dict(named))}
             with output.open("a") as file:
                 file.write(json.dumps({"case": case.key, "ev": scores}) + "\n")
 
@@ -137,7 +140,7 @@ def _score(case: Case, fitted: Any) -> float:
 
 
 def print_tables(files: Sequence[Path], n_draws: int) -> None:
-    """Print a table for each data set: mean over people and draws, and the spread over draws of the mean over people."""
+    """Print a table for each data set: means over people and draws ± the spread over draws of the mean over people."""
     scores: dict[tuple[str, str, int], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for path in files:
         for line in path.read_text().splitlines():

@@ -8,6 +8,7 @@ Shapes: X (n_images, n_features), y (n_images, n_voxels).
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
@@ -240,6 +241,8 @@ class InContextEncoder(AttendingEncoder):
             progress=progress,
         )
         self._keep(fitted, names)
+        about = {"architecture": "attention", "config": asdict(config), "precision": str(responses.dtype)}
+        self.provenance_ = {"network": about}
 
     def _predictive_std(self, X: FloatArray) -> FloatArray:
         if self.feature_length_ is not None:

@@ -17,7 +17,8 @@ distance. What attention leaves of the response is ridge's in the same basis. Ea
 averaged by the evidence that the voxel's own responses give them, tempered, under a prior that is flat over likeness.
 
 First layer: every voxel by itself, ridge heads (a = 0) and attending heads. Second layer, where nothing is remembered:
-all voxels of the person together, by `braincorl.models.components`. Nothing is trained: the heads are the model, the evidence weighs them.
+all voxels of the person together, by `braincorl.models.components`. Nothing is trained: the heads are the model, the
+evidence weighs them.
 
     n images, k context coordinates, V voxels, J items, H heads, p features, D probes, R regions
 """
@@ -32,6 +33,9 @@ from torch import Tensor
 from braincorl.closed_forms.bases import Metric, context_basis
 from braincorl.closed_forms.items import Items, Nearby
 from braincorl.errors import InputError
+
+# A voxel without signal is as likely as one with so much: the prior r^(-1/2) has no value at 0.
+_LEAST_SIGNAL = 0.05
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,9 @@ class AttentionConfig:
         r of the ridge heads.
     attended_signals
         r of the attending heads.
+    rarity
+        Where voxels are remembered, the prior of a share of signal is r to the power of minus this, by default
+        Jeffreys' for a share near 0: most voxels of a person are weak. Where none are, it is flat.
     temperature
         Power of the evidence: real responses are no draw from any head, and evidence taken at its word trusts too few.
     elsewhere
@@ -63,6 +70,7 @@ class AttentionConfig:
     attended_metric: float = 0.4
     signals: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
     attended_signals: tuple[float, ...] = (0.15, 0.4)
+    rarity: float = 0.5
     temperature: float = 0.5
     elsewhere: float = -4.0
     together: float = 0.5
@@ -74,7 +82,8 @@ class AttentionConfig:
             raise InputError(f"shares of heads lie between 0 and 1, and some heads are needed, but they are {self}.")
         if not all(0 <= r < 1 for r in (*self.signals, *self.attended_signals)):
             raise InputError(f"signals must lie between 0 and 1, but are {self.signals}, {self.attended_signals}.")
-        if not all(0 < a < 1 for a in self.likenesses) or not self.temperature > 0 or self.elsewhere > 0:
+        if not all(0 < a < 1 for a in self.likenesses) or not self.temperature > 0 or self.elsewhere > 0 or self.rarity
+        < 0:
             raise InputError(f"likenesses lie between 0 and 1, temperature is positive, elsewhere is not: {self}.")
 
 
@@ -134,7 +143,7 @@ class Written:
 
 
 def lay_out_heads(config: AttentionConfig, n_metrics: int, n_places: int) -> Heads:
-    """List all heads with their prior: flat over likeness, and over signal within a likeness.
+    """List all heads with their prior: flat over likeness; over signal within a likeness, rarer where it is stronger.
 
     Parameters
     ----------
@@ -153,9 +162,9 @@ def lay_out_heads(config: AttentionConfig, n_metrics: int, n_places: int) -> Hea
     for place in range(n_places):
         rows += [(n_metrics - 1, a, r, place) for a in config.likenesses for r in config.attended_signals]
     basis, likeness, signal, place_of = (np.array(column) for column in zip(*rows, strict=True))
-    log_prior = np.zeros(len(rows))
+    log_prior = -(config.rarity if n_places else 0.0) * np.log(np.maximum(signal, _LEAST_SIGNAL))
     for a in np.unique(likeness):
-        log_prior[likeness == a] -= np.log((likeness == a).sum())
+        log_prior[likeness == a] -= np.log(np.exp(log_prior[likeness == a]).sum())
     return Heads(basis, likeness, signal, place_of, log_prior)
 
 

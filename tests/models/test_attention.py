@@ -47,7 +47,11 @@ def mixture(config, X, y, items, log_prior):
     moments = [(share, (1 - share) * items.moment + share * np.eye(P) / P) for share in config.metrics]
     metric = dict(moments)[config.attended_metric]
     heads, logs = [], []
-    counts = {"ridge": len(config.metrics) * len(config.signals), "attending": len(config.attended_signals)}
+    rare = {r: max(r, 0.05) ** -config.rarity for r in (*config.signals, *config.attended_signals)}
+    counts = {
+        "ridge": len(config.metrics) * sum(rare[r] for r in config.signals),
+        "attending": sum(rare[r] for r in config.attended_signals),
+    }
     prior = -np.log(1 + len(config.likenesses))
 
     def component(mean, covariance, r):
@@ -63,14 +67,14 @@ def mixture(config, X, y, items, log_prior):
         for r in config.signals:
             mean, log = component(np.zeros(P), r * S, r)
             heads.append((mean[None], np.ones(1)))
-            logs.append(config.temperature * log + prior - np.log(counts["ridge"]))
+            logs.append(config.temperature * log + prior + np.log(rare[r] / counts["ridge"]))
     for a in config.likenesses:
         for r in config.attended_signals:
             parts = [component(a * np.sqrt(r) * u, r * (1 - a * a) * metric, r) for u in items.weights]
             evidence = np.array([log for _, log in parts]) + log_prior
             total = np.logaddexp.reduce(evidence)
             heads.append((np.array([mean for mean, _ in parts]), np.exp(evidence - total)))
-            logs.append(config.temperature * total + prior - np.log(counts["attending"]))
+            logs.append(config.temperature * total + prior + np.log(rare[r] / counts["attending"]))
     share = np.exp(np.array(logs) - np.logaddexp.reduce(logs))
     mean = sum(s * (w @ means) for s, (means, w) in zip(share, heads, strict=True))
     square = sum(s * (w @ means**2) for s, (means, w) in zip(share, heads, strict=True))
@@ -193,6 +197,7 @@ def test_heads_are_flat_over_likeness():
         {"signals": (1.0,)},
         {"metrics": (1.5,)},
         {"elsewhere": 1.0},
+        {"rarity": -1.0},
         {"together": -0.1},
         {"attended_metric": 2.0},
     ],
