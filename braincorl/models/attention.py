@@ -82,9 +82,11 @@ class AttentionConfig:
             raise InputError(f"shares of heads lie between 0 and 1, and some heads are needed, but they are {self}.")
         if not all(0 <= r < 1 for r in (*self.signals, *self.attended_signals)):
             raise InputError(f"signals must lie between 0 and 1, but are {self.signals}, {self.attended_signals}.")
-        if not all(0 < a < 1 for a in self.likenesses) or not self.temperature > 0 or self.elsewhere > 0 or self.rarity
-        < 0:
-            raise InputError(f"likenesses lie between 0 and 1, temperature is positive, elsewhere is not: {self}.")
+        signs = self.temperature > 0 and self.elsewhere <= 0 and self.rarity >= 0
+        if not (signs and all(0 < a < 1 for a in self.likenesses)):
+            raise InputError(
+                f"likenesses lie between 0 and 1, temperature and rarity are not negative, elsewhere is: {self}."
+            )
 
 
 @dataclass(frozen=True)
