@@ -25,17 +25,16 @@ truth = new.true_responses(queries)
 # %% [markdown]
 # ## Learn
 #
-# People may have seen different images and have different numbers of voxels. Given region labels, the prior also learns
-# how often each kind of voxel occurs in each region. The number of kinds is given here; by default it is chosen on
-# left-out people, which takes longer.
+# A prior is a memory of earlier people's voxels: one closed-form fit each. People may have seen different images and have
+# different numbers of voxels. Given region labels, it also remembers where each voxel was.
 
 # %%
 scanned = [person.subject() for person in earlier]
 data = [(world.features_of(s.image_ids), s.responses) for s in scanned]
 labels = [label_voxels(s.rois, s.n_voxels) for s in scanned]
-prior = GroupPrior.fit(data, labels, n_components=4, shrinkage=100)
+prior = GroupPrior.fit(data, labels)
 print(prior)
-pd.Series(prior.summary).drop("held_out_score").to_frame("")
+pd.Series(prior.summary).to_frame("")
 
 # %% [markdown]
 # ## A new person, from ten images
@@ -68,25 +67,26 @@ table = pd.DataFrame(rows, columns=["images", "encoder", "EV, all voxels", "EV, 
 table.round(3)
 
 # %% [markdown]
-# ## What kind of voxel is this?
+# ## A localiser without a localiser
 #
-# Every voxel gets the probability of each kind: a map that no single weight would give. Shown is the kind that is most
-# in excess in early visual cortex; so few voxels and images tell kinds apart only roughly.
+# Attention says which remembered voxels each voxel resembles, and so in which region it would be at home: a map from
+# fifty images, without being told the regions.
 
 # %%
-encoder = GroupPriorEncoder(prior).fit(
-    world.features_of(own[:50]), subject.select_images(own[:50]).responses, rois=mine
-)
-early = subject.rois["EarlyVis"]
-kind = int(np.argmax(encoder.responsibility_[early].mean(axis=0) - encoder.responsibility_[~early].mean(axis=0)))
-share = encoder.responsibility_[:, kind]
+encoder = GroupPriorEncoder(prior).fit(world.features_of(own[:50]), subject.select_images(own[:50]).responses)
+likeliest = encoder.region_names_[encoder.region_probability_.argmax(axis=1)]
+right = float((likeliest == mine)[labelled].mean())
+commonest = max(float((mine[labelled] == name).mean()) for name in encoder.region_names_)
+print(f"likeliest region is right for {right:.0%} of the voxels in regions; the commonest one for all: {commonest:.0%}")
+region = "EarlyVis"
+inside = subject.rois[region]
+share = encoder.region_probability_[:, encoder.region_names_.tolist().index(region)]
 plot_mosaic(
     share,
     subject.space,
-    title=f"Probability of a kind of voxel: {share[early].mean():.2f} in EarlyVis, {share[~early].mean():.2f} outside "
-    "(simulation)",
+    title=f"Probability of {region}: {share[inside].mean():.2f} inside, {share[~inside].mean():.2f} outside (simulation)",
     signed=False,
-    rois={"EarlyVis": early},
+    rois={region: inside},
 )
 
 # %% [markdown]
@@ -108,7 +108,7 @@ mean, std = encoder.predict(world.features_of(test.image_ids), return_std=True)
 # The prior knows which images would tell most. Greedy choice of twenty, against random ones.
 
 # %%
-chosen = own[select_images(world.features_of(own).astype(float), 20, prior.components)]
+chosen = own[select_images(world.features_of(own).astype(float), 20, prior)]
 drawn = [np.random.default_rng(seed).choice(own, 20, replace=False) for seed in range(3)]
 
 

@@ -1,7 +1,7 @@
 """Which images to show a new person: those that leave least uncertainty under the prior.
 
-Under one Gaussian that stands for the whole mixture, with second moment Σ of the weights and r the share of signal, a
-measured image x adds one noisy linear observation of the weights. The expected posterior variance of responses to the
+Under one Gaussian that stands for the whole memory, weights of covariance r S with S the residual metric of the attending
+heads and r the share of signal, a measured image x adds one noisy linear observation of the weights. The expected posterior variance of responses to the
 pool, tr(S V), does not depend on what is measured, so images can be chosen before anybody is scanned (Bayesian
 A-optimal design; Chaloner & Verdinelli, Bayesian experimental design: a review, 1995). The intercept is a weight of a
 constant feature with a large prior variance. Image by image, the one is taken that lowers it most:
@@ -14,14 +14,19 @@ Letters: m images of the pool, p features.
 import numpy as np
 import numpy.typing as npt
 
+from braincorl.closed_forms.bases import Metric
 from braincorl.errors import InputError
-from braincorl.priors.components import LEVELS, Components, response_moment
+from braincorl.priors.group_prior import GroupPrior
 from braincorl.validation import FloatArray, check_finite
 
 _INTERCEPT_VARIANCE = 100.0
+# What an image is expected to tell hangs little on how strong a voxel is; this is the r of a good one.
+_SIGNAL = 0.3
+# Share of isotropic weights in S, as in `braincorl.models.attention`, which is not imported since it needs PyTorch.
+_ISOTROPIC = 0.4
 
 
-def select_images(X: FloatArray, n_images: int, components: Components) -> npt.NDArray[np.intp]:
+def select_images(X: FloatArray, n_images: int, prior: GroupPrior) -> npt.NDArray[np.intp]:
     """Choose images greedily by how much they lower the expected posterior variance over the pool.
 
     Parameters
@@ -30,8 +35,8 @@ def select_images(X: FloatArray, n_images: int, components: Components) -> npt.N
         Features of the candidates (m, p), which are also the pool to be predicted.
     n_images
         How many to choose, at most m.
-    components
-        Of a prior in the same feature space.
+    prior
+        In the same feature space.
 
     Returns
     -------
@@ -44,15 +49,14 @@ def select_images(X: FloatArray, n_images: int, components: Components) -> npt.N
         If shapes do not match or there are too few candidates.
     """
     pool = np.asarray(X, dtype=np.float64)
-    if pool.ndim != 2 or pool.shape[1] != components.n_features:
-        raise InputError(f"X has shape {pool.shape}: expected (n_images, {components.n_features}), as in the prior.")
+    if pool.ndim != 2 or pool.shape[1] != prior.n_features:
+        raise InputError(f"X has shape {pool.shape}: expected (n_images, {prior.n_features}), as in the prior.")
     if not 1 <= n_images <= pool.shape[0]:
         raise InputError(f"n_images must be between 1 and the {pool.shape[0]} candidates, but is {n_images}.")
     check_finite(pool, "X")
-    r = float(components.weight @ components.level_probability @ LEVELS)
-    centred = pool - pool.mean(axis=0)
+    r = _SIGNAL
     # All that is needed of V are its products with the pool: C = X V Xᵀ over images, so p does not matter.
-    covariance = r * response_moment(centred, components) + _INTERCEPT_VARIANCE
+    covariance = r * _response_moment(pool, prior) + _INTERCEPT_VARIANCE
     chosen: list[int] = []
     free = np.ones(pool.shape[0], dtype=bool)
     for _ in range(n_images):
@@ -65,7 +69,7 @@ def select_images(X: FloatArray, n_images: int, components: Components) -> npt.N
     return np.array(chosen, dtype=np.intp)
 
 
-def expected_variance(X: FloatArray, chosen: npt.NDArray[np.intp], components: Components) -> float:
+def expected_variance(X: FloatArray, chosen: npt.NDArray[np.intp], prior: GroupPrior) -> float:
     """Mean posterior variance of noise-free responses to the pool once some of its images are measured.
 
     Parameters
@@ -74,16 +78,22 @@ def expected_variance(X: FloatArray, chosen: npt.NDArray[np.intp], components: C
         Features of the pool (m, p).
     chosen
         Rows that are measured.
-    components
-        Of a prior in the same feature space.
+    prior
+        In the same feature space.
 
     Returns
     -------
     float
         In units of a voxel's response variance; the intercept's part included.
     """
-    r = float(components.weight @ components.level_probability @ LEVELS)
-    covariance = r * response_moment(X - X.mean(axis=0), components) + _INTERCEPT_VARIANCE
+    r = _SIGNAL
+    covariance = r * _response_moment(np.asarray(X, dtype=np.float64), prior) + _INTERCEPT_VARIANCE
     observed = covariance[np.ix_(chosen, chosen)] + (1.0 - r) * np.eye(len(chosen))
     cross = covariance[:, chosen]
     return float(np.mean(np.diag(covariance) - (cross @ np.linalg.inv(observed) * cross).sum(axis=1)))
+
+
+def _response_moment(X: npt.NDArray[np.float64], prior: GroupPrior) -> npt.NDArray[np.float64]:
+    """Covariance X S Xᵀ of unit signals over images (m, m)."""
+    centred = X - X.mean(axis=0)
+    return centred @ (Metric(prior.moment, _ISOTROPIC, prior.scale) @ centred.T)
