@@ -14,8 +14,9 @@ import numpy.typing as npt
 from nibabel.openers import Opener
 
 from braincorl.analysis.surface_maps import save_surface_map
+from braincorl.datasets.nifti import NiftiFile
 from braincorl.datasets.space import VoxelSpace
-from braincorl.datasets.volumes import open_image
+from braincorl.datasets.volumes import read_volume
 from braincorl.errors import InputError, OutputError
 from braincorl.files import atomic_file, write_json
 
@@ -176,10 +177,10 @@ def read_map(path: str | Path, space: VoxelSpace) -> npt.NDArray[np.float64]:
     if space.mask is None:
         full = np.load(path) if space.surface is None else np.asarray(nib.load(path).dataobj)[0]  # type: ignore[attr-defined]
     else:
-        image = open_image(path)
-        if image.shape != space.mask.shape or not np.allclose(image.affine - space.affine, 0, atol=1e-4):
+        values, affine = read_volume(path)
+        if values.shape != space.mask.shape or space.affine is None or np.abs(affine - space.affine).max() > 1e-4:
             raise InputError(f"{path} lies on another grid than the fit: score again with this fit.")
-        full = np.asarray(image.dataobj)[space.mask]
+        full = values[space.mask]
     if full.shape != space.included.shape:
         raise InputError(f"{path} has {full.size} values, but the fit has {space.included.size} voxels.")
     return np.asarray(full[space.included], dtype=np.float64)
@@ -233,11 +234,9 @@ def _write_nifti(
 
 def _checksum(path: Path) -> int:
     """CRC-32 of an image's voxels as they read back, a volume at a time."""
-    image = open_image(path)
     checksum = 0
-    for index in [(..., volume) for volume in range(image.shape[3])] if image.ndim == 4 else [(...,)]:
-        data = np.asarray(image.dataobj[index], dtype="<f4")
-        checksum = zlib.crc32(data.tobytes(order="F"), checksum)
+    for _, volume in NiftiFile(path).volumes(1):
+        checksum = zlib.crc32(volume.astype("<f4", copy=False).tobytes(order="F"), checksum)
     return checksum
 
 

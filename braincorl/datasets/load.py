@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from braincorl.datasets.volumes import (
     BetasSource,
     Grid,
     NiftiBetas,
+    check_ncsnr,
     check_same_grid,
     read_mask,
     read_volume,
@@ -193,7 +194,7 @@ def read_ncsnr(path: Path, grid: Grid | None) -> npt.NDArray[np.float64]:
     Raises
     ------
     InputError
-        If there is no mask, the map is on another grid, or holds negative values.
+        If there is no mask, the map is on another grid, or its values cannot be such ratios.
     FileFormatError
         If the file is damaged.
     """
@@ -201,9 +202,4 @@ def read_ncsnr(path: Path, grid: Grid | None) -> npt.NDArray[np.float64]:
         raise InputError(f"{path} is a map, but the betas came without a mask: pass a mask.")
     values, affine = read_volume(path)
     check_same_grid(values.shape, affine, path, grid)
-    signal: npt.NDArray[Any] = np.asarray(values[grid.mask], dtype=np.float64)
-    if not np.isfinite(signal).any():
-        raise InputError(f"{path} holds no finite value in the mask: check that it belongs to this person.")
-    if (signal < 0).any():
-        raise InputError(f"{path} holds negative values, but an ncsnr map is a ratio of standard deviations.")
-    return signal
+    return check_ncsnr(np.asarray(values[grid.mask], dtype=np.float64), path)
