@@ -52,6 +52,8 @@ def unmask(values: npt.ArrayLike, space: VoxelSpace, outside: Outside = "nan") -
         raise InputError(f"values has {values.ndim} axes, expected (n_voxels,) or (n_volumes, n_voxels).")
     volumes = _fill(np.atleast_2d(values), space, outside)
     image = nib.Nifti1Image(volumes[..., 0] if values.ndim == 1 else volumes, space.affine)
+    image.set_sform(space.affine, code=space.space_code)
+    image.set_qform(space.affine, code=space.space_code, strip_shears=True)
     image.header.set_xyzt_units("mm")
     return image
 
@@ -214,8 +216,8 @@ def _write_nifti(
     header = nib.Nifti1Header()
     header.set_data_dtype("<f4")
     header.set_data_shape(space.mask.shape if squeeze else (*space.mask.shape, n_volumes))
-    header.set_sform(space.affine, code="aligned")
-    header.set_qform(space.affine, code="aligned", strip_shears=True)
+    header.set_sform(space.affine, code=space.space_code)
+    header.set_qform(space.affine, code=space.space_code, strip_shears=True)
     header.set_xyzt_units("mm")
     header["magic"] = b"n+1"
     header["vox_offset"] = 352

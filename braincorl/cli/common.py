@@ -251,4 +251,6 @@ def _read_prepared(options: argparse.Namespace, table: FeatureTable, rois: list[
 
 def grid_of(space: VoxelSpace, path: Path) -> Grid | None:
     """Grid of a fit's voxels, for reading other responses with the same mask."""
-    return None if space.mask is None or space.affine is None else Grid(space.mask, space.affine, path)
+    return (
+        None if space.mask is None or space.affine is None else Grid(space.mask, space.affine, path, space.space_code)
+    )

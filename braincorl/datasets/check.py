@@ -8,6 +8,7 @@ import re
 import struct
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from braincorl.datasets.nsd_regions import FUNCTIONAL, RETINOTOPIC
 from braincorl.datasets.recording import Recording
 from braincorl.datasets.streams import verify
 from braincorl.errors import InputError
+from braincorl.files import walk_files
 
 # Betas in % signal change vary by about one; hundreds mean that a factor of 300 was left in.
 LARGEST_SPREAD = 50.0
@@ -102,13 +104,15 @@ def check_nsd(root: Path, check_volume_file: CheckFile) -> Findings:
 
 def check_bold5000(root: Path, check_volume_file: CheckFile) -> Findings:
     """Look at a copy of BOLD5000, release 2.0."""
-    masks = {path.name[3] for path in root.rglob("CSI[1-4]_*")}
+    below = bold5000.files_below(root)
+    masks = {path.name[3] for path in below if fnmatch(path.name, "CSI[1-4]_*")}
     for subject in sorted(map(int, masks)):
         label, total = f"CSI{subject}", bold5000.N_SESSIONS[subject - 1]
         files = {
             int(found.group(1)): path
-            for path in sorted(root.rglob(f"{label}_GLMbetas-{bold5000.PREPARATION}_ses-*.nii*"))
-            if (found := re.search(r"_ses-(\d+)", path.name))
+            for path in below
+            if fnmatch(path.name, f"{label}_GLMbetas-{bold5000.PREPARATION}_ses-*.nii*")
+            and (found := re.search(r"_ses-(\d+)", path.name))
         }
         yield from _check_sessions(label, sorted(files), total)
         unbroken = [n for n in range(1, total + 1) if set(range(1, n + 1)) <= set(files)]
@@ -154,8 +158,9 @@ def check_bids(root: Path, check_volume_file: CheckFile) -> Findings:
         yield Finding("missing", 'dataset_description.json: write one with "DatasetType": "derivative"')
     for folder in sorted(path for path in root.glob("sub-*") if path.is_dir()):
         yield from _attempt_open(folder.name, partial(open_bids, root, folder.name))
-        for path in sorted(folder.rglob("*_stat-effect_*statmap.nii.gz")):
-            yield from check_volume_file(path)
+        for path in walk_files(folder):
+            if fnmatch(path.name, "sub-*_stat-effect_*statmap.nii*"):
+                yield from check_volume_file(path)
 
 
 def check_glmsingle(root: Path, _: CheckFile) -> Findings:
@@ -297,7 +302,7 @@ def _describe_design(path: Path) -> str:
 KINDS: dict[str, tuple[Callable[[Path], bool], Callable[[Path, CheckFile], Findings]]] = {
     "NSD": (lambda root: (root / "nsddata").is_dir() or (root / "nsddata_betas").is_dir(), check_nsd),
     "Algonauts 2023": (lambda root: any(root.glob("subj0[1-8]/training_split")), check_algonauts),
-    "BOLD5000": (lambda root: any(root.rglob("CSI[1-4]_*")), check_bold5000),
+    "BOLD5000": (lambda root: any(fnmatch(path.name, "CSI[1-4]_*") for path in walk_files(root)), check_bold5000),
     "GLMsingle": (lambda root: any(root.glob("TYPE[BCD]_*")), check_glmsingle),
     "BIDS derivatives": (
         lambda root: (root / "dataset_description.json").is_file() or any(root.glob("sub-*/")),

@@ -1,5 +1,6 @@
 """`load_subject`: one person's betas, trials and mask, to one response per image and voxel."""
 
+import logging
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.datasets.glmsingle import GlmsingleBetas, is_glmsingle
+from braincorl.datasets.names import identity
 from braincorl.datasets.recording import Recording
 from braincorl.datasets.rois import read_rois
 from braincorl.datasets.subject import SubjectData
@@ -25,6 +27,8 @@ from braincorl.datasets.volumes import (
 )
 from braincorl.errors import InputError
 from braincorl.files import Progress
+
+logger = logging.getLogger(__name__)
 
 Paths = str | Path | Sequence[str | Path]
 ZScore = Literal["none", "session"]
@@ -105,6 +109,8 @@ def open_subject(
     beta_paths, trial_paths = _paths(betas, "betas"), _paths(trials, "trials")
     if zscore not in ("none", "session"):
         raise InputError(f"zscore must be 'none' or 'session', but is {zscore!r}.")
+    roi_paths = _paths(rois, "rois", empty=True)
+    _tell_other_people(beta_paths[0], [*roi_paths, *(path for path in (mask, ncsnr) if isinstance(path, str | Path))])
     sources, grid = open_betas(beta_paths, mask)
     tables = match_trials(
         [read_trials(path) for path in trial_paths], trial_paths, beta_paths, [source.n_trials for source in sources]
@@ -115,9 +121,18 @@ def open_subject(
         tables=tables,
         zscore=zscore == "session",
         grid=grid,
-        rois=read_rois(_paths(rois, "rois", empty=True), grid, sources[0].n_voxels),
+        rois=read_rois(roi_paths, grid, sources[0].n_voxels),
         ncsnr=None if ncsnr is None else read_ncsnr(Path(ncsnr), grid),
     )
+
+
+def _tell_other_people(betas: Path, others: Sequence[str | Path]) -> None:
+    """Say which of the other images are of another person by their names, which in one common space may be meant."""
+    own = identity(betas).get("sub")
+    for path in map(Path, others):
+        other = identity(path).get("sub")
+        if None not in (own, other) and own != other:
+            logger.warning("%s is of sub-%s, but the betas %s are of sub-%s", path, other, betas, own)
 
 
 def open_betas(paths: Sequence[Path], mask: str | Path | Grid | None) -> tuple[list[BetasSource], Grid | None]:

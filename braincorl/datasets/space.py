@@ -10,6 +10,7 @@ from braincorl.errors import InputError
 from braincorl.validation import FloatArray
 
 SINGULAR = 1e-6  # volume of a voxel whose edges have length one
+SPACE_CODES = range(1, 6)
 ALIGNED = 2  # NIfTI's code of a space that is some other image's
 
 
@@ -85,8 +86,8 @@ class VoxelSpace:
     surface
         Chosen vertices, for data on a surface; excludes `mask` and `affine`.
     space_code
-        NIfTI's code of the space that the affine leads to, for maps: 1 scanner, 2 aligned, 3 Talairach, 4 MNI. Programs
-        overlay only images that say the same.
+        NIfTI's code of the space that the affine leads to, for maps: 1 scanner, 2 aligned, 3 Talairach, 4 MNI,
+        5 another template. Programs overlay only images that say the same.
 
     Raises
     ------
@@ -103,6 +104,8 @@ class VoxelSpace:
     def __post_init__(self) -> None:
         if self.affine is not None:
             check_affine(self.affine, "the affine")
+        if self.space_code not in SPACE_CODES:
+            raise InputError(f"space_code is {self.space_code!r}, expected one of NIfTI's: 1 to 5.")
         if not self.included.any():
             raise InputError(f"none of {self.included.size} voxels varies and is finite: check the mask and the betas.")
         if (self.mask is None) != (self.affine is None):
