@@ -103,10 +103,10 @@ def open_bids(
     return open_subject(
         betas,
         [find_trials(path, files) for path in betas],
-        mask or _only_one(masks, "mask"),
+        mask or _only_one(masks, "mask", "masks"),
         rois=[path for path in here if path not in masks and path not in signal],
         zscore=zscore,
-        ncsnr=ncsnr or _only_one(signal, "ncsnr"),
+        ncsnr=ncsnr or _only_one(signal, "ncsnr", "ncsnr maps"),
         name=folder.name,
     )
 
@@ -206,8 +206,8 @@ def _like(betas: Path, paths: list[Path]) -> list[Path]:
         other.append(path)
     if other:
         logger.info(
-            "%d of %d masks, regions and maps are in another space or on another grid than the betas, and are left out, "
-            "such as %s",
+            "%d of %d masks, regions and maps are in another space or on another grid than the betas, and left out, such "
+            "as %s",
             len(other),
             len(paths),
             other[0],
@@ -215,10 +215,10 @@ def _like(betas: Path, paths: list[Path]) -> list[Path]:
     return kept
 
 
-def _only_one(paths: list[Path], option: str) -> Path | None:
+def _only_one(paths: list[Path], option: str, what: str) -> Path | None:
     if len(paths) > 1:
         names = ", ".join(path.name for path in paths)
-        raise InputError(f"there are {len(paths)} {option} images, {names}: choose one by {option} (--{option}).")
+        raise InputError(f"there are {len(paths)} {what}, {names}: choose one by {option} (--{option}).")
     return paths[0] if paths else None
 
 

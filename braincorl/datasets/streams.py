@@ -79,7 +79,7 @@ def verify(path: str | Path, kind: str) -> None:
     FileFormatError
         If it is damaged.
     """
-    with open_stream(path, kind) as stream:
+    with open_stream(path, kind) as stream, reading(path, "is truncated or damaged"):
         read_to_end(stream)
 
 
