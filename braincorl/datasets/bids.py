@@ -206,7 +206,7 @@ def _like(betas: Path, paths: list[Path]) -> list[Path]:
         other.append(path)
     if other:
         logger.info(
-            "%d of %d masks, regions and maps are in another space or on another grid than the betas, and left out, such "
+            "%d of %d masks, regions and maps are on another grid or in another space than the betas: left out, such "
             "as %s",
             len(other),
             len(paths),
