@@ -39,7 +39,7 @@ def open_hdf5(path: str | Path) -> Iterator[Any]:
         yield file
 
 
-def dataset_in(file: Any, name: str, path: str | Path) -> Any:
+def dataset_in(file: Any, name: str, path: str | Path, *, may_be_virtual: bool = True) -> Any:
     """Dataset of an open file, if its data are where they seem to be.
 
     Parameters
@@ -50,6 +50,8 @@ def dataset_in(file: Any, name: str, path: str | Path) -> Any:
         Of the dataset, groups before it separated by "/".
     path
         Of the file, for messages.
+    may_be_virtual
+        Whether it may be put together from files beside this one.
 
     Returns
     -------
@@ -73,6 +75,8 @@ def dataset_in(file: Any, name: str, path: str | Path) -> Any:
         raise InputError(f"{path}: '{name}' is a group, expected an array.")
     if here.external is not None:
         raise InputError(f"{path}: the data of '{name}' are in another file, which is not read: copy them into it.")
+    if here.is_virtual and not may_be_virtual:
+        raise InputError(f"{path}: '{name}' is put together from other data itself: copy the data into it.")
     if here.is_virtual:
         _check_virtual(here, name, Path(path))
     return here
@@ -93,7 +97,7 @@ def _check_virtual(dataset: Any, name: str, path: Path) -> None:
                 f"{path}: '{name}' is put together from {source}, which does not exist: get that file too."
             )
         with open_hdf5(source) as file:
-            shape = dataset_in(file, part.dset_name, source).shape
+            shape = dataset_in(file, part.dset_name, source, may_be_virtual=False).shape
         space = part.src_space
         extent = space.get_simple_extent_dims()
         if len(extent) != len(shape) or any(need > have for need, have in zip(extent, shape, strict=True)):
