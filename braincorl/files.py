@@ -215,6 +215,12 @@ def read_text(path: str | Path, kind: str = "text file") -> str:
         return path.read_bytes().decode("utf-8-sig")
 
 
+def text_lines(text: str) -> list[str]:
+    """Lines of a text as editors count them; other characters that Python takes for line ends may be part of a name."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return lines if lines[-1] else lines[:-1]
+
+
 def read_json(path: str | Path) -> dict[str, Any]:
     """Read a JSON object.
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from braincorl.datasets.rois import Rois
 from braincorl.datasets.volumes import as_labels, read_volume
 from braincorl.errors import FileFormatError, InputError
-from braincorl.files import read_text
+from braincorl.files import read_text, text_lines
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def read_color_table(path: str | Path) -> dict[int, str]:
         If it cannot be read or has no such line.
     """
     names: dict[int, str] = {}
-    for line in read_text(path, "colour table").splitlines():
+    for line in text_lines(read_text(path, "colour table")):
         match = re.match(r"\s*(\d{1,9})\s+(\S+)", line)
         if match:
             names[int(match.group(1))] = match.group(2)

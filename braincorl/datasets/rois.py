@@ -12,7 +12,7 @@ import numpy.typing as npt
 from braincorl.datasets.names import blanked, entities
 from braincorl.datasets.volumes import Grid, as_labels, check_same_grid, read_volume
 from braincorl.errors import InputError
-from braincorl.files import read_text
+from braincorl.files import read_text, text_lines
 
 Rois = dict[str, npt.NDArray[np.bool_]]
 
@@ -115,13 +115,13 @@ def _from_image(path: Path, grid: Grid | None) -> Rois:
     check_same_grid(values.shape, affine, path, grid)
     values = values[grid.mask]
     finite = values[np.isfinite(values)]
-    if np.unique(finite[finite > 0]).size == 1 and not (finite < 0).any():
+    table = path.with_name(_stem(path) + ".tsv")
+    if np.unique(finite[finite > 0]).size == 1 and not (finite < 0).any() and not table.is_file():
         values = values > 0  # a mask, whatever number stands for inside
     inside = as_labels(values, path)
     labels = np.unique(inside[inside > 0])
     if labels.size == 0:
         raise InputError(f"{path} labels no voxel of the mask: check that it belongs to this person.")
-    table = path.with_name(_stem(path) + ".tsv")
     if labels.size == 1 and not table.is_file():
         return {_mask_name(path): inside > 0}
     names = _read_label_names(table) if table.is_file() else {}
@@ -149,7 +149,7 @@ def _side(path: Path) -> str:
 
 
 def _read_label_names(path: Path) -> dict[int, str]:
-    lines = read_text(path, "table of labels").splitlines()
+    lines = text_lines(read_text(path, "table of labels"))
     try:
         rows = list(csv.DictReader(lines, delimiter="\t"))
         names = blanked([row["name"] for row in rows], str(path))
@@ -159,4 +159,4 @@ def _read_label_names(path: Path) -> dict[int, str]:
 
 
 def _read_labels(path: Path) -> list[str]:
-    return read_text(path, "NIfTI image or text file of one label per voxel").splitlines()
+    return text_lines(read_text(path, "NIfTI image or text file of one label per voxel"))

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from braincorl.datasets.names import blanked, check_agree, entities, identity, plain
 from braincorl.datasets.same import check_different
 from braincorl.errors import InputError
-from braincorl.files import read_text
+from braincorl.files import read_text, text_lines
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def read_trials(path: str | Path) -> TrialsTable:
     """
     path = Path(path)
     text = read_text(path, "tab-separated text table")
-    lines = text.rstrip("\r\n").splitlines()
+    lines = text_lines(text.rstrip("\r\n"))
     header = [name.strip() for name in lines[0].split("\t")] if lines else []
     # In a table of one column a blank line is a volume without an image; in others it is nothing.
     rows = [line.split("\t") for line in lines if line or len(header) == 1]
