@@ -4,7 +4,7 @@ The file is open only while it is read, so that a person of hundreds of sessions
 """
 
 import logging
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from braincorl.files import reading
 logger = logging.getLogger(__name__)
 
 KIND = "NIfTI image"
+ERROR_LEVEL = 40  # of nibabel's checks: what cannot be put right
 CIFTI_INTENTS = range(3000, 3100)
 
 
@@ -57,7 +58,7 @@ class NiftiFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        with open_stream(self.path, KIND) as stream:
+        with open_stream(self.path, KIND) as stream, _overflowing():
             header = _read_header(stream, self.path)
             self.shape: tuple[int, ...] = tuple(map(int, header.get_data_shape()))
             self.stored_type: np.dtype[Any] = header.get_data_dtype()
@@ -86,7 +87,7 @@ class NiftiFile:
         with open_stream(self.path, KIND) as stream:
             data = ArrayProxy(stream, self._header, mmap=False)
             for start in range(0, n, step):
-                with reading(self.path, f"is truncated or damaged at volume {start} of {n}"):
+                with reading(self.path, f"is truncated or damaged at volume {start} of {n}"), _overflowing():
                     chunk = np.asarray(data[..., start : start + step] if data.ndim > 3 else data)
                     if start + step >= n:  # before the last volumes are handed out
                         read_to_end(stream)
@@ -100,17 +101,26 @@ class NiftiFile:
         FileFormatError
             If the file is damaged.
         """
-        with open_stream(self.path, KIND) as stream, reading(self.path, "is truncated or damaged"):
+        with open_stream(self.path, KIND) as stream, reading(self.path, "is truncated or damaged"), _overflowing():
             values = np.asanyarray(ArrayProxy(stream, self._header, mmap=False))
             read_to_end(stream)
         return values
 
 
-class _Named(logging.LoggerAdapter[logging.Logger]):
-    """Says of which file nibabel's remarks on a header are."""
+def _overflowing() -> np.errstate:
+    """Numbers that a slope makes too large become infinite, which whoever reads them looks at."""
+    return np.errstate(over="ignore", invalid="ignore")
 
-    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[str, MutableMapping[str, Any]]:
-        return f"{(self.extra or {}).get('path')}: {msg}", kwargs
+
+class _Remarks:
+    """Takes nibabel's remarks on a header; those that end in an error are said there."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def log(self, level: int, remark: str) -> None:
+        if level < ERROR_LEVEL:
+            logger.info("%s: %s", self._path, remark)
 
 
 def _read_header(stream: Stream, path: Path) -> Any:
@@ -122,7 +132,9 @@ def _read_header(stream: Stream, path: Path) -> Any:
         raise FileFormatError(
             f"{path} is the header of a pair of files, expected a NIfTI image in one (.nii, .nii.gz)."
         )
-    header.check_fix(logger=_Named(logger, {"path": path}), error_level=40)
+    header.check_fix(logger=_Remarks(path), error_level=ERROR_LEVEL)
+    if np.isinf(header["scl_slope"]):
+        raise FileFormatError(f"{path} scales its numbers by infinity, so its header is damaged: get a new copy.")
     if int(header["intent_code"]) in CIFTI_INTENTS:
         raise FileFormatError(f"{path} is a CIFTI file, expected a NIfTI image of a volume (.nii or .nii.gz).")
     return header

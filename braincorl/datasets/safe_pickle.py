@@ -45,6 +45,10 @@ def load_pickled_npy(path: str | Path) -> Any:
         with reading(path, "is not a readable .npy file"), path.open("rb") as file:
             if _is_pickled(file):
                 return _resolve(_PlainUnpickler(file).load(), {})
+    except MemoryError as error:
+        raise FileFormatError(
+            f"{path} asks for more memory than there is: it is damaged (get a new copy), or too large for this machine."
+        ) from error
     except FileFormatError as error:
         if error.__cause__ is None:  # of the classes below, which do not know the file
             raise FileFormatError(f"{path}: {error}") from error

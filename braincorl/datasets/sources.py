@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from braincorl.datasets.space import Surface
 from braincorl.datasets.surface_file import SurfaceFile, check_hemispheres
-from braincorl.datasets.volumes import CHUNK_BYTES, BetasSource
+from braincorl.datasets.volumes import CHUNK_BYTES, BetasSource, as_float32
 from braincorl.errors import InputError
 from braincorl.files import reading
 from braincorl.hdf5 import dataset_in, open_hdf5
@@ -108,13 +108,13 @@ class HDF5Betas:
     def _whole(self, data: Any, start: int, stop: int) -> npt.NDArray[np.float32]:
         flat = np.ravel_multi_index(np.nonzero(self._mask), self.shape, order="F")
         block = data[start:stop].reshape(stop - start, -1).take(flat, axis=1)
-        return np.asarray(block, dtype=np.float32)
+        return as_float32(block)
 
     def _by_slab(self, data: Any, start: int, stop: int) -> npt.NDArray[np.float32]:
         """Read plane by plane of the slowest spatial axis, all trials of the block together."""
         if self._flat:
             values = data[start:stop] if self._axes == "TZYX" else data[:, start:stop].T
-            return np.asarray(values[:, self._mask[:, 0, 0]], dtype=np.float32)
+            return as_float32(values[:, self._mask[:, 0, 0]])
         out = np.empty((stop - start, self.n_voxels), dtype=np.float32)
         slow = 2 if self._axes == "TZYX" else 0
         plane_of = np.nonzero(self._mask)[slow]
@@ -124,7 +124,7 @@ class HDF5Betas:
                 values = data[start:stop, plane].transpose(0, 2, 1)[:, members]  # (T, Y, X) -> (T, X, Y)
             else:
                 values = data[plane, :, :, start:stop][members].T
-            out[:, plane_of == plane] = values
+            out[:, plane_of == plane] = as_float32(values)
         return out
 
 
@@ -162,7 +162,7 @@ class VolumeArrayBetas:
         """Yield (index of the first trial, responses (n, n_voxels)) in order."""
         step = max(1, CHUNK_BYTES // (4 * self.n_voxels))
         for start in range(0, self.n_trials, step):
-            yield start, np.array(self._values[:, start : start + step].T, dtype=np.float32)
+            yield start, as_float32(np.array(self._values[:, start : start + step].T))
 
 
 class SurfaceBetas:
@@ -208,7 +208,7 @@ class SurfaceBetas:
         halves = zip(*(file.trials(step) for file in self._files), strict=True)
         for start, parts in zip(range(0, self.n_trials, step), halves, strict=True):
             chosen = [part[:, vertices] for part, vertices in zip(parts, self._chosen, strict=True)]
-            yield start, np.concatenate(chosen, axis=1).astype(np.float32)
+            yield start, as_float32(np.concatenate(chosen, axis=1))
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from braincorl.errors import InputError
 from braincorl.validation import FloatArray
 
-SINGULAR = 1e-6  # volume of a voxel whose edges have length one
+SINGULAR = 1e-6  # volume of a voxel whose edges have length one, about
 SPACE_CODES = range(1, 6)
 ALIGNED = 2  # NIfTI's code of a space that is some other image's
 
@@ -59,7 +59,7 @@ def check_affine(affine: npt.NDArray[np.float64], name: str) -> None:
     affine = np.asarray(affine)
     if affine.shape != (4, 4) or not np.isfinite(affine).all() or not np.array_equal(affine[3], [0, 0, 0, 1]):
         raise InputError(f"{name} is no affine of finite numbers (4, 4) ending in 0 0 0 1: set the image's transform.")
-    edges = np.linalg.norm(affine[:3, :3], axis=0)
+    edges = np.abs(affine[:3, :3]).max(axis=0)
     if not edges.all() or abs(np.linalg.det(affine[:3, :3] / np.where(edges, edges, 1))) < SINGULAR:
         raise InputError(
             f"{name} is singular, so it says of no voxel where it is (an sform with rows of zeros?): set the image's "

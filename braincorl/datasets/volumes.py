@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 CHUNK_BYTES = 64 * 2**20
 AFFINE_TOLERANCE_MM = 1e-2
 LABEL_TOLERANCE = 1e-3
+LARGEST_LABEL = 2**31
 LARGEST_NCSNR = 10
 
 
@@ -159,6 +160,10 @@ def as_labels(values: npt.NDArray[Any], path: Path) -> npt.NDArray[np.int64]:
         If the values are not whole numbers, or several are negative: one that is stands for outside.
     """
     finite = np.where(np.isfinite(values), values, 0)
+    if (np.abs(finite) > LARGEST_LABEL).any():
+        raise InputError(
+            f"{path} holds values as large as {np.abs(finite).max():g}: expected a mask or integer labels."
+        )
     labels: npt.NDArray[np.int64] = np.rint(finite).astype(np.int64)
     off = np.abs(finite - labels)
     if (off > LABEL_TOLERANCE).any():
@@ -272,7 +277,13 @@ class NiftiBetas:
         for start, chunk in self._image.volumes(step):
             # In the order of the file the trials are rows, so that taking voxels moves each through the cache once.
             trials = chunk.reshape(-1, chunk.shape[-1], order="F").T
-            yield start, trials.take(self._flat, axis=1).astype(np.float32, copy=False)
+            yield start, as_float32(trials.take(self._flat, axis=1))
+
+
+def as_float32(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Numbers in single precision; those that are too large become infinite, which averaging looks for."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32, copy=False)
 
 
 def flat_index(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
@@ -318,4 +329,4 @@ class ArrayBetas:
 
     def rows(self, start: int, stop: int) -> npt.NDArray[np.float32]:
         """Read some trials (n, n_voxels), as a copy."""
-        return np.array(self._values[start:stop], dtype=np.float32)
+        return as_float32(np.array(self._values[start:stop]))
