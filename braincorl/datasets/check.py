@@ -4,6 +4,7 @@ Nothing is changed. Headers, sizes, tables and the first trials of each person t
 through, for only the checksum at its end tells whether such a file is whole.
 """
 
+import logging
 import re
 import struct
 from collections.abc import Callable, Generator, Iterator
@@ -16,7 +17,7 @@ import numpy as np
 
 from braincorl.datasets import algonauts, bold5000, nsd_design, nsd_files
 from braincorl.datasets.bids import open_bids
-from braincorl.datasets.glmsingle import HDF5_SUFFIXES, GlmsingleBetas
+from braincorl.datasets.glmsingle import HDF5_SUFFIXES, MAT_SUFFIX, GlmsingleBetas
 from braincorl.datasets.nifti import KIND, NiftiFile
 from braincorl.datasets.nsd import open_nsd
 from braincorl.datasets.nsd_regions import FUNCTIONAL, RETINOTOPIC
@@ -24,6 +25,8 @@ from braincorl.datasets.recording import Recording
 from braincorl.datasets.streams import verify
 from braincorl.errors import InputError
 from braincorl.files import walk_files
+
+logger = logging.getLogger(__name__)
 
 # Betas in % signal change vary by about one; hundreds mean that a factor of 300 was left in.
 LARGEST_SPREAD = 50.0
@@ -76,6 +79,8 @@ def check_dataset(root: str | Path, *, quick: bool = False) -> tuple[str, list[F
         raise InputError(f"{root} is not a folder: pass the one that a data set was downloaded to.")
     for kind, (looks_like, check) in KINDS.items():
         if looks_like(root):
+            if not quick:
+                logger.info("compressed images are read through for the checksums at their ends, which takes a while")
             findings = list(check(root, _look_quickly if quick else _read_through))
             if quick:
                 findings.append(Finding("note", "compressed images were not read through: damage in them goes unseen"))
@@ -166,7 +171,7 @@ def check_bids(root: Path, check_volume_file: CheckFile) -> Findings:
 def check_glmsingle(root: Path, _: CheckFile) -> Findings:
     """Look at GLMsingle's output."""
     for path in sorted(root.glob("TYPE*")):
-        if path.suffix in (".npy", *HDF5_SUFFIXES) and path.name.startswith(("TYPEB", "TYPEC", "TYPED")):
+        if path.suffix in (".npy", MAT_SUFFIX, *HDF5_SUFFIXES) and path.name.startswith(("TYPEB", "TYPEC", "TYPED")):
             yield from _attempt(path.name, partial(_describe_glmsingle, path))
     yield Finding("note", "pass these files to --betas, with a table of what each trial showed to --trials")
 
