@@ -38,6 +38,8 @@ _REMEDIES = {
     errno.EACCES: "you have no permission: change it (chmod), or ask the file's owner",
     errno.EPERM: "you have no permission: change it (chmod), or ask the file's owner",
     errno.EAGAIN: "another program holds it open for writing: close it there, and run again",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "its links lead in a circle: remove one",
     errno.ENOLCK: "its file system has no locks: set HDF5_USE_FILE_LOCKING=FALSE if nobody writes to it",
     errno.ENOMEM: "the system is out of memory: close programs, or try again later",
 }

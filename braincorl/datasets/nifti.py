@@ -21,7 +21,7 @@ from braincorl.files import reading
 logger = logging.getLogger(__name__)
 
 KIND = "NIfTI image"
-ERROR_LEVEL = 40  # of nibabel's checks: what cannot be put right
+WARNING_LEVEL, ERROR_LEVEL = 30, 40  # of nibabel's checks: what matters, and what cannot be put right
 CIFTI_INTENTS = range(3000, 3100)
 
 
@@ -113,13 +113,13 @@ def _overflowing() -> np.errstate:
 
 
 class _Remarks:
-    """Takes nibabel's remarks on a header; those that end in an error are said there."""
+    """Takes nibabel's remarks on a header: of what was put right; what could not be is said by an error."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def log(self, level: int, remark: str) -> None:
-        if level < ERROR_LEVEL:
+        if WARNING_LEVEL <= level < ERROR_LEVEL:
             logger.info("%s: %s", self._path, remark)
 
 

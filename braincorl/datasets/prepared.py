@@ -45,6 +45,7 @@ from braincorl.metrics import ncsnr_from_sums
 
 logger = logging.getLogger(__name__)
 
+OWN_START = re.compile(r"lock|\.partial-.*")  # before the key is there
 OWN_PARTS = re.compile(r"lock|key|assembled|\d{4,}|\.partial-.*")
 LAST = ("key", "lock")
 BLOCK_BYTES = 96 * 2**20
@@ -145,11 +146,15 @@ def _is_up_to_date(path: Path, key: str) -> bool:
         ours = path.stat().st_size > 0 and _holds(path, KIND.split("/")[0].encode())
     if not ours:
         raise OutputError(f"{path} is no prepared person of braincorl, so it is kept: choose another name.")
+    try:
+        if read_key(path) != key:
+            logger.info("%s was prepared from other inputs or options: preparing again", path)
+            return False
+    except FileFormatError as error:
+        logger.warning("%s", error)
+        return False
     if not is_whole(path):
         logger.warning("%s is damaged or has no checksum: preparing again", path)
-        return False
-    if read_key(path) != key:
-        logger.info("%s was prepared from other inputs or options: preparing again", path)
         return False
     return True
 
@@ -161,8 +166,9 @@ def _holds(path: Path, text: bytes) -> bool:
 
 def _check_parts(parts: Path) -> None:
     """Refuse a folder of parts in which there is something else."""
-    names = [entry.name for entry in parts.iterdir()] if parts.is_dir() else []
-    if any(OWN_PARTS.fullmatch(name) is None for name in names):
+    names = {entry.name for entry in parts.iterdir()} if parts.is_dir() else set()
+    own = OWN_PARTS if "key" in names else OWN_START
+    if any(own.fullmatch(name) is None for name in names):
         raise OutputError(f"{parts} holds files that braincorl did not write: choose another name.")
 
 
@@ -227,7 +233,7 @@ def input_key(recording: Recording, dtype: str) -> str:
     arrays: list[npt.NDArray[Any]] = [text for t in recording.tables for text in (t.images, t.sessions)]
     arrays += list(recording.rois.values())
     if recording.grid is not None:
-        arrays += [recording.grid.mask, recording.grid.affine]
+        arrays += [recording.grid.mask, recording.grid.affine, np.array(recording.grid.space_code)]
     if recording.surface is not None:
         arrays += [recording.surface.left, recording.surface.right]
     if recording.ncsnr is not None:

@@ -124,6 +124,16 @@ def test_what_a_run_killed_while_cleaning_up_has_left_goes_with_the_next(person,
     assert path.stat().st_mtime_ns == stamp
 
 
+@pytest.mark.parametrize("name", ["0001", "assembled", "thesis.txt", "keys"])
+def test_a_folder_of_parts_that_is_not_ours_is_kept(person, tmp_path, name):
+    parts = tmp_path / "p.h5.parts"
+    parts.mkdir()
+    (parts / name).write_text("mine")
+    with pytest.raises(OutputError, match="did not write"):
+        prepare(person[0], tmp_path / "p.h5")
+    assert [(entry.name, entry.read_text()) for entry in parts.iterdir()] == [(name, "mine")]
+
+
 def limited(recording, path, limit, answers):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     attempt(recording, path, answers)
