@@ -6,6 +6,7 @@ data in the file itself are read, and virtual datasets all of whose parts lie be
 """
 
 import io
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -98,11 +99,13 @@ def _check_virtual(dataset: Any, name: str, path: Path) -> None:
             )
         with open_hdf5(source) as file:
             shape = dataset_in(file, part.dset_name, source, may_be_virtual=False).shape
-        space = part.src_space
-        extent = space.get_simple_extent_dims()
+        points = int(part.vspace.get_select_npoints())
+        extent = part.src_space.get_simple_extent_dims()
+        if extent == () and math.prod(shape) == points:  # nothing was selected, so all of it is meant
+            extent = shape
         if len(extent) != len(shape) or any(need > have for need, have in zip(extent, shape, strict=True)):
             raise InputError(f"{path}: '{name}' wants {extent} of {source}, which has {shape}: get a new copy of both.")
-        covered += int(part.vspace.get_select_npoints())
+        covered += points
     if covered < dataset.size:
         raise FileFormatError(
             f"{path}: '{name}' is put together from other data that give {covered} of its {dataset.size} values: "

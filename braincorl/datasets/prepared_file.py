@@ -212,6 +212,8 @@ def _check_fit(header: Header, responses: Any, path: Path) -> None:
         for name, (shape, kinds) in expected.items()
         if name in arrays and (arrays[name].shape != shape or arrays[name].dtype.kind not in kinds)
     ]
+    if not wrong and (arrays["n_repeats"] < 1).any():
+        wrong.append("n_repeats")
     places = [name for name in ("mask", "left", "right") if name in arrays]
     wrong += [name for name in places if arrays[name].dtype.kind != "b"]
     if places and sum(int(np.count_nonzero(arrays[name])) for name in places) != n_voxels:
@@ -278,19 +280,22 @@ def load_prepared(
         rows = _rows(names, images)
         included: npt.NDArray[np.bool_] = arrays["included"]
         chosen = np.ones(included.size, dtype=bool) if voxels is None else _chosen(rois, voxels)
-        space = _space(header, chosen, included[chosen])
         keep = chosen & included
         ncsnr = arrays["ncsnr"][keep]
-        return SubjectData(
-            responses=_read_responses(file["responses"], rows, keep, arrays.get("responses_crc32"), path),
-            image_ids=names[rows],
-            space=space,
-            n_repeats=arrays["n_repeats"][rows],
-            rois={name: members[keep] for name, members in rois.items() if members[keep].any()},
-            ncsnr=None if np.isnan(ncsnr).all() else ncsnr,
-            name=str(header.attributes["name"]),
-            n_sessions=int(header.attributes["n_sessions"]) or None,
-        )
+        responses = _read_responses(file["responses"], rows, keep, arrays.get("responses_crc32"), path)
+        try:
+            return SubjectData(
+                responses=responses,
+                image_ids=names[rows],
+                space=_space(header, chosen, included[chosen]),
+                n_repeats=arrays["n_repeats"][rows],
+                rois={name: members[keep] for name, members in rois.items() if members[keep].any()},
+                ncsnr=None if np.isnan(ncsnr).all() else ncsnr,
+                name=str(header.attributes["name"]),
+                n_sessions=int(header.attributes["n_sessions"]) or None,
+            )
+        except InputError as error:
+            raise FileFormatError(f"{path}: {error}") from error
 
 
 def _rows(names: npt.NDArray[np.str_], images: Iterable[str] | None) -> npt.NDArray[np.intp]:

@@ -20,7 +20,7 @@ from braincorl.datasets.check import check_dataset
 from braincorl.datasets.labels import read_labels
 from braincorl.datasets.load import open_subject, read_ncsnr
 from braincorl.datasets.nifti import NiftiFile
-from braincorl.datasets.prepared_file import is_whole
+from braincorl.datasets.prepared_file import _digest, is_whole
 from braincorl.datasets.rois import read_rois
 from braincorl.datasets.surface_file import SurfaceFile, read_vertices
 from braincorl.datasets.volumes import NiftiBetas, read_mask, read_volume
@@ -267,3 +267,121 @@ def test_a_surface_in_a_damaged_file_is_refused(originals, tmp_path):
     flip(right, right.stat().st_size // 2)
     with pytest.raises(FileFormatError, match=r"rh\.mgz is truncated or damaged"):
         load_surface(left, right, tmp_path / "t.tsv")
+
+
+def replace(name, change):
+    def craft(file):
+        values = change(file[name][()])
+        del file[name]
+        file[name] = values
+
+    return craft
+
+
+def attribute(name, value):
+    def craft(file):
+        file.attrs[name] = value
+
+    return craft
+
+
+def without(name):
+    def craft(file):
+        del file[name]
+
+    return craft
+
+
+def elsewhere(file):
+    """The responses in another file, by a link that nothing else tells of."""
+    with h5py.File(str(file.filename) + ".other", "w") as other:
+        file.copy("responses", other)
+    del file["responses"]
+    file["responses"] = h5py.ExternalLink(str(file.filename) + ".other", "responses")
+
+
+def whole_responses(change):
+    def craft(file):
+        values = change(file["responses"][()])
+        del file["responses"]
+        file.create_dataset("responses", data=values, chunks=values.shape)
+
+    return craft
+
+
+def one_image_twice(names):
+    names[1] = names[0]
+    return names
+
+
+CRAFTED = {
+    "too few included": replace("included", lambda v: v[:-1]),
+    "included as numbers": replace("included", lambda v: v.astype("i8")),
+    "none included": replace("included", lambda v: np.zeros_like(v)),
+    "images as numbers": replace("image_ids", lambda v: np.arange(v.size)),
+    "images that are no text": replace("image_ids", lambda v: np.full(v.size, b"\xff\xfe")),
+    "an image twice": replace("image_ids", one_image_twice),
+    "repeats as fractions": replace("n_repeats", lambda v: v / 2),
+    "repeats of none": replace("n_repeats", lambda v: v * 0),
+    "ncsnr on two axes": replace("ncsnr", lambda v: v[None]),
+    "a mask of another size": replace("mask", lambda v: np.zeros_like(v)),
+    "a mask as numbers": replace("mask", lambda v: v.astype("f4")),
+    "an affine of NaN": replace("affine", lambda v: v * np.nan),
+    "an affine of three rows": replace("affine", lambda v: v[:3]),
+    "no affine": without("affine"),
+    "no regions": without("regions"),
+    "no responses": without("responses"),
+    "no image names": without("image_ids"),
+    "a region of another size": replace("regions/0", lambda v: v[:-1]),
+    "a region without a name": replace("regions/0", lambda v: v),
+    "responses as whole numbers": whole_responses(lambda v: v.astype("i4")),
+    "responses on three axes": whole_responses(lambda v: v[None]),
+    "responses of other images": whole_responses(lambda v: v[:-1]),
+    "responses of another file": elsewhere,
+    "no checksums of responses": without("responses_crc32"),
+    "checksums of other responses": replace("responses_crc32", lambda v: v + 1),
+    "checksums of text": replace("responses_crc32", lambda v: np.full(v.size, b"x")),
+    "a space that is none": attribute("space_code", 99),
+    "a space of text": attribute("space_code", "MNI"),
+    "sessions of text": attribute("n_sessions", "many"),
+    "a format of tomorrow": attribute("kind", "braincorl-prepared/3"),
+    "a format of numbers": attribute("kind", 3),
+}
+
+
+@pytest.mark.parametrize("case", CRAFTED)
+def test_a_prepared_file_that_somebody_made_is_read_or_refused_in_one_line(prepared, tmp_path, case):
+    """With a checksum that fits."""
+    path = tmp_path / "p.h5"
+    path.write_bytes(prepared[1].read_bytes())
+    with h5py.File(path, "a") as file:
+        CRAFTED[case](file)
+        if case != "responses of another file":
+            file.attrs["sha256"] = _digest(file, path)
+    with pytest.raises(InputError) as caught:
+        load_prepared(path)
+    assert "\n" not in str(caught.value)
+    assert "p.h5" in str(caught.value)
+
+
+def test_betas_in_hdf5_that_lie_elsewhere_are_refused(tmp_path):
+    """What is missing there would read as zeros."""
+    values = np.random.default_rng(0).random((2, 2, 2, 4))
+    with h5py.File(tmp_path / "source.h5", "w") as file:
+        file["betasmd"] = values
+    layout = h5py.VirtualLayout(shape=values.shape, dtype="f8")
+    layout[:] = h5py.VirtualSource("source.h5", "betasmd", values.shape)
+    with h5py.File(tmp_path / "virtual.hdf5", "w") as file:
+        file.create_virtual_dataset("betasmd", layout)
+    with h5py.File(tmp_path / "link.hdf5", "w") as file:
+        file["betasmd"] = h5py.ExternalLink("source.h5", "betasmd")
+    (tmp_path / "t.tsv").write_text("image\na\nb\nc\nd\n")
+    read = load_subject(tmp_path / "virtual.hdf5", tmp_path / "t.tsv").responses
+    np.testing.assert_allclose(read, values.reshape(8, 4).T, rtol=1e-6)
+    recording = open_subject(tmp_path / "virtual.hdf5", tmp_path / "t.tsv")
+    (tmp_path / "source.h5").rename(tmp_path / "moved.h5")
+    for name, words in (("virtual.hdf5", "source.h5, which does not exist"), ("link.hdf5", "is a link")):
+        with pytest.raises(InputError, match=words):
+            load_subject(tmp_path / name, tmp_path / "t.tsv")
+    with pytest.raises(InputError, match=r"source\.h5, which does not exist"):
+        prepare(recording, tmp_path / "p.h5")
