@@ -53,13 +53,14 @@ def load_subject(
     Parameters
     ----------
     betas
-        One or more 4-D NIfTI files (X, Y, Z, trials), GLMsingle files (`.hdf5`, or `.npy` with a dictionary), or `.npy`
-        arrays (n_trials, n_voxels) without a mask.
+        One or more 4-D NIfTI files (X, Y, Z, trials), GLMsingle files (`.hdf5`, `.mat`, `.npy` with a dictionary), or
+        `.npy` arrays (n_trials, n_voxels) without a mask. None may be given twice, and all must be of one person.
     trials
         Tab-separated tables, one row per volume: one per betas file, in order, or one for all. Column `image`;
-        optional `session` (else the `ses-` in a betas file's name).
+        optional `session` (else the `ses-` in a betas file's name); `ses-01`, `01` and `1` are one session.
     mask
-        3-D NIfTI image on the grid of the betas, or a `Grid`; by default every voxel that varies.
+        3-D NIfTI image on the grid of the betas, of which the voxels above 0 are read, or a `Grid`; by default every
+        voxel that varies.
     rois
         Region images on the same grid (masks or atlases), or text files with one label per mask voxel.
     zscore
@@ -82,7 +83,8 @@ def load_subject(
     Raises
     ------
     InputError
-        If files are missing, do not fit together, or hold no usable image or voxel.
+        If files are missing, do not fit together, contradict each other by their names, or hold no usable image or
+        voxel.
     FileFormatError
         If a file is damaged.
     """
