@@ -158,8 +158,8 @@ def add_data_options(parser: argparse.ArgumentParser, *, required: bool = True) 
         nargs="+",
         required=required,
         metavar="NII",
-        help="4-D NIfTI images (X, Y, Z, trials), in any unit; GLMsingle's .hdf5, .npy, .mat; .npy (n_trials, n_voxels) "
-        "without a mask; or one file of braincorl data prepare, which needs nothing else",
+        help="4-D NIfTI images (X, Y, Z, trials), in any unit; GLMsingle's .hdf5, .npy, .mat; .npy (n_trials, "
+        "n_voxels) without a mask; or one file of braincorl data prepare, which needs nothing else",
     )
     parser.add_argument(
         "--trials",
