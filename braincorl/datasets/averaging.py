@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.datasets.same import raise_same
+from braincorl.datasets.same import FEWEST_NUMBERS, raise_same
 from braincorl.datasets.trials import TrialsTable
 from braincorl.datasets.volumes import BetasSource
 from braincorl.datasets.zscoring import SessionMoments, SessionScaling
@@ -154,7 +154,7 @@ def _shown_trials(
             counter.add(len(chunk))
         if len(sources) > 1:
             earlier = read.setdefault((source.n_trials, checksum), source.path)
-            if earlier != source.path:
+            if earlier != source.path and source.n_trials * source.n_voxels >= FEWEST_NUMBERS:
                 raise_same(earlier, source.path, "betas")
 
 

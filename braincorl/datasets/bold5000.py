@@ -25,6 +25,7 @@ from braincorl.datasets.rois import Rois
 from braincorl.datasets.subject import SubjectData
 from braincorl.datasets.trials import TrialsTable
 from braincorl.datasets.volumes import Grid, NiftiBetas, read_mask
+from braincorl.datasets.zscoring import check_zscore
 from braincorl.errors import InputError
 from braincorl.files import Progress, read_text, text_lines, walk_files
 
@@ -107,8 +108,7 @@ def open_bold5000(
     """
     if subject not in range(1, len(N_SESSIONS) + 1):
         raise InputError(f"subject must be 1 to {len(N_SESSIONS)}, but is {subject!r}.")
-    if zscore not in ("none", "session"):
-        raise InputError(f"zscore must be 'none' or 'session', but is {zscore!r}.")
+    check_zscore(zscore)
     root, label = Path(root), f"CSI{subject}"
     files = files_below(root)
     brain = read_mask(find_one(files, root, f"{label}_brainmask" + VOLUME))

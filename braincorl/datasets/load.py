@@ -1,7 +1,6 @@
 """`load_subject`: one person's betas, trials and mask, to one response per image and voxel."""
 
 import logging
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -10,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.datasets.glmsingle import GlmsingleBetas, is_glmsingle
-from braincorl.datasets.names import identity
+from braincorl.datasets.names import identity, subject_label
 from braincorl.datasets.recording import Recording
 from braincorl.datasets.rois import read_rois
 from braincorl.datasets.subject import SubjectData
@@ -25,6 +24,7 @@ from braincorl.datasets.volumes import (
     read_mask,
     read_volume,
 )
+from braincorl.datasets.zscoring import check_zscore
 from braincorl.errors import InputError
 from braincorl.files import Progress
 
@@ -109,8 +109,7 @@ def open_subject(
     Recording
     """
     beta_paths, trial_paths = _paths(betas, "betas"), _paths(trials, "trials")
-    if zscore not in ("none", "session"):
-        raise InputError(f"zscore must be 'none' or 'session', but is {zscore!r}.")
+    check_zscore(zscore)
     roi_paths = _paths(rois, "rois", empty=True)
     _tell_other_people(beta_paths[0], [*roi_paths, *(path for path in (mask, ncsnr) if isinstance(path, str | Path))])
     sources, grid = open_betas(beta_paths, mask)
@@ -190,12 +189,6 @@ def _same_voxels(sources: Sequence[BetasSource]) -> list[BetasSource]:
         counts = ", ".join(f"{source.path.name}: {source.n_voxels}" for source in sources)
         raise InputError(f"the betas files have different numbers of voxels ({counts}): they must be the same.")
     return list(sources)
-
-
-def subject_label(path: Path) -> str:
-    """BIDS label of the person in a file name, "sub-new" if it has none."""
-    entity = re.search(r"sub-[A-Za-z0-9]+", path.name)
-    return entity.group(0) if entity else "sub-new"
 
 
 def _paths(value: Paths, name: str, *, empty: bool = False) -> list[Path]:

@@ -33,6 +33,12 @@ def identity(path: Path) -> Entities:
     return found | {key: value for key, value in entities(path).items() if key in IDENTITY}
 
 
+def subject_label(path: Path) -> str:
+    """BIDS label of the person in a file name, "sub-new" if it has none."""
+    entity = re.search(r"sub-[A-Za-z0-9]+", path.name)
+    return entity.group(0) if entity else "sub-new"
+
+
 def plain(label: str) -> str:
     """Label without what does not tell it from another: `ses-` in front, leading zeros, and `.0` behind a number."""
     number = re.fullmatch(r"(?:ses-)?0*(\d+)(?:\.0+)?", label)

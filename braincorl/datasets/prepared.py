@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from braincorl.datasets.prepared_file import KIND, checksums, is_prepared, is_whole, read_key, write_header
 from braincorl.datasets.recording import Recording
-from braincorl.datasets.same import find_same, raise_same
+from braincorl.datasets.same import FEWEST_NUMBERS, find_same, raise_same
 from braincorl.datasets.volumes import BetasSource
 from braincorl.datasets.zscoring import SessionMoments
 from braincorl.errors import FileFormatError, InputError, OutputError
@@ -218,7 +218,11 @@ def _remove(parts: Path) -> None:
 
 def _check_parts_differ(recording: Recording, parts: Path) -> None:
     """Refuse two files of betas with the same trials, as when one was saved under two names."""
-    written = {parts / f"{number:04d}": source.path for number, source in enumerate(recording.sources)}
+    written = {
+        parts / f"{number:04d}": source.path
+        for number, source in enumerate(recording.sources)
+        if source.n_trials * source.n_voxels >= FEWEST_NUMBERS
+    }
     twice = find_same(list(written))
     if twice is not None:
         raise_same(written[twice[0]], written[twice[1]], "betas")

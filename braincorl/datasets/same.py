@@ -8,6 +8,7 @@ from pathlib import Path
 from braincorl.errors import InputError
 
 SAMPLE_BYTES = 4096
+FEWEST_NUMBERS = 8  # fewer may agree by chance, as one trial of one voxel in whole numbers
 
 
 def check_different(paths: Sequence[Path], name: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from braincorl.datasets.names import subject_label
 from braincorl.datasets.recording import Recording
 from braincorl.datasets.same import check_different
 from braincorl.datasets.sources import SurfaceBetas
@@ -18,6 +19,7 @@ from braincorl.datasets.subject import SubjectData
 from braincorl.datasets.surface_file import SurfaceFile, check_hemispheres, read_vertices
 from braincorl.datasets.trials import match_trials, read_trials
 from braincorl.datasets.volumes import as_labels, as_mask, check_ncsnr
+from braincorl.datasets.zscoring import check_zscore
 from braincorl.errors import InputError
 from braincorl.files import Progress
 
@@ -36,7 +38,7 @@ def load_surface(
     surface: str = "fsaverage",
     zscore: Literal["none", "session"] = "none",
     images: Iterable[str] | None = None,
-    name: str = "sub-new",
+    name: str | None = None,
     progress: Progress | None = None,
 ) -> SubjectData:
     """Read a person on a surface, averaging the repeats of each image.
@@ -58,7 +60,7 @@ def load_surface(
     zscore, images, progress
         As for `load_subject`.
     name
-        BIDS label.
+        BIDS label; by default the `sub-` of the first file.
 
     Returns
     -------
@@ -72,6 +74,7 @@ def load_surface(
     FileFormatError
         If a file is damaged.
     """
+    check_zscore(zscore)
     halves = [_paths(left, "left"), _paths(right, "right")]
     if len(halves[0]) != len(halves[1]):
         raise InputError(f"left has {len(halves[0])} files but right has {len(halves[1])}: pass both of each session.")
@@ -83,7 +86,7 @@ def load_surface(
         [read_trials(path) for path in tables], tables, halves[0], [source.n_trials for source in sources]
     )
     return Recording(
-        name=name,
+        name=name or subject_label(halves[0][0]),
         sources=sources,
         tables=matched,
         zscore=zscore == "session",

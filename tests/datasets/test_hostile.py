@@ -319,6 +319,9 @@ def test_swapped_hemispheres_are_refused(tmp_path, case):
 def test_hemispheres_in_their_order_are_read_and_one_file_for_both_is_refused(tmp_path):
     left, right = pair(tmp_path, "sub-01_hemi-L_x", "sub-01_hemi-R_x", ("CortexLeft", "CortexRight"))
     assert load_surface(left, right, tmp_path / "t.tsv").n_voxels == 12
+    assert load_surface(left, right, tmp_path / "t.tsv").name == "sub-01"
+    with pytest.raises(InputError, match="zscore must be 'none' or 'session'"):
+        load_surface(left, right, tmp_path / "t.tsv", zscore="sessions")
     with pytest.raises(InputError, match="given for both hemispheres"):
         load_surface(*[pair(tmp_path)[0]] * 2, tmp_path / "t.tsv")
     link = tmp_path / "link.gii"
