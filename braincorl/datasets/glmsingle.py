@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from braincorl.datasets.matlab import is_hdf5_mat, read_mat
 from braincorl.datasets.safe_pickle import load_pickled_npy
-from braincorl.datasets.sources import HDF5Betas, VolumeArrayBetas
+from braincorl.datasets.sources import Axes, HDF5Betas, VolumeArrayBetas
 from braincorl.datasets.volumes import Grid
 from braincorl.errors import FileFormatError, InputError
 from braincorl.files import check_regular, reading
@@ -64,26 +64,29 @@ class GlmsingleBetas:
         self.path = Path(path)
         mask = None if grid is None else grid.mask
         self._source: HDF5Betas | VolumeArrayBetas
-        in_matlab = self.path.suffix == MAT_SUFFIX
-        if self.path.suffix in HDF5_SUFFIXES or (in_matlab and is_hdf5_mat(self.path)):
-            name, axes = (_name_in_mat(self.path), "TZYX") if in_matlab else (BETAS, "XYZT")
-            whole = HDF5Betas(self.path, name, axes, None)  # type: ignore[arg-type]
-            self._source = (
-                whole if _is_flat(whole.shape, mask) else HDF5Betas(self.path, name, axes, mask)  # type: ignore[arg-type]
-            )
+        if self.path.suffix in HDF5_SUFFIXES:
+            self._source = _in_hdf5(self.path, BETAS, "XYZT", mask)
+        elif self.path.suffix != MAT_SUFFIX:
+            self._source = _in_memory(_betas_in(load_pickled_npy(self.path), self.path), mask, self.path)
+        elif is_hdf5_mat(self.path):
+            self._source = _in_hdf5(self.path, _name_in_mat(self.path), "TZYX", mask)
         else:
-            if in_matlab:
-                values = next(iter(read_mat(self.path, MAT_NAMES).values()))
-            else:
-                values = _betas_in(load_pickled_npy(self.path), self.path)
-            if values.ndim == 2:
-                values = values[:, None, None]
-            self._source = VolumeArrayBetas(values, None if _is_flat(values.shape[:3], mask) else mask, self.path)
+            self._source = _in_memory(next(iter(read_mat(self.path, MAT_NAMES).values())), mask, self.path)
         self.n_trials, self.n_voxels = self._source.n_trials, self._source.n_voxels
 
     def chunks(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Yield (index of the first trial, responses (n, n_voxels)) in order."""
         yield from self._source.chunks()
+
+
+def _in_hdf5(path: Path, name: str, axes: Axes, mask: npt.NDArray[np.bool_] | None) -> HDF5Betas:
+    whole = HDF5Betas(path, name, axes, None)
+    return whole if _is_flat(whole.shape, mask) else HDF5Betas(path, name, axes, mask)
+
+
+def _in_memory(values: npt.NDArray[Any], mask: npt.NDArray[np.bool_] | None, path: Path) -> VolumeArrayBetas:
+    volumes = values[:, None, None] if values.ndim == 2 else values
+    return VolumeArrayBetas(volumes, None if _is_flat(volumes.shape[:3], mask) else mask, path)
 
 
 def _is_flat(shape: tuple[int, ...], mask: npt.NDArray[np.bool_] | None) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.datasets.names import blanked, check_agree, entities, identity, plain
+from braincorl.datasets.names import blanked, check_agree, identity, plain
 from braincorl.datasets.same import check_different
 from braincorl.errors import InputError
 from braincorl.files import read_text, text_lines
@@ -100,13 +100,7 @@ def match_trials(
         If the number of tables or rows does not fit, names contradict one another, or a betas file is given twice.
     """
     check_different(betas, "betas")
-    for file in betas[1:]:
-        if (one := identity(betas[0]).get("sub")) != (other := identity(file).get("sub")) and None not in (one, other):
-            raise InputError(
-                f"the betas are of two people, {betas[0]} of sub-{one} and {file} of sub-{other}: pass those of one."
-            )
-    for file, path in zip(betas, paths if len(paths) == len(betas) else [paths[0]] * len(betas), strict=True):
-        check_agree(path, file)
+    _check_names(paths, betas)
     if len(trials) == 1 and len(betas) > 1:
         _check_rows(len(trials[0]), sum(n_volumes), f"{paths[0]} (one table for {len(betas)} betas files)", "they")
         ends = np.cumsum(n_volumes)
@@ -132,6 +126,17 @@ def match_trials(
     ]
 
 
+def _check_names(paths: Sequence[Path], betas: Sequence[Path]) -> None:
+    """Refuse betas of two people, and tables that by their names are of other betas than they are given for."""
+    people = {plain(label): file for file in betas if (label := identity(file).get("sub")) is not None}
+    if len(people) > 1:
+        first, second = list(people.values())[:2]
+        raise InputError(f"the betas are of two people, {first} and {second}: pass those of one.")
+    if len(paths) in (1, len(betas)):
+        for path, file in zip(paths if len(paths) > 1 else [paths[0]] * len(betas), betas, strict=True):
+            check_agree(path, file)
+
+
 def _column(rows: list[list[str]], header: list[str], name: str, source: str) -> list[str]:
     """Cells of one column, "" where blank or where there is no such column."""
     if name not in header:
@@ -149,7 +154,7 @@ def _check_rows(n_rows: int, n_volumes: int, table: str, file: str) -> None:
 
 
 def _session_in_name(file: Path) -> str:
-    return plain(entities(file).get("ses", ""))
+    return plain(identity(file).get("ses", ""))
 
 
 def _check_order(table: TrialsTable, file: Path, session: str, named: Sequence[str]) -> None:

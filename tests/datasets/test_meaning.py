@@ -350,6 +350,14 @@ def test_names_that_only_look_different_agree(person):
     assert load_subject(betas, tables, person.folder / "mask.nii.gz").n_images == 6
 
 
+def test_a_folder_may_name_the_session(person):
+    betas = [moved(person, path, f"ses-{n}", "betas.nii.gz") for n, path in enumerate(person.betas, start=1)]
+    again = load_subject(betas, person.tables, person.folder / "mask.nii.gz", zscore="session")
+    assert again.n_sessions == 2
+    with pytest.raises(InputError, match="2 trials tables for 1 betas"):
+        load_subject(betas[0], person.tables, person.folder / "mask.nii.gz")
+
+
 def test_a_mask_or_region_of_another_person_is_told(person, caplog):
     mask = renamed(person.folder / "mask.nii.gz", "sub-08_mask.nii.gz")
     shutil.copy(mask, person.folder / "sub-09_label-V1_mask.nii.gz")
