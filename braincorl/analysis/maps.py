@@ -18,7 +18,7 @@ from braincorl.datasets.nifti import NiftiFile
 from braincorl.datasets.space import VoxelSpace
 from braincorl.datasets.volumes import read_volume
 from braincorl.errors import InputError, OutputError
-from braincorl.files import atomic_file, write_json
+from braincorl.files import atomic_file, check_regular, reading, write_json
 
 Outside = Literal["nan", "zero"]
 
@@ -174,10 +174,10 @@ def read_map(path: str | Path, space: VoxelSpace) -> npt.NDArray[np.float64]:
         If it is damaged.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path} does not exist or is not a file.")
+    check_regular(path, "map")
     if space.mask is None:
-        full = np.load(path) if space.surface is None else np.asarray(nib.load(path).dataobj)[0]  # type: ignore[attr-defined]
+        with reading(path, "is not a readable map"):
+            full = np.load(path) if space.surface is None else np.asarray(nib.load(path).dataobj)[0]  # type: ignore[attr-defined]
     else:
         values, affine = read_volume(path)
         if values.shape != space.mask.shape or space.affine is None or np.abs(affine - space.affine).max() > 1e-4:

@@ -15,7 +15,8 @@ import pytest
 from layouts import AFFINE
 
 from braincorl.analysis.maps import read_map, save_map
-from braincorl.datasets import Grid, VoxelSpace, load_prepared, load_subject, load_surface, prepare
+from braincorl.cli.main import main
+from braincorl.datasets import Grid, Surface, VoxelSpace, load_prepared, load_subject, load_surface, prepare
 from braincorl.datasets.check import check_dataset
 from braincorl.datasets.labels import read_labels
 from braincorl.datasets.load import open_subject, read_ncsnr
@@ -110,7 +111,7 @@ def person(folder, originals):
     return betas, folder / "trials.tsv"
 
 
-def test_a_person_with_a_flipped_bit_is_not_read_prepared_or_called_whole(originals, tmp_path):
+def test_a_person_with_a_flipped_bit_is_not_read_prepared_or_called_whole(originals, tmp_path, capsys):
     betas, trials = person(tmp_path, originals)
     load_subject(betas, trials)
     flip(betas, betas.stat().st_size // 2)
@@ -125,6 +126,11 @@ def test_a_person_with_a_flipped_bit_is_not_read_prepared_or_called_whole(origin
     (tmp_path / "bids" / "dataset_description.json").write_text('{"DatasetType": "derivative"}')
     _, findings = check_dataset(tmp_path / "bids")
     assert any(f.level == "wrong" and "truncated or damaged" in f.text for f in findings), findings
+    output = tmp_path / "cli.h5"
+    assert main(["data", "check", str(tmp_path / "bids")]) == 2
+    assert main(["data", "prepare", "bids", str(tmp_path / "bids"), "--subject", "1", "--output", str(output)]) == 2
+    assert "is truncated or damaged at volume" in capsys.readouterr().err
+    assert not output.exists()
     _, findings = check_dataset(tmp_path / "bids", quick=True)
     assert any(f.level == "note" and "not read through" in f.text for f in findings), findings
 
@@ -385,3 +391,21 @@ def test_betas_in_hdf5_that_lie_elsewhere_are_refused(tmp_path):
             load_subject(tmp_path / name, tmp_path / "t.tsv")
     with pytest.raises(InputError, match=r"source\.h5, which does not exist"):
         prepare(recording, tmp_path / "p.h5")
+
+
+@pytest.mark.parametrize("kind", ["array", "surface"])
+def test_a_damaged_map_of_any_space_is_one_line(tmp_path, kind):
+    half = np.ones(5, bool)
+    surface = Surface(half, half) if kind == "surface" else None
+    space = VoxelSpace(np.ones(10, bool), surface=surface)
+    path = save_map(np.arange(10.0), space, tmp_path / "sub-01_stat-ev_statmap.nii.gz")
+    np.testing.assert_array_equal(read_map(path, space), np.arange(10.0))
+    content = path.read_bytes()
+    for damaged in (content[: len(content) // 2], b"hello", content[:5], b"\0" * 600):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError) as caught:
+            read_map(path, space)
+        assert "\n" not in str(caught.value)
+    path.unlink()
+    with pytest.raises(InputError, match="does not exist"):
+        read_map(path, space)
