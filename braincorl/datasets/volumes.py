@@ -187,7 +187,7 @@ def check_ncsnr(signal: npt.NDArray[np.float64], path: Path) -> npt.NDArray[np.f
     InputError
         If it is nowhere finite, negative somewhere, or as large as noise ceilings in percent are.
     """
-    if "ceiling" in path.name.lower():
+    if "ceiling" in path.name.lower() and "snr" not in path.name.lower():
         raise InputError(
             f"{path} is a map of noise ceilings by its name, but an ncsnr map is a ratio of standard deviations: "
             "ceiling / (1 - ceiling) is its square for single trials."

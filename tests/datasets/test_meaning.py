@@ -99,7 +99,7 @@ def test_noise_ceilings_are_no_ncsnr(person, values):
     path = image(person, name, np.full(SHAPE, 0.4 if values == "ceiling" else values))
     with pytest.raises(InputError, match="ratio of standard deviations"):
         person.load(ncsnr=path)
-    plausible = image(person, "ncsnr.nii", np.full(SHAPE, 3.5))
+    plausible = image(person, "noise_ceiling_SNR.nii", np.full(SHAPE, 3.5))
     assert (person.load(ncsnr=plausible).ncsnr == 3.5).all()
 
 
