@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from braincorl import __version__
 from braincorl.analysis.maps import Outside, read_map, save_map
-from braincorl.datasets.space import Surface, VoxelSpace
+from braincorl.datasets.space import ALIGNED, Surface, VoxelSpace
 from braincorl.encoders import load_encoder
 from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import InputError
@@ -240,7 +240,8 @@ def write_space(path: Path, space: VoxelSpace, rois: Mapping[str, npt.NDArray[np
         arrays |= {"left": space.surface.left, "right": space.surface.right}
     names = list(rois)
     arrays |= {f"roi{number}": rois[name] for number, name in enumerate(names)}
-    header = {"rois": names} | ({} if space.surface is None else {"surface": space.surface.name})
+    header: dict[str, Any] = {"rois": names, "space_code": space.space_code}
+    header |= {} if space.surface is None else {"surface": space.surface.name}
     write_tensors(path, SPACE_KIND, arrays, header)
 
 
@@ -256,5 +257,6 @@ def read_space(path: Path) -> tuple[VoxelSpace, dict[str, npt.NDArray[np.bool_]]
     """
     arrays, header = read_tensors(path, SPACE_KIND)
     surface = Surface(arrays["left"], arrays["right"], header["surface"]) if "surface" in header else None
-    space = VoxelSpace(arrays["included"], arrays.get("mask"), arrays.get("affine"), surface)
+    code = header.get("space_code", ALIGNED)
+    space = VoxelSpace(arrays["included"], arrays.get("mask"), arrays.get("affine"), surface, code)
     return space, {name: arrays[f"roi{number}"] for number, name in enumerate(header["rois"])}
