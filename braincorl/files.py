@@ -1,26 +1,48 @@
-"""Files that land whole or not at all.
+"""Files that land whole or not at all, and files that are read with one kind of error.
 
 A file is written beside its destination under a temporary name, flushed to the disk, and renamed over the destination
 in one step. A run that fails or is killed leaves the destination as it was.
+
+Whatever a library raises while it reads a file becomes one of ours in `reading`, which tells a fault of the system (no
+permission, too many open files, a lock) from a fault of the file.
 """
 
+import errno
 import json
+import logging
 import os
 import shutil
+import socket
+import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from braincorl.errors import InputError, OutputError
+from braincorl.errors import BraincorlError, FileFormatError, InputError, OutputError
 
 try:
     import fcntl
 except ImportError:  # not on Windows, where two runs into one file are not noticed
     fcntl = None  # type: ignore[assignment]
 
+logger = logging.getLogger(__name__)
+
 GENERATOR = "braincorl"
+
+# What the system says of itself, and what can be done; the file may be as good as ever. Others follow below.
+_REMEDIES = {
+    errno.EMFILE: "too many files are open in this process: raise the limit (ulimit -n 4096)",
+    errno.ENFILE: "too many files are open on this machine: close programs, or try again later",
+    errno.EACCES: "you have no permission: change it (chmod), or ask the file's owner",
+    errno.EPERM: "you have no permission: change it (chmod), or ask the file's owner",
+    errno.EAGAIN: "another program holds it open for writing: close it there, and run again",
+    errno.ENOLCK: "its file system has no locks: set HDF5_USE_FILE_LOCKING=FALSE if nobody writes to it",
+    errno.ENOMEM: "the system is out of memory: close programs, or try again later",
+}
+# Errors with these numbers, or with none, come from libraries that were led astray by a file's content.
+_ABOUT_CONTENT = {None, 0, errno.EINVAL, errno.ESPIPE, errno.EOVERFLOW, errno.ERANGE}
 
 
 @contextmanager
@@ -96,6 +118,103 @@ def json_text(content: Mapping[str, Any], **options: Any) -> str:
     return json.dumps(content, ensure_ascii=False, **options).encode(errors="backslashreplace").decode()
 
 
+def check_regular(path: str | Path, kind: str = "file") -> Path:
+    """Refuse what is no file with content: a folder, a pipe, a device, a link to nothing, an empty file.
+
+    A pipe could be read once only and might never end; a file of `/proc` has no size.
+
+    Parameters
+    ----------
+    path
+        The input.
+    kind
+        What was expected, as in "NIfTI image", for the message.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    InputError
+        Saying what it is instead.
+    """
+    path = Path(path)
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if path.is_symlink():
+            raise InputError(
+                f"{path} is a link to a file that does not exist: fetch that file first (datalad get, git annex get)."
+            ) from error
+        raise InputError(f"{path} does not exist: check the name; expected a {kind}.") from error
+    except ValueError as error:  # a zero byte in the name
+        raise InputError(f"{str(path)!r} is no file name ({error}).") from error
+    except OSError as error:
+        raise input_error(path, error) from error
+    if stat.S_ISDIR(found.st_mode):
+        raise InputError(f"{path} cannot be read: it is a folder, expected a {kind}.")
+    if not stat.S_ISREG(found.st_mode):
+        raise InputError(f"{path} cannot be read: it is a pipe or device, save its content as a file.")
+    if found.st_size == 0:
+        raise FileFormatError(f"{path} is empty (0 bytes) and not a readable {kind}: get a new copy.")
+    return path
+
+
+@contextmanager
+def reading(path: str | Path, problem: str) -> Iterator[None]:
+    """Turn whatever a library raises while it reads a file into one error of ours.
+
+    Parameters
+    ----------
+    path
+        The file.
+    problem
+        What is wrong if the file is, as in "is not a readable NIfTI image".
+
+    Raises
+    ------
+    InputError
+        If the system is at fault.
+    FileFormatError
+        If the file is: damaged, truncated, or of another kind.
+    """
+    try:
+        yield
+    except (BraincorlError, MemoryError):
+        raise
+    except OSError as error:
+        if error.errno in _ABOUT_CONTENT:
+            raise FileFormatError(f"{path} {problem} ({first_line(error)}): get a new copy.") from error
+        raise input_error(path, error) from error
+    except Exception as error:  # damaged bytes lead libraries to raise anything; none of it is a fault of this program
+        raise FileFormatError(f"{path} {problem} ({first_line(error)}): get a new copy.") from error
+
+
+def input_error(path: str | Path, error: OSError) -> InputError:
+    """Say that the system did not let a file be read, and what to do about it."""
+    remedy = _REMEDIES.get(error.errno or 0, "the disk or network is at fault, not the file: look there, and run again")
+    return InputError(f"{path} cannot be read ({os.strerror(error.errno or 0)}): {remedy}.")
+
+
+def first_line(error: BaseException) -> str:
+    """Cut another library's error down to its first line, for a message of one."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def read_text(path: str | Path, kind: str = "text file") -> str:
+    """Read a text file in UTF-8, with or without a byte order mark.
+
+    Raises
+    ------
+    InputError
+        If it is missing, no regular file, not readable, or no such text.
+    """
+    path = check_regular(path, kind)
+    with reading(path, f"cannot be read as a {kind}"):
+        return path.read_bytes().decode("utf-8-sig")
+
+
 def read_json(path: str | Path) -> dict[str, Any]:
     """Read a JSON object.
 
@@ -104,19 +223,54 @@ def read_json(path: str | Path) -> dict[str, Any]:
     InputError
         If the file is missing or does not hold a JSON object.
     """
+    text = read_text(path, "JSON file")
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON: {error}.") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} must hold a JSON object, but holds a {type(content).__name__}.")
     return content
 
 
+def walk_files(folder: str | Path) -> list[Path]:
+    """Everything in a folder and below that is no folder, in order of name, through links to folders too.
+
+    Links to nothing are among them, so that a reader which needs one can say so. Hidden files and folders
+    (`.git`, `.datalad`, `.ipynb_checkpoints`) are left out, and told of in the log.
+
+    Raises
+    ------
+    InputError
+        If a folder may not be looked into.
+    """
+    found: list[Path] = []
+    hidden: list[str] = []
+    todo: list[tuple[Path, frozenset[Path]]] = [(Path(folder), frozenset())]
+    while todo:
+        here, above = todo.pop()
+        real = here.resolve()
+        if real in above:  # a link to a folder that holds it
+            continue
+        try:
+            entries = sorted(here.iterdir())
+        except OSError as error:
+            raise input_error(here, error) from error
+        for entry in entries:
+            if entry.name.startswith("."):
+                hidden.append(entry.name)
+            elif entry.is_dir():
+                todo.append((entry, above | {real}))
+            else:
+                found.append(entry)
+    if hidden:
+        names = ", ".join(sorted(set(hidden))[:3])
+        logger.info("%s: %d hidden files or folders are left out, such as %s", folder, len(hidden), names)
+    return sorted(found)
+
+
 def lock_file(file: BinaryIO, path: Path) -> None:
-    """Take a file for this process alone, until it is closed.
+    """Take a file for this process alone, until it is closed; a process that is killed leaves no lock behind.
 
     Raises
     ------
@@ -128,7 +282,17 @@ def lock_file(file: BinaryIO, path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EACCES):  # some network file systems have no locks
+            logger.warning(
+                "%s cannot be locked (%s): let no other run write there", path, os.strerror(error.errno or 0)
+            )
+            return
         raise OutputError(f"{path} is being written by another run: wait for it, or stop it.") from error
+
+
+def this_process() -> str:
+    """Name this process to others: its number and machine."""
+    return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def check_free_space(folder: Path, needed: int) -> None:
