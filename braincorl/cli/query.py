@@ -142,6 +142,12 @@ def _add_backbone_options(parser: argparse.ArgumentParser) -> None:
         metavar="TEMPLATE",
         help="sentence with {} for the text, or plain, photo, ensemble (default: ensemble); several are averaged",
     )
+    group.add_argument(
+        "--backbone",
+        metavar="NAME",
+        help="the fit's backbone with the tag of its weights, as in clip-vit-b32, where its features do not tell "
+        "(default: the name that they were embedded under)",
+    )
     group.add_argument("--weights", metavar="FILE", help="local weights of the fit's backbone")
     group.add_argument("--offline", action="store_true", help="never download weights")
 

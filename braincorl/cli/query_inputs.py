@@ -17,6 +17,7 @@ from braincorl.errors import InputError
 from braincorl.features import FeatureTable, ImageEmbedder, check_same_space, load_features
 from braincorl.features.files import read_names
 from braincorl.features.prompts import COMMON_WORDS
+from braincorl.features.weights import WEIGHT_SUFFIXES
 
 logger = logging.getLogger(__name__)
 
@@ -163,11 +164,17 @@ def make_embedder(options: argparse.Namespace, fit: FitDirectory) -> ImageEmbedd
             "features of the words as --text-features, or of example images as --like."
         )
     local = options.weights or (weights if weights.startswith("random:") else None)
-    if kind != "gabor" and local is None:
-        backbone += ("/" if kind == "open_clip" else ".") + weights
+    named = options.backbone or stated.get("made_by")
+    if named is None and kind != "gabor" and local is None:  # features of before names were kept
+        if weights.endswith(WEIGHT_SUFFIXES):
+            raise InputError(
+                f"the fit's features were made with the weights file '{weights}': pass it as --weights, and as "
+                f"--backbone what {backbone} was called then, tag included, as in clip-vit-b32."
+            )
+        named = backbone + ("/" if kind == "open_clip" else ".") + weights
     layer = None if kind == "gabor" or stated.get("layer") == "output" else stated.get("layer")
     return ImageEmbedder(
-        backbone,
+        str(named or backbone),
         weights=local,
         layer=layer,
         pooling="auto" if layer is None else str(stated.get("pooling", "auto")),
