@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from braincorl.analysis.fit_directory import FitDirectory, read_fit, write_description
+from braincorl import __version__
+from braincorl.analysis.fit_directory import FitDirectory, identify_fit, read_fit, write_description
 from braincorl.analysis.query_directory import write_query_maps
 from braincorl.analysis.selection import (
     localizer_accuracy,
@@ -92,7 +93,6 @@ def run(options: argparse.Namespace) -> None:
     selection = pd.concat([_with_versus(selection_by_roi(r, rois, options.q), versus) for r, versus in results])
     voxels = pd.concat([_with_versus(top_voxels(r, rois, fit.space, options.top), v) for r, v in results])
     with staged_directory(options.output_dir, overwrite=options.overwrite, kind="query") as folder:
-        write_description(folder, "Selectivity of voxels for texts")
         for result, versus in results:
             write_query_maps(
                 folder, fit.config["prefix"], result, fit.space, query.versus if versus else (), options.outside
@@ -105,7 +105,8 @@ def run(options: argparse.Namespace) -> None:
         for name, table in tables.items():
             if table is not None:
                 table.to_csv(folder / f"{name}.tsv", sep="\t", index=False, na_rep="n/a", float_format="%.5g")
-        write_json(folder / "config.json", _config(options, query, plain))
+        write_json(folder / "config.json", _config(options, fit, query, plain))
+        write_description(folder, "Selectivity of voxels for texts")
     for result, versus in results:
         _describe(result, versus, rois, options.q)
     if accuracy is not None:
@@ -217,9 +218,10 @@ def _words(
     return preferred_texts(fit.encoder, query.background, names, rois, images, options.top, order)
 
 
-def _config(options: argparse.Namespace, query: Query, result: TextSelectivity) -> dict[str, object]:
+def _config(options: argparse.Namespace, fit: FitDirectory, query: Query, result: TextSelectivity) -> dict[str, object]:
     return {
-        "fit": str(options.fit_dir),
+        "braincorl": __version__,
+        **identify_fit(fit),
         "texts": query.texts,
         "versus": query.versus,
         "example_images": [str(path) for path in options.like],

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.analysis.fit_directory import FitDirectory
-from braincorl.cli.score import check_features_fit
+from braincorl.cli.score import check_features_fit, check_space_fits
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable, ImageEmbedder, check_same_space, load_features
 from braincorl.features.files import read_names
@@ -59,18 +59,31 @@ class Query:
 
 def read_pool(options: argparse.Namespace, fit: FitDirectory) -> FeatureTable | None:
     """Features of the pool of images: those named, or the fit's own if they are still where they were."""
-    path = options.features
-    if path is None:
-        path = Path(str(fit.config.get("features") or ""))
-        if not path.is_file():
-            logger.warning(
-                "the fit's features are no longer at hand: selectivity is scaled over all directions of feature space "
-                "alike, and no images are listed; pass a pool of images as --features"
-            )
-            return None
-    table = load_features(path, options.image_ids)
+    if options.features is None:
+        return _read_own_pool(options, fit)
+    table = load_features(options.features, options.image_ids)
     check_features_fit(fit, table)
     return table
+
+
+def _read_own_pool(options: argparse.Namespace, fit: FitDirectory) -> FeatureTable | None:
+    """Features that the fit names, if they prove to be its own: config.json is data, and may name any file."""
+    path = Path(str(fit.config.get("features") or ""))
+    why = "are no longer at hand"
+    if path.is_file():
+        try:
+            table = load_features(path, options.image_ids)
+            table.rows(fit.context)
+            check_features_fit(fit, table)
+            return table
+        except InputError as error:
+            why = f"are not used ({' '.join(str(error).split())})"
+    logger.warning(
+        "the fit's features %s: selectivity is scaled over all directions of feature space alike, and no images are "
+        "listed; pass a pool of images as --features",
+        why,
+    )
+    return None
 
 
 def read_query(options: argparse.Namespace, fit: FitDirectory, pool: FeatureTable | None) -> Query:
@@ -134,12 +147,11 @@ def _mean_image(path: Path, options: argparse.Namespace, fit: FitDirectory, pool
         return np.asarray(pool.features[pool.rows(read_names(path))].mean(axis=0))
     if path.suffix in FEATURE_FILES:
         table = load_features(path)
-        check_features_fit(fit, table)
     elif path.exists():
         table = make_embedder(options, fit).embed([path])
-        check_features_fit(fit, table)
     else:
         raise InputError(f"{path} does not exist: pass a feature file, a .txt list of image names, or pictures.")
+    check_space_fits(fit, table)  # whatever the examples are called
     return np.asarray(table.features.mean(axis=0))
 
 
