@@ -3,8 +3,13 @@
 When a write fails below it, on a full disk or at a limit of file sizes, the HDF5 library cannot close the file any
 more, and brings the process down when it ends. So it writes through a layer here, which keeps the first failure to
 itself; it is raised when the file is closed.
+
+A damaged file can lead the library anywhere, into an endless loop too. So a file written here carries a checksum of all
+its bytes in its user block, 512 bytes before the content that HDF5 leaves to programs, and it is checked before the
+library sees the file.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +18,12 @@ from typing import Any, BinaryIO
 
 from braincorl.errors import FileFormatError
 
+_BLOCK, _SEAL, _READ = 512, b"braincorl sha256 ", 2**20
+
 
 @contextmanager
 def writing_hdf5(path: Path) -> Iterator[Any]:
-    """Write an HDF5 file.
+    """Write an HDF5 file, with a checksum.
 
     Parameters
     ----------
@@ -36,10 +43,38 @@ def writing_hdf5(path: Path) -> Iterator[Any]:
 
     with path.open("w+b", buffering=0) as raw:
         sink = _Sink(raw)
-        with h5py.File(sink, "w") as file:
+        with h5py.File(sink, "w", userblock_size=_BLOCK) as file:
             yield file
-    if sink.failure is not None:
-        raise sink.failure
+        if sink.failure is not None:
+            raise sink.failure
+        digest = _hash_after_block(raw)
+        raw.seek(0)
+        raw.write(_SEAL + digest.encode())
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether a file carries a checksum, which is then compared.
+
+    Raises
+    ------
+    FileFormatError
+        If the file's bytes are not those that were written.
+    """
+    with path.open("rb") as raw:
+        block = raw.read(_BLOCK)
+        if not block.startswith(_SEAL):
+            return False
+        if block[len(_SEAL) :].rstrip(b"\0").decode("ascii", "replace") != _hash_after_block(raw):
+            raise FileFormatError(f"{path} fails its checksum: it was altered or damaged after it was written.")
+    return True
+
+
+def _hash_after_block(raw: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    raw.seek(_BLOCK)
+    while content := raw.read(_READ):
+        digest.update(content)
+    return digest.hexdigest()
 
 
 def own_dataset(file: Any, name: str, path: Path) -> Any:
@@ -88,6 +123,11 @@ class _Sink:
 
     def tell(self) -> int:
         return self._at
+
+    def read(self, size: int) -> bytes:
+        """Read; the library asks for this method, and calls `readinto`."""
+        buffer = bytearray(size)
+        return bytes(buffer[: self.readinto(buffer)])
 
     def readinto(self, buffer: Any) -> int:
         self._raw.seek(self._at)

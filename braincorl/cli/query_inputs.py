@@ -18,6 +18,7 @@ from braincorl.features import FeatureTable, ImageEmbedder, check_same_space, lo
 from braincorl.features.files import read_names
 from braincorl.features.prompts import COMMON_WORDS
 from braincorl.features.weights import WEIGHT_SUFFIXES
+from braincorl.names import check_names, normal_name
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ def read_query(options: argparse.Namespace, fit: FitDirectory, pool: FeatureTabl
         if options.text_features is not None:
             raise InputError("--text-features is for texts: leave it out with --like.")
         return _query_images(options, fit, pool)
-    asked, versus = list(dict.fromkeys(options.texts)), list(dict.fromkeys(options.versus))
+    asked, versus = (list(dict.fromkeys(map(normal_name, texts))) for texts in (options.texts, options.versus))
     if any(not text.strip() for text in (*asked, *versus)):
         raise InputError("a text is empty: pass words, such as face.")
     if options.text_features is None:
@@ -134,6 +135,7 @@ def _query_images(options: argparse.Namespace, fit: FitDirectory, pool: FeatureT
     if pool is None:
         raise InputError("--like needs --features, a pool of images of all kinds to compare the examples with.")
     names = [path.name.partition(".")[0] for path in (*options.like, *map(Path, options.versus))]
+    check_names(names, "the kind of images")
     if len(set(names)) < len(names):
         raise InputError(f"--like and --versus name {len(names)} kinds of images, but some names are the same.")
     kinds = [_mean_image(path, options, fit, pool) for path in (*options.like, *map(Path, options.versus))]

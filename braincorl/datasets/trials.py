@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.errors import InputError
+from braincorl.names import normal_name
 
 BLANK = ("", "n/a", "N/A", "nan")
 
@@ -128,7 +129,7 @@ def _column(rows: list[list[str]], header: list[str], name: str) -> npt.NDArray[
     """Cells of one column, "" where blank or where there is no such column."""
     if name not in header:
         return np.full(len(rows), "", dtype="<U1")
-    cells = [row[header.index(name)].strip() for row in rows]
+    cells = [normal_name(row[header.index(name)].strip()) for row in rows]
     return np.asarray(["" if cell in BLANK else cell for cell in cells], dtype=np.str_)
 
 

@@ -137,7 +137,7 @@ def check_ending(path: str | Path) -> None:
 
 
 class ContentHash:
-    """SHA-256 over what a feature file holds, for the containers without a checksum of their own.
+    """SHA-256 over what a feature file holds, for a container without a checksum of its own.
 
     Parameters
     ----------
@@ -255,14 +255,12 @@ def _write_hdf5(
 ) -> None:
     import h5py
 
-    content = ContentHash(shape, dtype, names, provenance)
     with writing_hdf5(path) as file:
         dataset = file.create_dataset("features", shape, dtype)  # in one run, so that it can be mapped
         start = 0
-        for block in content.through(block.astype(dtype, copy=False) for block in blocks):
+        for block in blocks:
             dataset[start : start + len(block)] = block
             start += len(block)
-        file.attrs["sha256"] = content.text()
         file.create_dataset("image_ids", data=names, dtype=h5py.string_dtype())
         # A dataset, not an attribute: attributes end at 64 KiB.
         file.create_dataset("provenance", data=provenance, dtype=h5py.string_dtype())

@@ -24,7 +24,7 @@ from braincorl.features.containers import (
 )
 from braincorl.features.table import FeatureTable, rows_of, take_rows
 from braincorl.files import check_regular, read_text, reading
-from braincorl.hdf5_files import own_dataset
+from braincorl.hdf5_files import is_sealed, own_dataset
 from braincorl.names import normal_name
 from braincorl.tensorfile import read_metadata
 from braincorl.validation import FloatArray
@@ -76,6 +76,8 @@ def load_features(
         names = None if stored is None else _as_text(stored)
         provenance = _read_provenance(text)
         _verify(path, features, names, text, expected)
+        if names is not None and names.ndim == 1:
+            names = np.asarray([normal_name(name) for name in names.tolist()], dtype=np.str_)
     if image_ids is not None:
         names = np.asarray(read_names(image_ids))
     if names is None:
@@ -144,8 +146,7 @@ def _as_floats(features: npt.NDArray[Any]) -> FloatArray:
 
 
 def _as_text(names: npt.NDArray[Any]) -> npt.NDArray[np.str_]:
-    text = np.char.decode(names, "utf-8") if names.dtype.kind == "S" else names.astype(np.str_)
-    return text if text.ndim != 1 else np.asarray([normal_name(name) for name in text.tolist()], dtype=np.str_)
+    return np.char.decode(names, "utf-8") if names.dtype.kind == "S" else names.astype(np.str_)
 
 
 def _read_provenance(text: str) -> dict[str, Any]:
@@ -176,6 +177,7 @@ def _read_npz(path: Path, mapped: bool) -> Parts:
             damaged = archive.testzip()  # first, as a damaged shape may ask for any amount of memory
         if damaged is not None:
             raise BadZipFile(f"{damaged} fails its checksum")
+        raw.seek(0)
         with np.load(raw, allow_pickle=False) as file:
             if "features" not in file:
                 raise InputError(f"{path} holds {', '.join(sorted(file)) or 'nothing'} but no 'features'.")
@@ -195,6 +197,7 @@ def _read_npy(path: Path, mapped: bool) -> Parts:
 def _read_hdf5(path: Path, mapped: bool) -> Parts:
     import h5py
 
+    sealed = is_sealed(path)  # first, as the library may never come back from a damaged file
     with h5py.File(path, "r") as file:
         dataset = own_dataset(file, "features", path)
         if dataset is None:
@@ -202,9 +205,7 @@ def _read_hdf5(path: Path, mapped: bool) -> Parts:
         names, stored = (_read_hdf5_text(file, name, path) for name in ("image_ids", "provenance"))
         provenance = file.attrs.get("provenance") or ("{}" if stored is None else str(stored))
         features = map_matrix(path) if mapped else None
-        expected = file.attrs.get("sha256")
-        expected = None if expected is None else str(expected)
-        return dataset[()] if features is None else features, names, provenance, expected
+        return dataset[()] if features is None else features, names, provenance, "" if sealed else None
 
 
 def _read_hdf5_text(file: Any, name: str, path: Path) -> npt.NDArray[Any] | None:
