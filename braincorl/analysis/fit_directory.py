@@ -51,7 +51,7 @@ CONTENTS = {
     "scores.tsv": "scores of images that the encoder had not seen",
     "regions.tsv": "explained variance per region",
     "selection.tsv": "voxels that each text selects, per region",
-    "voxels.tsv": "the voxels that respond most to each text",
+    "voxels.tsv": "the voxels with the most evidence (z) of being selective for each text",
     "images.tsv": "images that drive each region, and each text's voxels, most",
     "words.tsv": "of all texts at hand, those that each region is most selective for",
     "accuracy.tsv": "how well texts find the regions of the localiser",

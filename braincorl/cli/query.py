@@ -31,9 +31,9 @@ the download caches, or the network); or their features are looked up in --text-
 --text, which needs no network. Other backbones are asked with example images (--like).
 
 A map per text (selectivity in standard deviations of the voxel's predicted responses over images, its z, and its q);
-selection.tsv: voxels that each text selects, per region; voxels.tsv: the most selective voxels; images.tsv: images that
-drive each region, and each text's voxels, most; words.tsv: of all texts at hand, those that each region is most
-selective for; with --localizer, accuracy.tsv."""
+selection.tsv: voxels that each text selects, per region; voxels.tsv: the voxels with the most evidence (z) of being
+selective for each text; images.tsv: images that drive each region, and each text's voxels, most; words.tsv: of all
+texts at hand, those that each region is most selective for; with --localizer, accuracy.tsv."""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -72,7 +72,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _add_numbers(parser)
     _add_backbone_options(parser)
     add_output_options(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, rest="texts", rest_type=str)
 
 
 def run(options: argparse.Namespace) -> None:
