@@ -123,7 +123,8 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         return metadata
     with reading(path, "holds damaged metadata"):
         own = json.loads(metadata["braincorl"])
-    if not isinstance(own, dict) or not all(isinstance(value, str) for value in own.values()):
+    parts = ("format", "header", "sha256")
+    if not isinstance(own, dict) or not all(isinstance(own.get(part), str) for part in parts):
         raise FileFormatError(f"{path} holds metadata of another form than braincorl writes: get a new copy.")
     return own
 

@@ -25,7 +25,7 @@ from braincorl.datasets.space import Surface, VoxelSpace
 from braincorl.encoders import load_encoder
 from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import FileFormatError, InputError
-from braincorl.files import GENERATOR, atomic_file, read_json, read_text, write_json
+from braincorl.files import GENERATOR, atomic_file, read_json, read_text, reading, write_json
 from braincorl.result_folders import recover
 from braincorl.tensorfile import read_metadata, read_tensors, write_tensors
 
@@ -155,7 +155,8 @@ def read_fit(path: str | Path) -> FitDirectory:
     if not (path / "encoder.safetensors").is_file():
         raise InputError(f"{path} is no fit: it holds no encoder.safetensors; pass the --output-dir of braincorl fit.")
     space, rois = read_space(path / "space.safetensors")
-    encoder = load_encoder(path / "encoder.safetensors")
+    with reading(path / "encoder.safetensors", "is no encoder of this version"):
+        encoder = load_encoder(path / "encoder.safetensors")
     if encoder.coef_.shape[0] != space.n_voxels:
         raise InputError(
             f"{path} mixes two fits: its encoder has {encoder.coef_.shape[0]} voxels, its space {space.n_voxels}."

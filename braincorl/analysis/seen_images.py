@@ -5,7 +5,7 @@ a picture that was fitted may come back under a new name, to be scored as if it 
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +47,35 @@ def check_same_images(fit: FitDirectory, table: FeatureTable) -> None:
             f"here, such as '{common[int(other.argmax())]}': pass the features that it was made with, or, if other "
             "pictures only share their names, rename these."
         )
+
+
+def check_same_across(fits: Sequence[FitDirectory]) -> None:
+    """Refuse fits of several people whose images are called the same but have different features.
+
+    Parameters
+    ----------
+    fits
+        Of one feature space; those whose encoders keep no fingerprints of their images are not checked.
+
+    Raises
+    ------
+    InputError
+        Saying how many of the shared images differ, and between which fits.
+    """
+    known: dict[str, tuple[int, FitDirectory]] = {}
+    for fit in fits:
+        digests = fit.encoder.image_digests_
+        if digests.size != len(fit.context):
+            continue
+        own = dict(zip(fit.context, digests.tolist(), strict=True))
+        shared = [name for name in own if name in known]
+        other = [name for name in shared if known[name][0] != own[name]]
+        if other:
+            raise InputError(
+                f"{len(other)} of {len(shared)} images of {fit.path} have other features than in "
+                f"{known[other[0]][1].path}, such as '{other[0]}': fit all people with the same features."
+            )
+        known |= {name: (digest, fit) for name, digest in own.items()}
 
 
 def seen_by(fit: FitDirectory, table: FeatureTable, image_ids: Names) -> npt.NDArray[np.bool_]:

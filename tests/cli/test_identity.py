@@ -7,7 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from braincorl import tensorfile
+from braincorl.analysis.fit_directory import SPACE_KIND, read_fit
+from braincorl.analysis.seen_images import check_same_across
+from braincorl.encoders import RidgeEncoder
+from braincorl.errors import InputError
 from braincorl.features import FeatureTable, load_features, save_features
+from braincorl.tensorfile import read_tensors
 
 
 @pytest.fixture(scope="module")
@@ -359,3 +365,89 @@ def test_a_fit_that_scores_nothing_says_how_to_go_on(inputs, braincorl, tmp_path
     assert result.status == 0
     assert "not scored, as no 2 images are left out; fit fewer (--n-context)" in result.out
     assert f"braincorl score {tmp_path / 'f'}" in result.out
+
+
+def other_person(inputs, folder, change_features):
+    return fit(inputs.arguments(features=change(inputs, folder / "o.npz", change_features)), folder / "o")
+
+
+def test_people_whose_features_agree_may_be_put_together(fitted, inputs, tmp_path):
+    check_same_across([read_fit(fitted), read_fit(other_person(inputs, tmp_path, None)), read_fit(fitted)])
+
+
+@pytest.mark.parametrize("case", ["of another origin", "in another order", "in another unit", "of the other sign"])
+def test_people_whose_features_of_the_same_images_differ_may_not(fitted, inputs, tmp_path, case):
+    other = other_person(inputs, tmp_path, UNRELATED[case][0](fitted))
+    with pytest.raises(InputError, match=f"of 40 images of .* have other features than in {other}"):
+        check_same_across([read_fit(other), read_fit(fitted)])
+
+
+# -- spaces that somebody's script has written, with a checksum that is right -----------------------------------------
+
+SPACES = {
+    "no arrays": lambda a, h: ({}, h),
+    "no regions": lambda a, h: (a, {}),
+    "regions that are no names": lambda a, h: (a, {"rois": [1]}),
+    "regions that are a number": lambda a, h: (a, {"rois": 3}),
+    "a region without members": lambda a, h: (a, {"rois": [*h["rois"], "V9"]}),
+    "a region of another size": lambda a, h: ({**a, "roi0": np.ones(3, dtype=bool)}, {"rois": ["V1"]}),
+    "a region of numbers": lambda a, h: ({**a, "roi0": np.ones(a["included"].sum())}, {"rois": ["V1"]}),
+    "a mask of numbers": lambda a, h: ({**a, "mask": a["mask"].astype(float)}, h),
+    "a flat mask": lambda a, h: ({**a, "mask": a["mask"].ravel()}, h),
+    "a mask of another size": lambda a, h: ({**a, "mask": np.ones_like(a["mask"])}, h),
+    "a small affine": lambda a, h: ({**a, "affine": np.eye(3)}, h),
+    "an affine of NaN": lambda a, h: ({**a, "affine": np.full((4, 4), np.nan)}, h),
+    "no affine": lambda a, h: ({name: array for name, array in a.items() if name != "affine"}, h),
+    "nothing included": lambda a, h: ({**a, "included": np.zeros_like(a["included"])}, h),
+    "a surface without vertices": lambda a, h: (a, {**h, "surface": "fsaverage"}),
+    "a header that is a list": lambda a, h: (a, ["rois"]),
+}
+
+
+@pytest.mark.parametrize("case", SPACES)
+def test_a_space_of_another_form_is_refused(fitted, inputs, braincorl, tmp_path, case):
+    shared = tmp_path / "shared"
+    shutil.copytree(fitted, shared)
+    arrays, header = read_tensors(shared / "space.safetensors", SPACE_KIND)
+    arrays, header = SPACES[case](arrays, header)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tensorfile, "read_tensors", lambda *_: None)  # which would refuse to read some back
+        tensorfile.write_tensors(shared / "space.safetensors", SPACE_KIND, arrays, header)
+    result = braincorl("predict", shared, "--features", inputs.features, "--output-dir", tmp_path / "o")
+    assert result.status == 2
+    assert "space.safetensors" in result.err
+    assert len(result.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["encoder.safetensors", "space.safetensors"])
+def test_no_flipped_bit_of_a_fit_passes(fitted, tmp_path, name, rng):
+    shared = tmp_path / "shared"
+    shutil.copytree(fitted, shared)
+    content = (shared / name).read_bytes()
+    for place in [*range(0, 200, 3), *rng.integers(0, len(content), 60).tolist()]:
+        changed = bytearray(content)
+        changed[place] ^= 1 << int(rng.integers(8))
+        (shared / name).write_bytes(changed)
+        with pytest.raises(InputError):
+            read_fit(shared)
+
+
+@pytest.mark.parametrize(
+    "alphas",
+    [
+        [np.float32(1), np.float32(10)],
+        np.logspace(0, 2, 3),
+        range(1, 4),
+        pd.Series([1.0, 10.0]),
+        (1, 10),
+        np.int64([1]),
+    ],
+    ids=repr,
+)
+def test_whatever_a_fit_accepts_can_be_saved(rng, tmp_path, alphas):
+    encoder = RidgeEncoder(alphas=alphas).fit(rng.standard_normal((12, 3)), rng.standard_normal((12, 2)))
+    encoder.save(tmp_path / "e.safetensors", {"seed": np.int64(1), "rows": np.arange(2), "at": tmp_path})
+    back = RidgeEncoder.load(tmp_path / "e.safetensors")
+    np.testing.assert_array_equal(back.coef_, encoder.coef_)
+    assert list(back.alphas) == [float(alpha) for alpha in alphas]
+    assert back.provenance_ == {"seed": 1, "rows": [0, 1], "at": str(tmp_path)}
