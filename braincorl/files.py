@@ -15,12 +15,13 @@ import shutil
 import socket
 import stat
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from braincorl.errors import BraincorlError, FileFormatError, InputError, OutputError
+from braincorl.leftovers import at_work
 
 try:
     import fcntl
@@ -30,6 +31,7 @@ except ImportError:  # not on Windows, where two runs into one file are not noti
 logger = logging.getLogger(__name__)
 
 GENERATOR = "braincorl"
+_TEMPORARY = ".partial-"
 
 # What the system says of itself, and what can be done; the file may be as good as ever. Others follow below.
 _REMEDIES = {
@@ -49,12 +51,12 @@ _ABOUT_CONTENT = {None, 0, errno.EINVAL, errno.ESPIPE, errno.EOVERFLOW, errno.ER
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
-    """Write a file aside, then move it to `path`.
+    """Write a file aside, then move it to `path`; temporary files that a killed run left there are removed.
 
     Parameters
     ----------
     path
-        Destination. Its folder must exist.
+        Destination. Its folder must exist. A symbolic link stays, and what it leads to is replaced.
 
     Yields
     ------
@@ -67,21 +69,29 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         If the file cannot be written (no such folder, no permission, disk full); `path` is then untouched.
     """
     path = Path(path)
-    try:
-        handle, name = tempfile.mkstemp(prefix=".partial-", suffix="-" + path.name, dir=path.parent)
-    except OSError as error:
-        raise output_error(path, error) from error
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        flush_to_disk(temporary)
-        temporary.chmod(0o666 & ~umask())  # mkstemp makes private files; results get the user's usual mode
-        temporary.replace(path)
-    except OSError as error:
-        raise output_error(path, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    target = path.resolve() if path.is_symlink() else path  # the link stays, and what it leads to is replaced
+    if not target.parent.is_dir():
+        raise output_error(path, FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
+
+    def is_leftover(name: str) -> bool:
+        return name.startswith(_TEMPORARY) and name.endswith(f"-{target.name}")
+
+    with at_work(target.parent, is_leftover):
+        try:
+            handle, name = tempfile.mkstemp(prefix=_TEMPORARY, suffix=f"-{target.name}", dir=target.parent)
+        except OSError as error:
+            raise output_error(path, error) from error
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            flush_to_disk(temporary)
+            temporary.chmod(0o666 & ~umask())  # mkstemp makes private files; results get the user's usual mode
+            temporary.replace(target)
+        except OSError as error:
+            raise output_error(path, error) from error
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def check_new_file(path: Path, overwrite: bool) -> None:
@@ -116,8 +126,30 @@ def write_json(path: str | Path, content: dict[str, Any]) -> None:
 
 
 def json_text(content: Mapping[str, Any], **options: Any) -> str:
-    """JSON that stays readable in any script; half characters, as in names that are no UTF-8, are escaped."""
-    return json.dumps(content, ensure_ascii=False, **options).encode(errors="backslashreplace").decode()
+    """JSON that stays readable in any script; half characters, as in names that are no UTF-8, are escaped.
+
+    Paths become text; arrays, their numbers, ranges and other sequences become lists and numbers.
+
+    Raises
+    ------
+    InputError
+        If something in it can be written in no such way.
+    """
+    text = json.dumps(content, ensure_ascii=False, default=_plain, **options)
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _plain(value: Any) -> Any:
+    """Turn what JSON does not know into what it does."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "tolist"):  # NumPy's arrays and numbers, pandas' series
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Iterable):
+        return list(value)
+    raise InputError(f"{value!r} is a {type(value).__name__}, which cannot be written as JSON: pass text or numbers.")
 
 
 def check_regular(path: str | Path, kind: str = "file") -> Path:

@@ -1,21 +1,32 @@
 """Folders of results that land whole or not at all, and that replace nothing but results.
 
 A folder is filled beside its destination under a temporary name, with a manifest of its files, and renamed to the
-destination in one step. A run that fails or is killed leaves the destination as it was.
+destination in one step. A run that fails or is killed leaves the destination as it was; what it leaves beside it is
+removed by the next run there.
 """
 
+import contextlib
+import ctypes
+import errno
+import logging
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 from braincorl.errors import InputError, OutputError
 from braincorl.files import GENERATOR, flush_to_disk, output_error, read_json, umask, write_json
+from braincorl.leftovers import at_work, nobody_works_in
+
+logger = logging.getLogger(__name__)
 
 MANIFEST = ".braincorl.json"
+_HERE, _RENAME_EXCHANGE = -100, 2  # AT_FDCWD and the flag of renameat2, as Linux numbers them
 
 
 @contextmanager
@@ -27,7 +38,7 @@ def staged_directory(path: str | Path, *, overwrite: bool = False, kind: str = "
     path
         Destination folder. It must not exist, or be empty, or (with `overwrite`) be an earlier result of this kind.
     overwrite
-        Replace an earlier result, if it holds nothing but what its manifest lists.
+        Replace an earlier result, if it holds nothing but what its manifest lists; not if another result is inside it.
     kind
         What the folder holds, as in "fit"; a result of another kind is never replaced.
 
@@ -43,29 +54,36 @@ def staged_directory(path: str | Path, *, overwrite: bool = False, kind: str = "
     """
     path = Path(path).absolute()
     check_destination(path, overwrite=overwrite, kind=kind)
+    target = path.resolve()  # through a link, so that the link itself stays and everything is on one file system
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.partial-", dir=path.parent))
+        target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise output_error(path, error) from error
-    try:
-        yield staging
-        files = sorted(str(file.relative_to(staging)) for file in staging.rglob("*") if file.is_file())
-        write_json(staging / MANIFEST, {"generator": GENERATOR, "kind": kind, "files": [*files, MANIFEST]})
-        for file in [*files, MANIFEST]:
-            flush_to_disk(staging / file)
-        staging.chmod(0o777 & ~umask())
-        # The work took time: somebody may have put a file there.
-        check_destination(path, overwrite=overwrite, kind=kind)
-        _swap_in(staging, path)
-    except OSError as error:
-        raise output_error(path, error) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    with at_work(target.parent, lambda name: name.startswith((_staging_name(target), _previous_name(target)))):
+        try:
+            staging = Path(tempfile.mkdtemp(prefix=_staging_name(target), dir=target.parent))
+        except OSError as error:
+            raise output_error(path, error) from error
+        try:
+            yield staging
+            files = sorted(str(file.relative_to(staging)) for file in staging.rglob("*") if file.is_file())
+            write_json(staging / MANIFEST, {"generator": GENERATOR, "kind": kind, "files": [*files, MANIFEST]})
+            for file in [*files, MANIFEST]:
+                flush_to_disk(staging / file)
+            staging.chmod(0o777 & ~umask())
+            # The work took time: somebody may have put a file there.
+            check_destination(path, overwrite=overwrite, kind=kind)
+            _swap_in(staging, target)
+        except OSError as error:
+            raise output_error(path, error) from error
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def check_destination(path: str | Path, *, overwrite: bool = False, kind: str = "result") -> None:
     """Refuse a destination folder that must not be replaced, before any work is done.
+
+    An earlier result that a killed run had moved aside is put back first.
 
     Parameters
     ----------
@@ -79,21 +97,47 @@ def check_destination(path: str | Path, *, overwrite: bool = False, kind: str = 
     Raises
     ------
     OutputError
-        If `path` is a file, a folder with other content, or cannot be written to.
+        If `path` is a file, a mount point, a folder with other content, or cannot be written to.
     """
     path = Path(path).absolute()
+    recover(path)
     if path.is_symlink() and not path.exists():
         raise OutputError(f"{path} is a link to nothing: choose another output folder.")
+    path = path.resolve()
     if path.exists():
         if not path.is_dir():
             raise OutputError(f"{path} is a file, but a folder is to be written: choose another name.")
-        if path.resolve() == Path.cwd().resolve():
+        if path == Path.cwd().resolve():
             raise OutputError(f"{path} is the current folder, which cannot be replaced: choose another output folder.")
+        if _is_mount_point(path):
+            raise OutputError(
+                f"{path} is a mount point, which cannot be replaced: choose a folder inside it, such as {path / kind}."
+            )
         if any(path.iterdir()):
             _refuse_unless_replaceable(path, overwrite, kind)
     ancestor = next(parent for parent in path.parents if parent.exists())
     if not os.access(ancestor, os.W_OK | os.X_OK):
         raise OutputError(f"{ancestor} is not writable: choose an output folder elsewhere or change its permissions.")
+
+
+def recover(path: str | Path) -> None:
+    """Put an earlier result back that a run, killed while it replaced it, left under a hidden name.
+
+    Parameters
+    ----------
+    path
+        The result's folder; nothing is done if it is there, or if a run works beside it.
+    """
+    target = Path(path).resolve()
+    if target.exists() or not target.parent.is_dir():
+        return
+    for previous in sorted(target.parent.glob(f"{escape(_previous_name(target))}*/{escape(target.name)}")):
+        if _manifest(previous) is not None and nobody_works_in(target.parent):
+            previous.rename(target)
+            with contextlib.suppress(OSError):
+                previous.parent.rmdir()
+            logger.warning("%s is put back, which a run that was stopped had moved aside", target)
+            return
 
 
 def list_in_result(folder: str | Path, name: str) -> None:
@@ -120,11 +164,19 @@ def _refuse_unless_replaceable(path: Path, overwrite: bool, kind: str) -> None:
         raise OutputError(f"{path} holds a {manifest['kind']}, not a {kind}: choose another output folder.")
     if not overwrite:
         raise OutputError(f"{path} holds an earlier result: choose another output folder, or pass --overwrite.")
-    foreign = _foreign_file(path)
-    if foreign is not None:
-        raise OutputError(
-            f"{path} holds {foreign}, which this result does not list: move it, or choose another output folder."
-        )
+    own = {path / name for name in manifest["files"]}
+    for entry in sorted(path.rglob("*")):
+        if entry.is_dir() and not entry.is_symlink():
+            inside = _manifest(entry)
+            if inside is not None:
+                raise OutputError(
+                    f"{path} holds {entry}, a {inside['kind']} that would be deleted with it: move that folder first, "
+                    "or choose another output folder."
+                )
+        elif entry not in own:
+            raise OutputError(
+                f"{path} holds {entry}, which this result does not list: move it, or choose another output folder."
+            )
 
 
 def _manifest(folder: Path) -> dict[str, Any] | None:
@@ -133,34 +185,44 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
         manifest = read_json(folder / MANIFEST)
     except InputError:
         return None
-    return manifest if manifest.get("generator") == GENERATOR and {"kind", "files"} <= manifest.keys() else None
+    files = manifest.get("files")
+    listed = isinstance(files, list) and all(isinstance(name, str) for name in files)
+    own = manifest.get("generator") == GENERATOR and isinstance(manifest.get("kind"), str) and listed
+    return manifest if own else None
 
 
-def _foreign_file(folder: Path) -> Path | None:
-    """Find a file that is neither the result's own nor that of a result inside it, as scores inside a fit are."""
-    own = {folder / name for name in (_manifest(folder) or {"files": []})["files"]}
-    for entry in sorted(folder.iterdir()):
-        if entry.is_dir() and not entry.is_symlink():
-            inside = _foreign_file(entry) if _manifest(entry) else _first_unlisted(entry, own)
-            if inside is not None:
-                return inside
-        elif entry not in own:
-            return entry
-    return None
+def _staging_name(target: Path) -> str:
+    return f".{target.name}.partial-"
 
 
-def _first_unlisted(folder: Path, own: set[Path]) -> Path | None:
-    files = (file for file in sorted(folder.rglob("*")) if not file.is_dir() or file.is_symlink())
-    return next((file for file in files if file not in own), None)
+def _previous_name(target: Path) -> str:
+    return f".{target.name}.previous-"
 
 
-def _swap_in(staging: Path, path: Path) -> None:
-    """Rename `staging` to `path`, keeping what stood there until the new folder is in place."""
-    target = path.resolve()  # through a link, so that the link itself stays
+def _is_mount_point(path: Path) -> bool:
+    """Whether something is mounted at a folder; Python alone misses a part of a file system mounted on itself."""
+    if path.is_mount():
+        return True
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return False
+    escaped = str(path).replace("\\", "\\134").replace(" ", "\\040").replace("\t", "\\011").replace("\n", "\\012")
+    return any(line.split(" ")[4] == escaped for line in mounts)
+
+
+def _swap_in(staging: Path, target: Path) -> None:
+    """Rename `staging` to `target`, in one step where the system can exchange names.
+
+    What stood there ends up in `staging`, or is moved aside until the new folder is in place; a run that is killed in
+    between leaves it for `recover`.
+    """
     if not target.exists():
         staging.rename(target)
         return
-    previous = Path(tempfile.mkdtemp(prefix=f".{target.name}.previous-", dir=target.parent)) / target.name
+    if _exchange(staging, target):
+        return
+    previous = Path(tempfile.mkdtemp(prefix=_previous_name(target), dir=target.parent)) / target.name
     try:
         target.rename(previous)
         staging.rename(target)
@@ -169,3 +231,14 @@ def _swap_in(staging: Path, path: Path) -> None:
             previous.rename(target)
         raise
     shutil.rmtree(previous.parent, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two names in one step; False where the system or the file system does not know how."""
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
+    if call is None or call(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return call is not None
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
+        return False
+    raise OSError(number, os.strerror(number), str(one))

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from braincorl.errors import FileFormatError, InputError, OutputError
-from braincorl.files import atomic_file, json_text
+from braincorl.errors import FileFormatError, OutputError
+from braincorl.files import atomic_file, check_regular, json_text, reading
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -86,17 +86,15 @@ def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, npt.NDArray[Any
     found = metadata.get("format", "a safetensors file of another program")
     if found != kind:
         raise FileFormatError(f"{path} is not a {kind} file: it is {found}.")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in sorted(file.keys())}
-    except (SafetensorError, OSError, TypeError) as error:
-        raise FileFormatError(
-            f"{path} cannot be read ({error}): it is truncated or damaged, get a new copy."
-        ) from error
+    with reading(path, "is truncated or damaged"), safe_open(path, framework="numpy") as file:
+        arrays = {name: file.get_tensor(name) for name in sorted(file.keys())}
     text = metadata.get("header", "")
     if content_hash(arrays, kind, text) != metadata.get("sha256"):
         raise FileFormatError(f"{path} fails its checksum: it was altered or damaged after it was written.")
-    header: dict[str, Any] = json.loads(text)
+    with reading(path, "holds a damaged header"):
+        header = json.loads(text)
+    if not isinstance(header, dict):
+        raise FileFormatError(f"{path} has a {type(header).__name__} for a header, expected a JSON object.")
     return arrays, header
 
 
@@ -115,18 +113,20 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     FileFormatError
         If it is no safetensors file or is truncated.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path} does not exist or is not a file.")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata: dict[str, str] = dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise FileFormatError(
-            f"{path} is not a readable safetensors file ({error}): it is truncated, damaged or of another kind."
-        ) from error
-    own = metadata.get("braincorl")
-    return metadata if own is None else json.loads(own)
+    path = check_regular(path, "safetensors file")
+    with (
+        reading(path, "is not a readable safetensors file: it is truncated, damaged or of another kind"),
+        safe_open(path, framework="numpy") as file,
+    ):
+        metadata: dict[str, str] = dict(file.metadata() or {})
+    if "braincorl" not in metadata:
+        return metadata
+    with reading(path, "holds damaged metadata"):
+        own = json.loads(metadata["braincorl"])
+    parts = ("format", "header", "sha256")
+    if not isinstance(own, dict) or not all(isinstance(own.get(part), str) for part in parts):
+        raise FileFormatError(f"{path} holds metadata of another form than braincorl writes: get a new copy.")
+    return own
 
 
 def content_hash(arrays: Arrays, kind: str, text: str) -> str:

@@ -1,10 +1,19 @@
+import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
+import h5py
+import nibabel as nib
+import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 
-from braincorl.cli.main import VERBS, build_parser
+from braincorl.cli.main import VERBS, build_parser, main
+from braincorl.datasets import simulate_people
+from braincorl.features import FeatureTable, clip_backbone, registry, save_features
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -49,3 +58,105 @@ def test_the_command_line_knows_its_commands(arguments):
 
 def test_its_commands_are_found():
     assert {arguments[0] for arguments in commands()} >= set(VERBS) - {"benchmark"}
+
+
+# -- and run, with files of the names that it uses ---------------------------------------------------------------------
+
+# These need a network, an hour, or files of a data set, and run elsewhere.
+RUN_ELSEWHERE = {
+    "demo": "tests/cli/test_verbs.py",
+    "data": "tests/cli/test_data.py and test_data_fetch.py",
+    "train": "tests/training",
+    "convert": "tests/cli/test_convert.py",
+}
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory):
+    """A folder with everything that the README's commands name, of one simulated person."""
+    folder = tmp_path_factory.mktemp("desk")
+    world = simulate_people(2, n_own=90, n_shared=30, n_features=24, voxel_size_mm=9, random_state=1)
+    save_features(folder / "features.npz", FeatureTable(world.features, world.image_ids, {"backbone": "simulation"}))
+    words = FeatureTable(world.features[:8], np.array(["face", "place", *(f"thing {n}" for n in range(6))]))
+    save_features(folder / "words.npz", words)
+    new = FeatureTable(world.features[:5] + 1, np.array([f"new {n}" for n in range(5)]))
+    save_features(folder / "new_features.npz", new)
+    for number, person in enumerate(world.people, start=1):
+        (folder / f"person{number}").mkdir()
+        person.write(folder / f"person{number}")
+    (betas,), (trials,) = (
+        list((folder / "person1").glob(f"*{end}")) for end in ("effect_statmap.nii.gz", "_trials.tsv")
+    )
+    image, table = nib.load(betas), pd.read_csv(trials, sep="\t")
+    half = len(table) // 2
+    sessions = table.assign(session=["1"] * half + ["2"] * (len(table) - half))
+    sessions.to_csv(folder / "sub-01_trials.tsv", sep="\t", index=False)
+    sessions[half:].to_csv(folder / "test_trials.tsv", sep="\t", index=False)
+    for name, part in (("sub-01_ses-1", slice(half)), ("sub-01_ses-2", slice(half, None)), ("test", slice(half, None))):
+        values = np.asarray(image.dataobj)[..., part]
+        nib.save(nib.Nifti1Image(values, image.affine), folder / f"{name}_betas.nii.gz")
+    shutil.copy(next((folder / "person1").glob("*_mask.nii.gz")), folder / "sub-01_mask.nii.gz")
+    (folder / "stimuli").mkdir()
+    for name in world.image_ids[:12]:
+        Image.new("RGB", (32, 32), (len(name) * 7 % 255, 90, 20)).save(folder / "stimuli" / f"{name}.png")
+    with h5py.File(folder / "nsd_stimuli.hdf5", "w") as file:
+        file["imgBrick"] = np.random.default_rng(0).integers(0, 255, (6, 32, 32, 3), dtype=np.uint8)
+    (folder / "rows.txt").write_text("0\n4\n")
+    for number in (1, 2):
+        files = {end: next((folder / f"person{number}").glob(f"*{end}")) for end in
+                 ("effect_statmap.nii.gz", "_trials.tsv", "_mask.nii.gz", "_dseg.nii.gz")}  # fmt: skip
+        run("fit", "--features", folder / "features.npz", "--betas", files["effect_statmap.nii.gz"], "--trials",
+            files["_trials.tsv"], "--mask", files["_mask.nii.gz"], "--rois", files["_dseg.nii.gz"],
+            "--encoder", "bayesian-ridge", "--output-dir", folder / "fits" / f"sub-{number}")  # fmt: skip
+    return folder
+
+
+def run(*arguments):
+    try:
+        status = main([*map(str, arguments), "--quiet"])
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 0, arguments
+
+
+@pytest.fixture
+def small_clip(desk, monkeypatch):
+    """A network of a few weights under the name of CLIP's, as if it were in the download cache."""
+    import open_clip
+    import torch
+
+    vision = {"image_size": 32, "layers": 1, "width": 32, "head_width": 32, "patch_size": 16}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
+    (desk / "readme-clip.json").write_text(json.dumps({"embed_dim": 8, "vision_cfg": vision, "text_cfg": text}))
+    open_clip.add_model_config(desk / "readme-clip.json")
+    torch.save(open_clip.create_model("readme-clip", pretrained=None).state_dict(), desk / "readme-clip.pt")
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "readme-clip", {"openai": {"quick_gelu": False}})
+    monkeypatch.setitem(registry.PRESETS, "clip-vit-b32", registry.Preset("open_clip:readme-clip/openai", "small"))
+    monkeypatch.setattr(clip_backbone, "find_published", lambda *_: desk / "readme-clip.pt")
+
+
+def expanded(word):
+    """Names that a pattern stands for, as a shell would have it."""
+    return sorted(map(str, Path().glob(word))) if "*" in word else [word]
+
+
+def test_the_commands_run_one_after_the_other(desk, small_clip, monkeypatch, capsys):
+    monkeypatch.chdir(desk)
+    done = set()
+    by_use = ("prior", "fit", "score", "predict", "report", "query", "embed", "select", "benchmark")
+    todo = [arguments for arguments in commands() if arguments[0] not in RUN_ELSEWHERE]
+    for arguments in sorted(todo, key=lambda arguments: by_use.index(arguments[0])):
+        words = [name for word in arguments for name in expanded(word.replace("…", "prior.safetensors"))]
+        if arguments[0] == "embed" and Path(words[words.index("--output") + 1]).exists():
+            words.append("--overwrite")  # an example of another block has the name
+        if arguments[0] == "select" and "--overwrite" not in words:
+            save_features("features.npz", FeatureTable(*features_of_the_prior()))
+        run(*words)
+        done.add(arguments[0])
+    assert done >= {"fit", "score", "predict", "report", "query", "embed", "prior", "select"}
+
+
+def features_of_the_prior():
+    """Twenty images and more in the space of the prior, as embedding has replaced features.npz."""
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((40, 24)).astype("f4"), np.array([f"candidate {n}" for n in range(40)])

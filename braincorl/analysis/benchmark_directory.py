@@ -47,6 +47,8 @@ class Benchmark:
         Of the images' features.
     regions
         EV per encoder, number of images and region, of `braincorl.analysis.scaling.summarize_regions`, or None.
+    inputs
+        Files, seed and other options that it was made from, JSON-serialisable.
     """
 
     subject: str
@@ -57,17 +59,17 @@ class Benchmark:
     simulation: bool = False
     features_provenance: dict[str, Any] = field(default_factory=dict)
     regions: pd.DataFrame | None = None
+    inputs: dict[str, Any] = field(default_factory=dict)
 
 
 def write_benchmark(folder: Path, benchmark: Benchmark) -> None:
     """Write tables and facts into an existing folder, usually one of `braincorl.result_folders.staged_directory`."""
-    write_description(folder, "Comparison of encoders")
-    (folder / "README.md").write_text(f"{benchmark.note}\n", encoding="utf-8")
     benchmark.curve.to_csv(folder / "scores.tsv", sep="\t", index=False, float_format="%.6g")
     if benchmark.regions is not None:
         benchmark.regions.to_csv(folder / "regions.tsv", sep="\t", index=False, float_format="%.6g", na_rep="n/a")
     facts = {name: value for name, value in asdict(benchmark).items() if name not in ("curve", "regions")}
     write_json(folder / "config.json", {"braincorl": __version__, **facts})
+    write_description(folder, "Comparison of encoders", benchmark.note)
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -93,6 +95,9 @@ def read_benchmark(path: str | Path) -> Benchmark:
         )
     config = read_json(path / "config.json")
     config.pop("braincorl", None)
+    for name, kind in {"subject": str, "note": str, "features_provenance": dict, "inputs": dict}.items():
+        if not isinstance(config.get(name, kind()), kind):
+            raise InputError(f"{path}, config.json: '{name}' is {config[name]!r}, expected a {kind.__name__}.")
     try:
         curve = read_table(tables["scores"])
         regions = read_table(tables["regions"]) if tables["regions"].is_file() else None

@@ -8,8 +8,11 @@ context.txt                images that the encoder was fitted on
 sub-XX_stat-*_statmap.nii.gz and .json
 """
 
+import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import filter as filter_names
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +24,43 @@ from braincorl.analysis.maps import Outside, read_map, save_map
 from braincorl.datasets.space import ALIGNED, Surface, VoxelSpace
 from braincorl.encoders import load_encoder
 from braincorl.encoders.base import LinearEncoder
-from braincorl.errors import InputError
-from braincorl.files import GENERATOR, atomic_file, read_json, write_json
-from braincorl.tensorfile import read_tensors, write_tensors
+from braincorl.errors import FileFormatError, InputError
+from braincorl.files import GENERATOR, atomic_file, read_json, read_text, reading, write_json
+from braincorl.result_folders import recover
+from braincorl.tensorfile import read_metadata, read_tensors, write_tensors
 
 SPACE_KIND = "braincorl-space/1"
 BIDS_VERSION = "1.9.0"
 
+# What config.json must hold, and of which type.
+_CONFIG = {"subject": str, "prefix": str, "zscore": str, "features_provenance": dict}
+
 README = """# {name}
 
-Written by braincorl {version}. What may be here:
-
-- `*_statmap.nii.gz` (or `.dscalar.nii` with `.shape.gii`, or `.npy`): maps, each described by the JSON file beside it
-- `encoder.safetensors`: weights, intercepts, noise, provenance; read it with `braincorl.load_encoder`
-- `space.safetensors`: mask, affine, regions
-- `config.json`: options and counts; `context.txt`: the images that the encoder was fitted on
-- `scores.tsv`: scores of images that were left out, per region
-- `*_dseg.nii.gz` and `.tsv`: the region that each voxel is most like, where the prior knows regions
+Written by braincorl {version}.
 """
+
+# What a file is, for the README of the folder that holds it.
+CONTENTS = {
+    "*_statmap.*": "maps, each described by the JSON file beside it",
+    "*_trials.tsv": "which image each volume of the maps is of",
+    "encoder.safetensors": "weights, intercepts, noise, provenance; read it with `braincorl.load_encoder`",
+    "space.safetensors": "mask, affine, regions",
+    "config.json": "inputs, options and counts",
+    "context.txt": "the images that the encoder was fitted on",
+    "scores.tsv": "scores of images that the encoder had not seen",
+    "*_dseg.*": "the region that each voxel is most like, where the prior knows regions",
+    "regions.tsv": "explained variance per region",
+    "selection.tsv": "voxels that each text selects, per region",
+    "voxels.tsv": "the voxels with the most evidence (z) of being selective for each text",
+    "images.tsv": "images that drive each region, and each text's voxels, most",
+    "words.tsv": "of all texts at hand, those that each region is most selective for",
+    "accuracy.tsv": "how well texts find the regions of the localiser",
+    "figure.png": "the figure of the tables",
+    "report.html": "everything at a glance",
+    "fit": "a fit, as `braincorl fit` writes it",
+    "simulated": "the inputs, in the formats that measured data would have",
+}
 
 # Map name -> (what it is, unit).
 MAPS = {
@@ -92,7 +114,7 @@ def write_fit(
     context: npt.NDArray[np.str_],
     provenance: Mapping[str, Any],
 ) -> None:
-    """Write everything but maps into an existing folder.
+    """Write everything but maps and their description into an existing folder.
 
     Parameters
     ----------
@@ -111,7 +133,7 @@ def write_fit(
     provenance
         Of the features, kept in the encoder's file.
     """
-    write_description(folder, "Voxelwise encoder")
+    check_prefix(config["prefix"])
     encoder.save(folder / "encoder.safetensors", provenance)
     write_space(folder / "space.safetensors", space, rois)
     write_json(folder / "config.json", {"braincorl": __version__, **config})
@@ -130,21 +152,83 @@ def read_fit(path: str | Path) -> FitDirectory:
         If a file in it is damaged.
     """
     path = Path(path)
+    recover(path)
     if not (path / "encoder.safetensors").is_file():
         raise InputError(f"{path} is no fit: it holds no encoder.safetensors; pass the --output-dir of braincorl fit.")
     space, rois = read_space(path / "space.safetensors")
-    encoder = load_encoder(path / "encoder.safetensors")
+    with reading(path / "encoder.safetensors", "is no encoder of this version"):
+        encoder = load_encoder(path / "encoder.safetensors")
     if encoder.coef_.shape[0] != space.n_voxels:
         raise InputError(
             f"{path} mixes two fits: its encoder has {encoder.coef_.shape[0]} voxels, its space {space.n_voxels}."
         )
-    config = read_json(path / "config.json")
-    missing = {"subject", "prefix", "zscore", "features_provenance"} - config.keys()
-    if missing or not (path / "context.txt").is_file():
-        what = f"config.json lacks {', '.join(sorted(missing))}" if missing else "it holds no context.txt"
-        raise InputError(f"{path} is incomplete: {what}; fit again.")
-    context = (path / "context.txt").read_text(encoding="utf-8").splitlines()
+    config = _read_config(path)
+    if not (path / "context.txt").is_file():
+        raise InputError(f"{path} is incomplete: it holds no context.txt; fit again.")
+    context = read_text(path / "context.txt", "list of images").splitlines()
+    stated = config.get("n_context", len(context))
+    if stated != len(context):
+        raise InputError(
+            f"{path} contradicts itself: context.txt lists {len(context)} images, but config.json says that the fit "
+            f"was made from {stated}; get a whole copy, or fit again."
+        )
     return FitDirectory(path, encoder, space, rois, config, context)
+
+
+def check_prefix(prefix: Any) -> str:
+    """Refuse what maps' names cannot begin with: a path would lead out of the folder of results.
+
+    Raises
+    ------
+    InputError
+        If it is anything but letters, digits, `_` and `-`.
+    """
+    if not (isinstance(prefix, str) and re.fullmatch(r"[A-Za-z0-9_-]+", prefix)):
+        raise InputError(f"the prefix of maps is {prefix!r}, but must be letters, digits, '_' and '-' only.")
+    return prefix
+
+
+def identify_fit(fit: FitDirectory) -> dict[str, Any]:
+    """Say which fit a result was made with, for its config.json."""
+    return {
+        "fit": str(fit.path),
+        "fit_sha256": read_metadata(fit.path / "encoder.safetensors")["sha256"],
+        "subject": fit.config["subject"],
+        "prefix": fit.config["prefix"],
+    }
+
+
+def check_of_fit(folder: Path, fit: FitDirectory) -> None:
+    """Refuse a result that was made with another fit.
+
+    Parameters
+    ----------
+    folder
+        Of a verb that takes a fit, such as score. One without a config.json, as earlier versions wrote it, passes.
+    fit
+        That it should be of.
+
+    Raises
+    ------
+    InputError
+        Naming both fits.
+    """
+    if not (folder / "config.json").is_file():
+        return
+    made = read_json(folder / "config.json")
+    if made.get("fit_sha256") != identify_fit(fit)["fit_sha256"]:
+        raise InputError(
+            f"{folder} was made with another fit ({made.get('fit', 'unknown')}) than {fit.path}, or with an earlier "
+            "state of it: pass a result of this one."
+        )
+
+
+def hash_responses(responses: npt.NDArray[Any]) -> str:
+    """SHA-256 over responses (n_images, n_voxels) and their shape, to tell which betas a result comes from."""
+    digest = hashlib.sha256(f"{responses.shape} {responses.dtype.str}".encode())
+    for row in responses:
+        digest.update(np.ascontiguousarray(row).data)
+    return digest.hexdigest()
 
 
 def write_maps(
@@ -169,6 +253,7 @@ def write_maps(
     -------
     list of Path
     """
+    check_prefix(prefix)
     paths = []
     for name, values in maps.items():
         description, unit = MAPS[name]
@@ -188,6 +273,7 @@ def read_maps(folder: Path, prefix: str, space: VoxelSpace) -> dict[str, npt.NDA
     FileFormatError
         If a map is damaged.
     """
+    check_prefix(prefix)
     ending = ".dscalar.nii" if space.surface is not None else ".nii.gz" if space.mask is not None else ".npy"
     paths = {name: folder / f"{prefix}_stat-{name}_statmap{ending}" for name in MAPS}
     return {name: read_map(path, space) for name, path in paths.items() if path.is_file()}
@@ -204,8 +290,40 @@ def encoder_maps(encoder: LinearEncoder) -> dict[str, npt.NDArray[Any]]:
     return {name: getattr(encoder, attr) for name, attr in attributes.items() if hasattr(encoder, attr)}
 
 
-def write_description(folder: Path, name: str) -> None:
-    """Write the `dataset_description.json` of a BIDS derivative, and tell validators which files are beyond BIDS."""
+def _read_config(path: Path) -> dict[str, Any]:
+    """Read the options of a fit, and check those that other verbs go by: somebody's script may have changed them."""
+    config = read_json(path / "config.json")
+    missing = sorted(_CONFIG.keys() - config.keys())
+    if missing:
+        raise InputError(f"{path} is incomplete: config.json lacks {', '.join(missing)}; fit again.")
+    for name, kind in {**_CONFIG, "n_context": int}.items():
+        if name in config and not isinstance(config[name], kind):
+            raise InputError(
+                f"{path}, config.json: '{name}' is {config[name]!r}, expected a {kind.__name__}; get a whole copy."
+            )
+    if config["zscore"] not in ("none", "session"):
+        raise InputError(f"{path}, config.json: 'zscore' is '{config['zscore']}', expected none or session.")
+    try:
+        check_prefix(config["prefix"])
+    except InputError as error:
+        raise InputError(f"{path}, config.json: {error}") from error
+    return config
+
+
+def write_description(folder: Path, name: str, note: str = "") -> None:
+    """Describe a folder of results, once its files are there.
+
+    That is the `dataset_description.json` of a BIDS derivative, which files are beyond BIDS, and a README.
+
+    Parameters
+    ----------
+    folder
+        The folder.
+    name
+        What it holds.
+    note
+        What a reader must know.
+    """
     description = {
         "Name": name,
         "BIDSVersion": BIDS_VERSION,
@@ -213,7 +331,6 @@ def write_description(folder: Path, name: str) -> None:
         "GeneratedBy": [{"Name": GENERATOR, "Version": __version__}],
     }
     write_json(folder / "dataset_description.json", description)
-    (folder / "README.md").write_text(README.format(name=name, version=__version__), encoding="utf-8")
     # BIDS has no name for statistical maps yet, and these folders are derivatives of their own; its validator asks for
     # such files to be listed here.
     ignored = [
@@ -229,6 +346,14 @@ def write_description(folder: Path, name: str) -> None:
     ]
     ignored += ["scores", "benchmark", "fit", "simulated"]
     (folder / ".bidsignore").write_text("\n".join(ignored) + "\n")
+    _write_readme(folder, name, note)
+
+
+def _write_readme(folder: Path, name: str, note: str) -> None:
+    lines = [README.format(name=name, version=__version__), *([f"{note}\n"] if note else [])]
+    names = [path.name for path in folder.iterdir()]
+    lines += [f"- `{pattern}`: {what}" for pattern, what in CONTENTS.items() if filter_names(names, pattern)]
+    (folder / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def write_space(path: Path, space: VoxelSpace, rois: Mapping[str, npt.NDArray[np.bool_]]) -> None:
@@ -256,7 +381,27 @@ def read_space(path: Path) -> tuple[VoxelSpace, dict[str, npt.NDArray[np.bool_]]
         If it is damaged.
     """
     arrays, header = read_tensors(path, SPACE_KIND)
-    surface = Surface(arrays["left"], arrays["right"], header["surface"]) if "surface" in header else None
-    code = header.get("space_code", ALIGNED)
-    space = VoxelSpace(arrays["included"], arrays.get("mask"), arrays.get("affine"), surface, code)
-    return space, {name: arrays[f"roi{number}"] for number, name in enumerate(header["rois"])}
+    names = header.get("rois")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise FileFormatError(f"{path} lists its regions as {names!r}, expected names: get a new copy.")
+    regions = [f"roi{number}" for number in range(len(names))]
+    for name in ("included", *regions, *(("left", "right") if "surface" in header else ())):
+        if name not in arrays:
+            raise FileFormatError(f"{path} holds no '{name}': get a new copy.")
+    for name in {"included", "mask", "left", "right", *regions} & arrays.keys():
+        shape, n_axes = arrays[name].shape, 3 if name == "mask" else 1
+        if arrays[name].dtype != np.bool_ or len(shape) != n_axes:
+            raise FileFormatError(f"{path}, '{name}': {arrays[name].dtype} {shape}, expected bool with {n_axes} axes.")
+    affine = arrays.get("affine")
+    if affine is not None and (affine.shape != (4, 4) or not np.isfinite(affine).all()):
+        raise FileFormatError(f"{path} holds an affine of shape {affine.shape}, expected finite numbers (4, 4).")
+    surface = Surface(arrays["left"], arrays["right"], str(header["surface"])) if "surface" in header else None
+    try:
+        space = VoxelSpace(arrays["included"], arrays.get("mask"), affine, surface, header.get("space_code", ALIGNED))
+    except InputError as error:
+        raise FileFormatError(f"{path}: {error}") from error
+    rois = {name: arrays[f"roi{number}"] for number, name in enumerate(names)}
+    for name, members in rois.items():
+        if members.shape != (space.n_voxels,):
+            raise FileFormatError(f"{path}: region '{name}' has {members.size} voxels, the space {space.n_voxels}.")
+    return space, rois

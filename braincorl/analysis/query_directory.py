@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from braincorl import __version__
+from braincorl.analysis.fit_directory import check_prefix
 from braincorl.analysis.maps import Outside, save_map
 from braincorl.analysis.selectivity import TextSelectivity
 from braincorl.datasets.space import VoxelSpace
@@ -58,6 +59,7 @@ def write_query_maps(
     -------
     list of Path
     """
+    check_prefix(prefix)
     labels = text_labels([f"{text} versus {' and '.join(versus)}" if versus else text for text in result.texts])
     paths = []
     for column, (text, label) in enumerate(zip(result.texts, labels, strict=True)):

@@ -58,7 +58,7 @@ def selection_by_roi(result: TextSelectivity, rois: Rois, q: float = 0.05) -> pd
 
 
 def top_voxels(result: TextSelectivity, rois: Rois, space: VoxelSpace | None = None, n: int = 20) -> pd.DataFrame:
-    """List the voxels that respond most to each text.
+    """List the voxels of which it is most certain that they respond to each text.
 
     Parameters
     ----------
@@ -74,16 +74,18 @@ def top_voxels(result: TextSelectivity, rois: Rois, space: VoxelSpace | None = N
     Returns
     -------
     pandas.DataFrame
-        `text`, `rank`, `voxel` (index among the voxels with data), `x`, `y`, `z_mm` with a grid, `roi` (the smallest
-        that holds it), `selectivity`, `z`, `q`.
+        `text`, `rank` (by `z`, the evidence; equal ones by selectivity), `voxel` (index among the voxels with data),
+        `x_mm`, `y_mm`, `z_mm` with a grid, `roi` (the smallest that holds it), `selectivity`, `z`, `q`.
     """
     labels = rois_to_labels(rois, len(result.selectivity))
     position = None if space is None or space.mask is None else space.coordinates()
     rows = []
     for column, text in enumerate(result.texts):
-        order = np.argsort(-result.selectivity[:, column], kind="stable")[:n]
+        order = np.lexsort((-result.selectivity[:, column], -result.z[:, column]))[:n]
         for rank, voxel in enumerate(order, start=1):
-            place = {} if position is None else dict(zip(("x", "y", "z_mm"), position[voxel].round(2), strict=True))
+            place = (
+                {} if position is None else dict(zip(("x_mm", "y_mm", "z_mm"), position[voxel].round(2), strict=True))
+            )
             figures = {
                 "selectivity": result.selectivity[voxel, column],
                 "z": result.z[voxel, column],

@@ -12,7 +12,9 @@ import numpy.typing as npt
 
 from braincorl.analysis.benchmark_directory import Benchmark, write_benchmark
 from braincorl.analysis.figures import new_figure, plot_scaling, save_figure
+from braincorl.analysis.fit_directory import hash_responses
 from braincorl.analysis.scaling import scaling_curve, summarize_curve, summarize_regions
+from braincorl.analysis.seen_images import without_copies
 from braincorl.cli.common import (
     ENCODERS,
     NETWORK_ENCODER,
@@ -22,6 +24,7 @@ from braincorl.cli.common import (
     add_output_options,
     add_person_options,
     add_verb,
+    check_features_vary,
     make_encoder,
     non_negative,
     positive,
@@ -34,6 +37,7 @@ from braincorl.datasets import simulate_people
 from braincorl.datasets.splits import split_repeated
 from braincorl.encoders import GroupPriorEncoder, LinearEncoder
 from braincorl.errors import InputError
+from braincorl.features import FeatureTable
 from braincorl.features.files import read_names
 from braincorl.priors import GroupPrior
 from braincorl.result_folders import check_destination, staged_directory
@@ -171,11 +175,39 @@ def run(options: argparse.Namespace) -> None:
             simulation=task.note == SIMULATION,
             features_provenance=dict(task.features_provenance),
             regions=summarize_regions(ev, task.rois) if task.rois else None,
+            inputs=_inputs(options, task, counts),
         )
         with staged_directory(options.output_dir, overwrite=options.overwrite, kind="benchmark") as folder:
-            write_benchmark(folder, found)
             _draw(folder / "figure.png", found)
+            write_benchmark(folder, found)
         print(f"tables and figure in {options.output_dir}")
+
+
+def _inputs(options: argparse.Namespace, task: Task, counts: list[int]) -> dict[str, Any]:
+    """Everything that another run needs to find the same."""
+    names = (
+        "features",
+        "image_ids",
+        "betas",
+        "trials",
+        "mask",
+        "rois",
+        "ncsnr",
+        "zscore",
+        "prior",
+        "checkpoint",
+        "test",
+    )
+    given = {name: getattr(options, name) for name in names}
+    return {
+        **given,
+        "encoders": list(task.makers),
+        "counts": counts,
+        "n_draws": options.n_draws,
+        "n_test": len(task.X_test),
+        "random_state": options.random_state,
+        "responses_sha256": hash_responses(np.concatenate([task.y, task.y_test])),
+    }
 
 
 def _has_data(options: argparse.Namespace) -> bool:
@@ -197,7 +229,8 @@ def _read_task(options: argparse.Namespace) -> Task:
     """Task of a person on disk."""
     table = read_features(options)
     subject = read_responses(options, table, options.mask, options.zscore, options.rois)
-    own, test, how = _split(options, subject)
+    own, test, how = _split(options, subject, table)
+    check_features_vary(table.features[table.rows(own)])
     held_out, context = subject.select_images(test), subject.select_images(own)
     names = options.encoders or [*ENCODERS, *([PRIOR_ENCODER] if options.prior is not None else [])]
     makers = {name: partial(_make, name, options) for name in names}
@@ -218,7 +251,7 @@ def _read_task(options: argparse.Namespace) -> Task:
     )
 
 
-def _split(options: argparse.Namespace, subject: Any) -> tuple[Array, Array, str]:
+def _split(options: argparse.Namespace, subject: Any, table: FeatureTable) -> tuple[Array, Array, str]:
     """Images to fit on, images to score on, and how they were chosen."""
     images: Array = subject.image_ids
     if options.test is not None:
@@ -232,6 +265,7 @@ def _split(options: argparse.Namespace, subject: Any) -> tuple[Array, Array, str
         order = np.random.default_rng(options.random_state).permutation(np.sort(images))
         n_test = max(2, round(TEST_SHARE * images.size))
         test, own, how = order[:n_test], order[n_test:], "drawn at random"
+    test = without_copies(table, own, test)
     if own.size < 2 or test.size < 2:
         raise InputError(f"{own.size} images to fit on and {test.size} to score on: a comparison needs 2 of each.")
     return own, test, how

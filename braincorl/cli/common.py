@@ -3,8 +3,12 @@
 import argparse
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from braincorl.datasets import Grid, SubjectData, VoxelSpace, load_prepared, load_subject
 from braincorl.datasets.prepared_file import is_prepared, prepared_scaling
@@ -80,6 +84,14 @@ def parse_numbers(text: str) -> list[int]:
     if not numbers:
         raise InputError(f"'{text}' is an empty list of numbers.")
     return numbers
+
+
+def subject_label(text: str) -> str:
+    """Read an option's BIDS label of a person, with or without `sub-`."""
+    label = text.removeprefix("sub-")
+    if not (label.isascii() and label.isalnum()):
+        raise argparse.ArgumentTypeError(f"invalid value: {text!r}, expected letters and digits, as in sub-01")
+    return f"sub-{label}"
 
 
 def add_encoder_options(parser: argparse.ArgumentParser) -> None:
@@ -188,6 +200,12 @@ def add_person_options(parser: argparse.ArgumentParser) -> None:
         help="region masks or atlases on the same grid, or text files with one label per mask voxel",
     )
     parser.add_argument(
+        "--subject",
+        type=subject_label,
+        metavar="LABEL",
+        help="BIDS label of the person (default: the sub- in the name of the first betas file)",
+    )
+    parser.add_argument(
         "--zscore",
         choices=("none", "session"),
         default="none",
@@ -215,12 +233,34 @@ def read_features(options: argparse.Namespace) -> FeatureTable:
     return load_features(options.features, options.image_ids)
 
 
+def check_features_vary(features: npt.NDArray[Any]) -> None:
+    """Refuse features that tell no image from another, and say so where each image has a feature of its own.
+
+    Raises
+    ------
+    InputError
+        If all rows are the same.
+    """
+    if len(features) > 1 and not np.ptp(features, axis=0).any():
+        raise InputError(
+            f"the features of all {len(features)} images are the same, so nothing can be predicted from them: check "
+            "what was embedded."
+        )
+    if (np.count_nonzero(features, axis=1) == 1).all() and (np.count_nonzero(features, axis=0) <= 1).all():
+        logger.warning(
+            "every image has a feature that no other image has (one-hot features): nothing that is learned from some "
+            "images can be carried over to others"
+        )
+
+
 def read_responses(
     options: argparse.Namespace, table: FeatureTable, mask: Path | Grid | None, zscore: str, rois: list[Path]
 ) -> SubjectData:
     """Read the responses that the options name, to images that have features."""
+    label = getattr(options, "subject", None)
     if len(options.betas) == 1 and is_prepared(options.betas[0]):
-        return _read_prepared(options, table, rois)
+        prepared = _read_prepared(options, table, rois)
+        return prepared if label is None else replace(prepared, name=label)
     if not options.trials:
         raise InputError("the following arguments are required: --trials (unless --betas is a prepared person)")
     with progress_bar("reading trials") as progress:
@@ -232,6 +272,7 @@ def read_responses(
             zscore=zscore,  # type: ignore[arg-type]
             images=table.image_ids.tolist(),
             ncsnr=options.ncsnr,
+            name=label,
             progress=progress,
         )
 
@@ -245,7 +286,10 @@ def _read_prepared(options: argparse.Namespace, table: FeatureTable, rois: list[
         raise InputError(
             f"{options.betas[0]} is a prepared person with its own mask and regions: leave out {extra[0]}."
         )
-    options.zscore = prepared_scaling(options.betas[0])
+    scaling = prepared_scaling(options.betas[0])
+    if scaling == "session" and options.zscore != "session":
+        logger.info("%s holds responses that were z-scored within sessions", options.betas[0])
+    options.zscore = scaling
     return load_prepared(options.betas[0], images=table.image_ids.tolist())
 
 

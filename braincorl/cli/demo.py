@@ -68,7 +68,6 @@ def run(options: argparse.Namespace) -> None:
     scores = compare_encoders(world, person, pool, options.n_draws)
     summary = summarize_curve(scores.rename(columns={"score": "EV"}), "EV")
     with staged_directory(options.output_dir, overwrite=options.overwrite, kind="demo") as folder:
-        write_description(folder, "Demonstration on simulated people")
         inputs = folder / "simulated"
         inputs.mkdir()
         save_features(inputs / "features.npz", table)
@@ -78,6 +77,7 @@ def run(options: argparse.Namespace) -> None:
         _draw(folder / "figure.png", scores, maps, person)
         lines = _explain(encoder, options.output_dir, person.name)
         _write_page(folder, scores, summary, table, lines)
+        write_description(folder, "Demonstration on simulated people", NOTE)
     print(NOTE)
     print(summary.to_string(index=False))
     print(
@@ -142,6 +142,7 @@ def _write_example_fit(
     write_fit(folder, encoder, subject.space, subject.rois, config, own, {"features": dict(table.provenance)})
     write_maps(folder, str(config["prefix"]), encoder_maps(encoder) | scores, subject.space, outside)
     summarize_rois(scores, subject.rois).to_csv(folder / "scores.tsv", sep="\t", index=False, na_rep="n/a")
+    write_description(folder, "Voxelwise encoder", NOTE)
     return encoder, scores
 
 

@@ -48,6 +48,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _add_network_options(parser)
     parser.set_defaults(
         run=run,
+        rest="images",
+        rest_type=Path,
         interrupted="what is done, if anything, is in OUTPUT.partial: the same command goes on from there.",
     )
 

@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.analysis.fit_directory import encoder_maps, write_fit, write_maps
+from braincorl.analysis.fit_directory import encoder_maps, hash_responses, write_description, write_fit, write_maps
 from braincorl.analysis.localiser import write_localiser
 from braincorl.analysis.scores import Scores, score_encoder, summarize_rois
+from braincorl.analysis.seen_images import without_copies
 from braincorl.cli.common import (
     add_data_options,
     add_encoder_options,
     add_output_options,
     add_person_options,
     add_verb,
+    check_features_vary,
     make_encoder,
     non_negative,
     progress_bar,
@@ -67,8 +69,9 @@ def run(options: argparse.Namespace) -> None:
     table = read_features(options)
     subject = read_responses(options, table, options.mask, options.zscore, options.rois)
     context = choose_context(options, subject.image_ids)
-    left_out = subject.image_ids[~np.isin(subject.image_ids, context)]
+    left_out = without_copies(table, context, subject.image_ids[~np.isin(subject.image_ids, context)])
     features = table.features[table.rows(context)]
+    check_features_vary(features)
     responses = subject.select_images(context).responses
     if options.precision in ("float32", "float64"):
         # Encoders compute in the wider type of the two.
@@ -91,12 +94,18 @@ def run(options: argparse.Namespace) -> None:
         write_localiser(folder, config["prefix"], encoder, subject.space, options.outside)
         if scores:
             summarize_rois(scores, subject.rois).to_csv(folder / "scores.tsv", sep="\t", index=False, na_rep="n/a")
+        write_description(folder, "Voxelwise encoder")
     print(
         f"{subject.name}: {options.encoder} encoder of {subject.n_voxels} voxels from {context.size} images "
         f"and {table.n_features} features in {seconds:.1f} s -> {options.output_dir}"
     )
     if scores:
         print(f"{subject.name}: {describe(scores, left_out.size)}")
+    else:
+        print(
+            f"{subject.name}: not scored, as no 2 images are left out; fit fewer (--n-context), or score other images: "
+            f"braincorl score {options.output_dir} --features … --betas … --trials …"
+        )
 
 
 def fit_encoder(
@@ -226,4 +235,5 @@ def _config(
         "n_left_out": int(left_out.size),
         "n_voxels": subject.n_voxels,
         "n_excluded_voxels": subject.space.n_excluded,
+        "responses_sha256": hash_responses(subject.responses),
     }

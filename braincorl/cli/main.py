@@ -79,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     verb = next((argument for argument in arguments if not argument.startswith("-")), None)
     name = f"braincorl {verb}" if verb in VERBS else "braincorl"
     kept = "nothing is half-written."
+    _open_standard_streams()
     try:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, _terminate)  # as schedulers send it: clean up like after Ctrl-C
@@ -110,9 +111,29 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _read_options(arguments: Sequence[str], verb: str | None) -> argparse.Namespace:
     options, unknown = build_parser(verb).parse_known_args(arguments)
+    rest = getattr(options, "rest", None)
+    if rest is not None and not any(word.startswith("-") for word in unknown):
+        # The parser takes a verb's words from one place only; here they may come before options, after them, or both.
+        kind = options.rest_type
+        setattr(options, rest, [*getattr(options, rest), *map(kind, unknown)])
+        return options
     if unknown:  # argparse would name the program here, not the verb whose --help would help
         raise InputError(f"unrecognized arguments: {' '.join(unknown)} (see braincorl {options.verb} --help)")
     return options
+
+
+def _open_standard_streams() -> None:
+    """Let what is said to a stream that was closed (`>&-`) go nowhere.
+
+    Otherwise the next file that is opened would take the stream's number, and get what libraries print.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, so this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if number == 0 else "w", encoding="utf-8"))  # noqa: PTH123, SIM115
 
 
 def _check_text(arguments: Sequence[str]) -> None:
@@ -140,7 +161,10 @@ def _terminate(_number: int, _frame: FrameType | None) -> Never:
 
 
 def _fail(line: str, status: int) -> int:
-    print(line, file=sys.stderr)
+    # In one piece, and no more where that fails: a log on a full disk, say.
+    with contextlib.suppress(OSError):
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
     return status
 
 

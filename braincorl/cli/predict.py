@@ -9,14 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl import __version__
-from braincorl.analysis.fit_directory import read_fit, write_description
+from braincorl.analysis.fit_directory import FitDirectory, identify_fit, read_fit, write_description
 from braincorl.analysis.maps import LARGEST_SERIES, save_series
 from braincorl.cli.common import add_features_options, add_output_options, add_verb, progress_bar, read_features
 from braincorl.cli.score import check_features_fit
 from braincorl.encoders import LinearEncoder
 from braincorl.errors import InputError
+from braincorl.features import FeatureTable
 from braincorl.features.files import read_names
-from braincorl.files import GENERATOR, Progress
+from braincorl.files import GENERATOR, Progress, write_json
 from braincorl.result_folders import check_destination, staged_directory
 
 BYTES_AT_A_TIME = 64 * 2**20
@@ -57,7 +58,6 @@ def run(options: argparse.Namespace) -> None:
     prefix, space = fit.config["prefix"], fit.space
     step = max(1, BYTES_AT_A_TIME // (8 * (space.included if space.mask is None else space.mask).size))
     with staged_directory(options.output_dir, overwrite=options.overwrite, kind="prediction") as folder:
-        write_description(folder, "Predicted responses")
         for kind in kinds:
             stem = f"{prefix}_stat-effect_desc-{kind}"
             with progress_bar(kind, "image") as progress:
@@ -66,9 +66,24 @@ def run(options: argparse.Namespace) -> None:
                 save_series(chunks, len(names), space, path, _sidecar(kind, fit.config["zscore"]), options.outside)
             rows = "".join(f"{volume}\t{name}\n" for volume, name in enumerate(names))
             (folder / f"{stem}_trials.tsv").write_text("volume\timage\n" + rows, encoding="utf-8")
+        write_json(folder / "config.json", _config(options, fit, table, len(names)))
+        write_description(folder, "Predicted responses")
     print(
         f"{fit.config['subject']}: responses of {space.n_voxels} voxels to {len(names)} images -> {options.output_dir}"
     )
+
+
+def _config(options: argparse.Namespace, fit: FitDirectory, table: FeatureTable, n_images: int) -> dict[str, Any]:
+    return {
+        "braincorl": __version__,
+        **identify_fit(fit),
+        "features": options.features,
+        "features_provenance": dict(table.provenance),
+        "images": options.images,
+        "n_images": n_images,
+        "std": options.std,
+        "zscore": fit.config["zscore"],
+    }
 
 
 def _chunks(

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from braincorl.analysis.fit_directory import FitDirectory, read_fit, write_description
+from braincorl import __version__
+from braincorl.analysis.fit_directory import FitDirectory, identify_fit, read_fit, write_description
 from braincorl.analysis.query_directory import write_query_maps
 from braincorl.analysis.selection import (
     localizer_accuracy,
@@ -30,9 +31,9 @@ the download caches, or the network); or their features are looked up in --text-
 --text, which needs no network. Other backbones are asked with example images (--like).
 
 A map per text (selectivity in standard deviations of the voxel's predicted responses over images, its z, and its q);
-selection.tsv: voxels that each text selects, per region; voxels.tsv: the most selective voxels; images.tsv: images that
-drive each region, and each text's voxels, most; words.tsv: of all texts at hand, those that each region is most
-selective for; with --localizer, accuracy.tsv."""
+selection.tsv: voxels that each text selects, per region; voxels.tsv: the voxels with the most evidence (z) of being
+selective for each text; images.tsv: images that drive each region, and each text's voxels, most; words.tsv: of all
+texts at hand, those that each region is most selective for; with --localizer, accuracy.tsv."""
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -71,7 +72,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _add_numbers(parser)
     _add_backbone_options(parser)
     add_output_options(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, rest="texts", rest_type=str)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -92,7 +93,6 @@ def run(options: argparse.Namespace) -> None:
     selection = pd.concat([_with_versus(selection_by_roi(r, rois, options.q), versus) for r, versus in results])
     voxels = pd.concat([_with_versus(top_voxels(r, rois, fit.space, options.top), v) for r, v in results])
     with staged_directory(options.output_dir, overwrite=options.overwrite, kind="query") as folder:
-        write_description(folder, "Selectivity of voxels for texts")
         for result, versus in results:
             write_query_maps(
                 folder, fit.config["prefix"], result, fit.space, query.versus if versus else (), options.outside
@@ -105,7 +105,8 @@ def run(options: argparse.Namespace) -> None:
         for name, table in tables.items():
             if table is not None:
                 table.to_csv(folder / f"{name}.tsv", sep="\t", index=False, na_rep="n/a", float_format="%.5g")
-        write_json(folder / "config.json", _config(options, query, plain))
+        write_json(folder / "config.json", _config(options, fit, query, plain))
+        write_description(folder, "Selectivity of voxels for texts")
     for result, versus in results:
         _describe(result, versus, rois, options.q)
     if accuracy is not None:
@@ -141,6 +142,12 @@ def _add_backbone_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="TEMPLATE",
         help="sentence with {} for the text, or plain, photo, ensemble (default: ensemble); several are averaged",
+    )
+    group.add_argument(
+        "--backbone",
+        metavar="NAME",
+        help="the fit's backbone with the tag of its weights, as in clip-vit-b32, where its features do not tell "
+        "(default: the name that they were embedded under)",
     )
     group.add_argument("--weights", metavar="FILE", help="local weights of the fit's backbone")
     group.add_argument("--offline", action="store_true", help="never download weights")
@@ -211,9 +218,10 @@ def _words(
     return preferred_texts(fit.encoder, query.background, names, rois, images, options.top, order)
 
 
-def _config(options: argparse.Namespace, query: Query, result: TextSelectivity) -> dict[str, object]:
+def _config(options: argparse.Namespace, fit: FitDirectory, query: Query, result: TextSelectivity) -> dict[str, object]:
     return {
-        "fit": str(options.fit_dir),
+        "braincorl": __version__,
+        **identify_fit(fit),
         "texts": query.texts,
         "versus": query.versus,
         "example_images": [str(path) for path in options.like],

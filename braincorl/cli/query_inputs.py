@@ -12,11 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.analysis.fit_directory import FitDirectory
-from braincorl.cli.score import check_features_fit
+from braincorl.cli.score import check_features_fit, check_space_fits
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable, ImageEmbedder, check_same_space, load_features
 from braincorl.features.files import read_names
 from braincorl.features.prompts import COMMON_WORDS
+from braincorl.features.weights import WEIGHT_SUFFIXES
+from braincorl.names import check_names, normal_name
 
 logger = logging.getLogger(__name__)
 
@@ -58,18 +60,31 @@ class Query:
 
 def read_pool(options: argparse.Namespace, fit: FitDirectory) -> FeatureTable | None:
     """Features of the pool of images: those named, or the fit's own if they are still where they were."""
-    path = options.features
-    if path is None:
-        path = Path(str(fit.config.get("features") or ""))
-        if not path.is_file():
-            logger.warning(
-                "the fit's features are no longer at hand: selectivity is scaled over all directions of feature space "
-                "alike, and no images are listed; pass a pool of images as --features"
-            )
-            return None
-    table = load_features(path, options.image_ids)
+    if options.features is None:
+        return _read_own_pool(options, fit)
+    table = load_features(options.features, options.image_ids)
     check_features_fit(fit, table)
     return table
+
+
+def _read_own_pool(options: argparse.Namespace, fit: FitDirectory) -> FeatureTable | None:
+    """Features that the fit names, if they prove to be its own: config.json is data, and may name any file."""
+    path = Path(str(fit.config.get("features") or ""))
+    why = "are no longer at hand"
+    if path.is_file():
+        try:
+            table = load_features(path, options.image_ids)
+            table.rows(fit.context)
+            check_features_fit(fit, table)
+            return table
+        except InputError as error:
+            why = f"are not used ({' '.join(str(error).split())})"
+    logger.warning(
+        "the fit's features %s: selectivity is scaled over all directions of feature space alike, and no images are "
+        "listed; pass a pool of images as --features",
+        why,
+    )
+    return None
 
 
 def read_query(options: argparse.Namespace, fit: FitDirectory, pool: FeatureTable | None) -> Query:
@@ -86,7 +101,7 @@ def read_query(options: argparse.Namespace, fit: FitDirectory, pool: FeatureTabl
         if options.text_features is not None:
             raise InputError("--text-features is for texts: leave it out with --like.")
         return _query_images(options, fit, pool)
-    asked, versus = list(dict.fromkeys(options.texts)), list(dict.fromkeys(options.versus))
+    asked, versus = (list(dict.fromkeys(map(normal_name, texts))) for texts in (options.texts, options.versus))
     if any(not text.strip() for text in (*asked, *versus)):
         raise InputError("a text is empty: pass words, such as face.")
     if options.text_features is None:
@@ -120,6 +135,7 @@ def _query_images(options: argparse.Namespace, fit: FitDirectory, pool: FeatureT
     if pool is None:
         raise InputError("--like needs --features, a pool of images of all kinds to compare the examples with.")
     names = [path.name.partition(".")[0] for path in (*options.like, *map(Path, options.versus))]
+    check_names(names, "the kind of images")
     if len(set(names)) < len(names):
         raise InputError(f"--like and --versus name {len(names)} kinds of images, but some names are the same.")
     kinds = [_mean_image(path, options, fit, pool) for path in (*options.like, *map(Path, options.versus))]
@@ -133,12 +149,11 @@ def _mean_image(path: Path, options: argparse.Namespace, fit: FitDirectory, pool
         return np.asarray(pool.features[pool.rows(read_names(path))].mean(axis=0))
     if path.suffix in FEATURE_FILES:
         table = load_features(path)
-        check_features_fit(fit, table)
     elif path.exists():
         table = make_embedder(options, fit).embed([path])
-        check_features_fit(fit, table)
     else:
         raise InputError(f"{path} does not exist: pass a feature file, a .txt list of image names, or pictures.")
+    check_space_fits(fit, table)  # whatever the examples are called
     return np.asarray(table.features.mean(axis=0))
 
 
@@ -163,11 +178,17 @@ def make_embedder(options: argparse.Namespace, fit: FitDirectory) -> ImageEmbedd
             "features of the words as --text-features, or of example images as --like."
         )
     local = options.weights or (weights if weights.startswith("random:") else None)
-    if kind != "gabor" and local is None:
-        backbone += ("/" if kind == "open_clip" else ".") + weights
+    named = options.backbone or stated.get("made_by")
+    if named is None and kind != "gabor" and local is None:  # features of before names were kept
+        if weights.endswith(WEIGHT_SUFFIXES):
+            raise InputError(
+                f"the fit's features were made with the weights file '{weights}': pass it as --weights, and as "
+                f"--backbone what {backbone} was called then, tag included, as in clip-vit-b32."
+            )
+        named = backbone + ("/" if kind == "open_clip" else ".") + weights
     layer = None if kind == "gabor" or stated.get("layer") == "output" else stated.get("layer")
     return ImageEmbedder(
-        backbone,
+        str(named or backbone),
         weights=local,
         layer=layer,
         pooling="auto" if layer is None else str(stated.get("pooling", "auto")),

@@ -4,7 +4,7 @@ import argparse
 import time
 from pathlib import Path
 
-from braincorl.analysis.fit_directory import read_fit
+from braincorl.analysis.fit_directory import check_of_fit, read_fit
 from braincorl.analysis.page import is_own_page
 from braincorl.analysis.report import ReportOptions, write_report
 from braincorl.cli.common import add_verb, positive
@@ -72,6 +72,8 @@ def run(options: argparse.Namespace) -> None:
         raise InputError("--images needs --features: the images are shown in order of their predicted responses.")
     if options.score is not None and not options.score.is_dir():
         raise InputError(f"--score {options.score} is not a folder: pass the --output-dir of braincorl score.")
+    scores = options.score or options.fit_dir / "scores"
+    check_of_fit(scores, fit)
     table = None
     if options.features is not None:
         table = load_features(options.features, options.image_ids)

@@ -3,19 +3,32 @@
 import argparse
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from braincorl.analysis.fit_directory import FitDirectory, read_fit, write_description, write_maps
+from braincorl import __version__
+from braincorl.analysis.fit_directory import (
+    FitDirectory,
+    hash_responses,
+    identify_fit,
+    read_fit,
+    write_description,
+    write_maps,
+)
 from braincorl.analysis.scores import Scores, score_encoder, summarize_rois
+from braincorl.analysis.seen_images import check_same_images, seen_by
 from braincorl.cli.common import add_data_options, add_output_options, add_verb, grid_of, read_features, read_responses
+from braincorl.datasets import SubjectData
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable, check_same_space
+from braincorl.files import write_json
 from braincorl.result_folders import check_destination, staged_directory
 
 logger = logging.getLogger(__name__)
 
 N_BOOTSTRAP = 1000
+UNNAMED = SubjectData.name  # of a person whose files do not say
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -54,9 +67,12 @@ def run(options: argparse.Namespace) -> None:
     check_destination(output_dir, overwrite=options.overwrite, kind="score")
     table = read_features(options)
     check_features_fit(fit, table)
-    zscore = options.zscore or fit.config["zscore"]
-    subject = read_responses(options, table, grid_of(fit.space, fit.path), zscore, [])
-    unseen = subject.image_ids[~np.isin(subject.image_ids, fit.context)]
+    chosen, expected = options.zscore, fit.config["zscore"]
+    subject = read_responses(options, table, grid_of(fit.space, fit.path), chosen or expected, [])
+    scaling = options.zscore or expected  # a prepared person says how it was scaled
+    _check_same_person(fit, subject)
+    _check_same_scaling(fit, scaling, wanted=scaling == chosen)
+    unseen = subject.image_ids[~seen_by(fit, table, subject.image_ids)]
     if unseen.size < subject.n_images:
         logger.warning("%d images that the fit has seen are left out of the score", subject.n_images - unseen.size)
     if unseen.size < 2:
@@ -67,14 +83,69 @@ def run(options: argparse.Namespace) -> None:
     held_out = subject.select_images(unseen)
     scores = score_encoder(fit.encoder, fit.space, table.features[table.rows(unseen)], held_out, options.min_ceiling)
     with staged_directory(output_dir, overwrite=options.overwrite, kind="score") as folder:
-        write_description(folder, "Scores of a voxelwise encoder")
         write_maps(folder, fit.config["prefix"], scores, fit.space, options.outside)
         summary = summarize_rois(scores, fit.rois, N_BOOTSTRAP if options.intervals else 0)
         summary.to_csv(folder / "scores.tsv", sep="\t", index=False, na_rep="n/a")
+        write_json(folder / "config.json", _config(options, fit, table, subject, held_out, scaling))
+        write_description(folder, "Scores of a voxelwise encoder")
     print(f"{fit.config['subject']}: {describe(scores, unseen.size)} -> {output_dir}")
 
 
+def _check_same_person(fit: FitDirectory, subject: SubjectData) -> None:
+    if UNNAMED not in (subject.name, fit.config["subject"]) and subject.name != fit.config["subject"]:
+        logger.warning("the betas are of %s, but the fit is of %s", subject.name, fit.config["subject"])
+
+
+def _check_same_scaling(fit: FitDirectory, scaling: str, *, wanted: bool) -> None:
+    """Refuse responses in other units than the fit's, unless the command asks for them."""
+    expected = fit.config["zscore"]
+    if scaling == expected:
+        return
+    what = f"the responses are scaled '{scaling}', but the fit in {fit.path} was made from '{expected}' (--zscore)"
+    if not wanted:
+        raise InputError(f"{what}: score on responses that are scaled like those of the fit, or fit again.")
+    logger.warning("%s", what)
+
+
+def _config(
+    options: argparse.Namespace,
+    fit: FitDirectory,
+    table: FeatureTable,
+    subject: SubjectData,
+    held_out: SubjectData,
+    scaling: str,
+) -> dict[str, Any]:
+    return {
+        "braincorl": __version__,
+        **identify_fit(fit),
+        "features": options.features,
+        "features_provenance": dict(table.provenance),
+        "betas": options.betas,
+        "betas_subject": subject.name,
+        "trials": options.trials,
+        "ncsnr": options.ncsnr,
+        "zscore": scaling,
+        "min_ceiling": options.min_ceiling,
+        "n_bootstrap": N_BOOTSTRAP if options.intervals else 0,
+        "n_images": held_out.n_images,
+        "n_seen": subject.n_images - held_out.n_images,
+        "responses_sha256": hash_responses(held_out.responses),
+    }
+
+
 def check_features_fit(fit: FitDirectory, table: FeatureTable) -> None:
+    """Refuse features of another space than the fit's, or of other pictures under the names of its images.
+
+    Raises
+    ------
+    InputError
+        If their number, their provenance, or an image that the fit was made from differs.
+    """
+    check_space_fits(fit, table)
+    check_same_images(fit, table)
+
+
+def check_space_fits(fit: FitDirectory, table: FeatureTable) -> None:
     """Refuse features of another space than the fit's.
 
     Raises

@@ -28,6 +28,7 @@ from braincorl.datasets.volumes import Grid, NiftiBetas, read_mask
 from braincorl.datasets.zscoring import check_zscore
 from braincorl.errors import InputError
 from braincorl.files import Progress, read_text, text_lines, walk_files
+from braincorl.names import normal_name
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +157,7 @@ def read_image_names(path: Path) -> list[str]:
     InputError
         If the file cannot be read or a line is empty.
     """
-    names = [line.strip() for line in text_lines(read_text(path, "list of image names").rstrip())]
+    names = [normal_name(line.strip()) for line in text_lines(read_text(path, "list of image names").rstrip())]
     if not names or "" in names:
         raise InputError(f"{path} must name one image per line, but line {[*names, ''].index('') + 1} is empty.")
     return names

@@ -5,6 +5,7 @@ An uncompressed `.npz`, a `.npy`, a contiguous `.h5` and a `.safetensors` file a
 files from blocks of rows, so that no more than a block is ever held.
 """
 
+import hashlib
 import json
 import mmap
 import struct
@@ -18,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.errors import InputError
-from braincorl.files import atomic_file
+from braincorl.files import atomic_file, json_text
+from braincorl.hdf5_files import own_dataset, writing_hdf5
 from braincorl.validation import FloatArray, check_finite
 
 BLOCK_BYTES = 16 * 2**20
@@ -116,7 +118,7 @@ def write_matrix(
     """
     path = Path(path)
     check_ending(path)
-    text = json.dumps(dict(provenance), sort_keys=True)
+    text = json_text(provenance, sort_keys=True)
     kind = np.dtype(dtype).newbyteorder("<")
     with atomic_file(path) as temporary:
         _WRITERS[path.suffix.lower()](temporary, blocks, shape, list(image_ids), text, kind)
@@ -132,6 +134,44 @@ def check_ending(path: str | Path) -> None:
     """
     if Path(path).suffix.lower() not in ENDINGS:
         raise InputError(f"{path} must end in one of {', '.join(ENDINGS)}: those formats are written.")
+
+
+class ContentHash:
+    """SHA-256 over what a feature file holds, for a container without a checksum of its own.
+
+    Parameters
+    ----------
+    shape
+        (n_images, n_features).
+    dtype
+        As stored.
+    image_ids
+        One name per row.
+    provenance
+        JSON text as stored.
+    """
+
+    def __init__(self, shape: Sequence[int], dtype: np.dtype[Any], image_ids: Sequence[str], provenance: str) -> None:
+        facts = json.dumps([list(shape), dtype.str, list(image_ids), provenance])
+        self._digest = hashlib.sha256(facts.encode())
+
+    def through(self, blocks: Blocks) -> Iterator[FloatArray]:
+        """Pass blocks of rows on, counting them in."""
+        for block in blocks:
+            self._digest.update(np.ascontiguousarray(block).data)
+            yield block
+
+    def text(self) -> str:
+        """Hexadecimal digits of what has gone through."""
+        return self._digest.hexdigest()
+
+
+def hash_of(matrix: FloatArray, image_ids: Sequence[str], provenance: str) -> str:
+    """Hash of a whole matrix (n_images, n_features) and what is stored with it."""
+    content = ContentHash(matrix.shape, matrix.dtype, image_ids, provenance)
+    for _ in content.through(row_blocks(matrix)):
+        pass
+    return content.text()
 
 
 def _n_bytes(place: MatrixPlace) -> int:
@@ -169,8 +209,8 @@ def _locate_hdf5(path: Path) -> MatrixPlace | None:
     import h5py
 
     with h5py.File(path, "r") as file:
-        dataset = file.get("features")
-        offset = dataset.id.get_offset() if isinstance(dataset, h5py.Dataset) and dataset.chunks is None else None
+        dataset = own_dataset(file, "features", path)
+        offset = dataset.id.get_offset() if dataset is not None and dataset.chunks is None else None
         return None if offset is None else MatrixPlace(offset, dataset.shape, dataset.dtype)
 
 
@@ -215,8 +255,8 @@ def _write_hdf5(
 ) -> None:
     import h5py
 
-    with h5py.File(path, "w") as file:
-        dataset = file.create_dataset("features", shape, dtype)
+    with writing_hdf5(path) as file:
+        dataset = file.create_dataset("features", shape, dtype)  # in one run, so that it can be mapped
         start = 0
         for block in blocks:
             dataset[start : start + len(block)] = block
@@ -231,12 +271,16 @@ def _write_safetensors(
 ) -> None:
     kind = {"<f8": "F64", "<f4": "F32", "<f2": "F16"}[dtype.str]
     entry = {"dtype": kind, "shape": list(shape), "data_offsets": [0, int(np.prod(shape)) * dtype.itemsize]}
-    metadata = {"image_ids": json.dumps(names), "provenance": provenance}
+    content = ContentHash(shape, dtype, names, provenance)
+    blank = "0" * len(content.text())  # known when the rows are written
+    metadata = {"sha256": blank, "image_ids": json.dumps(names), "provenance": provenance}
     header = json.dumps({"__metadata__": metadata, "features": entry}).encode()
     header += b" " * (-len(header) % 8)  # the format asks for aligned numbers
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(header)) + header)
-        _write_rows(file, blocks, dtype)
+        _write_rows(file, content.through(block.astype(dtype, copy=False) for block in blocks), dtype)
+        file.seek(8 + header.index(blank.encode()))
+        file.write(content.text().encode())
 
 
 def _write_rows(file: Any | BinaryIO, blocks: Blocks, dtype: np.dtype[Any]) -> None:

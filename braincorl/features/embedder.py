@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
@@ -33,11 +34,14 @@ from braincorl.features.registry import make_named_backbone
 from braincorl.features.sources import DEFAULT_DATASET, ImageSource, image_source, names_hash
 from braincorl.features.table import FeatureTable
 from braincorl.files import Progress
+from braincorl.names import check_names
 from braincorl.validation import FloatArray
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image as PILImage
+
+logger = logging.getLogger(__name__)
 
 # Provenance that says how features were made but does not set their space apart for texts.
 _OF_IMAGES_ONLY = ("preprocessing",)
@@ -201,7 +205,7 @@ class ImageEmbedder:
         OutOfMemoryError
             If not even one image fits into memory.
         """
-        source = image_source(images, image_ids, dataset, rows)
+        source = image_source(images, image_ids, dataset, rows, missing_ok=skip_unreadable)
         loop = _Loop(self._batch_size, self._workers, self._background, skip_unreadable, progress or _no_progress)
         if output is not None:
             check_ending(output)
@@ -237,6 +241,7 @@ class ImageEmbedder:
             raise InputError("this backbone embeds no text: use a CLIP-like one, at its final layer.")
         if isinstance(texts, str) or not texts or any(not text.strip() for text in texts):
             raise InputError("texts must be a list of one or more texts, none of them empty.")
+        check_names(texts, "the text")
         chosen = resolve_templates(templates)
         features = embed_prompts(encode, list(texts), chosen, self._batch_size)
         provenance = {key: value for key, value in self.provenance.items() if key not in _OF_IMAGES_ONLY}
@@ -290,6 +295,8 @@ def _readable(blocks: Iterable[FloatArray]) -> np.ndarray:
     kept = np.concatenate([~np.isnan(block[:, 0]) for block in blocks])
     if not kept.any():
         raise InputError(f"none of the {len(kept)} images could be read: embed one alone to see why.")
+    if not kept.all():
+        logger.warning("%d of %d images could not be read and are left out", int((~kept).sum()), len(kept))
     return kept
 
 

@@ -6,24 +6,30 @@ mapped, not read: only the rows that are used come into memory.
 """
 
 import json
-import struct
+import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import numpy.typing as npt
 
 from braincorl.errors import FileFormatError, InputError
 from braincorl.features.containers import (
+    hash_of,
     map_matrix,
     row_blocks,
     write_matrix,
 )
 from braincorl.features.table import FeatureTable, rows_of, take_rows
+from braincorl.files import check_regular, read_text, reading
+from braincorl.hdf5_files import is_sealed, own_dataset
+from braincorl.names import normal_name
 from braincorl.tensorfile import read_metadata
 from braincorl.validation import FloatArray
+
+logger = logging.getLogger(__name__)
 
 # Beyond this many bytes a feature file is mapped into memory, unless told otherwise.
 MAPPED_FROM_BYTES = 256 * 2**20
@@ -47,7 +53,7 @@ def load_features(
         Names of the images to keep, in this order; of a mapped file, only their rows are read.
     mapped
         Leave the features in the file and map them (read-only); by default from 256 MiB on. Compressed and half
-        precision features are always read. A checksum is verified only where the file is read as a whole.
+        precision features are always read. Checksums are verified either way, a block at a time.
 
     Returns
     -------
@@ -60,26 +66,18 @@ def load_features(
     FileFormatError
         If it is truncated or damaged, or would run code when read.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(
-            f"{path} does not exist or is not a file: pass a feature file (.npz, .h5, .safetensors, .npy)."
-        )
-    reader = _READERS.get(path.suffix.lower())
+    reader = _READERS.get(Path(path).suffix.lower())
     if reader is None:
         raise InputError(f"{path} has an unknown ending: feature files end in {', '.join(_READERS)}.")
-    try:
+    path = check_regular(path, f"feature file ({', '.join(_READERS)})")
+    with reading(path, "cannot be read as features"):
         large = path.stat().st_size >= MAPPED_FROM_BYTES
-        features, names, text = reader(path, large if mapped is None else mapped)
+        features, stored, text, expected = reader(path, large if mapped is None else mapped)
+        names = None if stored is None else _as_text(stored)
         provenance = _read_provenance(text)
-        names = None if names is None else _as_text(names)
-    except (OSError, ValueError, KeyError, BadZipFile, EOFError, struct.error) as error:
-        if isinstance(error, InputError):
-            raise
-        detail = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise FileFormatError(
-            f"{path} cannot be read as features ({detail}): it is damaged or of another kind."
-        ) from error
+        _verify(path, features, names, text, expected)
+        if names is not None and names.ndim == 1:
+            names = np.asarray([normal_name(name) for name in names.tolist()], dtype=np.str_)
     if image_ids is not None:
         names = np.asarray(read_names(image_ids))
     if names is None:
@@ -120,10 +118,8 @@ def read_names(path: str | Path) -> list[str]:
     InputError
         If it cannot be read as text or holds no name.
     """
-    try:
-        names = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as a text file of one name per line: {error}.") from error
+    text = read_text(path, "text file of one name per line")
+    names = [normal_name(line.strip()) for line in text.splitlines() if line.strip()]
     if not names:
         raise InputError(f"{path} holds no names: write one image name per line.")
     return names
@@ -160,59 +156,81 @@ def _read_provenance(text: str) -> dict[str, Any]:
     return provenance
 
 
-Parts = tuple[npt.NDArray[Any], npt.NDArray[Any] | None, str]
-"""Features, names, and provenance as JSON text."""
+Parts = tuple[npt.NDArray[Any], npt.NDArray[Any] | None, str, str | None]
+"""Features, names, provenance as JSON text, and the hash of all that: "" where the container checks itself."""
+
+
+def _verify(
+    path: Path, features: npt.NDArray[Any], names: npt.NDArray[np.str_] | None, text: str, expected: str | None
+) -> None:
+    """Refuse content that is not what was written, and say so where that cannot be told."""
+    if expected is None:
+        logger.info("%s was written without a checksum, so damage to it would not be noticed", path)
+    elif expected and hash_of(features, [] if names is None else names.tolist(), text) != expected:
+        raise FileFormatError(f"{path} cannot be read as features: it fails its checksum, get a new copy.")
 
 
 def _read_npz(path: Path, mapped: bool) -> Parts:
     # Opened here, because NumPy would leave a damaged archive open.
-    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-        if "features" not in file:
-            raise InputError(f"{path} holds {', '.join(sorted(file)) or 'nothing'} but no 'features'.")
-        names = file.get("image_ids")
-        provenance = str(file["provenance"]) if "provenance" in file else "{}"
-        features = map_matrix(path) if mapped else None
-        return file["features"] if features is None else features, names, provenance
+    with path.open("rb") as raw:
+        with ZipFile(raw) as archive:
+            damaged = archive.testzip()  # first, as a damaged shape may ask for any amount of memory
+        if damaged is not None:
+            raise BadZipFile(f"{damaged} fails its checksum")
+        raw.seek(0)
+        with np.load(raw, allow_pickle=False) as file:
+            if "features" not in file:
+                raise InputError(f"{path} holds {', '.join(sorted(file)) or 'nothing'} but no 'features'.")
+            names = file.get("image_ids")
+            provenance = str(file["provenance"]) if "provenance" in file else "{}"
+            features = map_matrix(path) if mapped else None
+            return file["features"] if features is None else features, names, provenance, ""
 
 
 def _read_npy(path: Path, mapped: bool) -> Parts:
-    features = map_matrix(path) if mapped else None
-    return np.load(path, allow_pickle=False) if features is None else features, None, "{}"
+    features = map_matrix(path)  # None as well where the file is shorter than its header says
+    if features is None:
+        features = np.load(path, mmap_mode="r", allow_pickle=False)
+    return features if mapped else np.array(features), None, "{}", ""
 
 
 def _read_hdf5(path: Path, mapped: bool) -> Parts:
     import h5py
 
+    sealed = is_sealed(path)  # first, as the library may never come back from a damaged file
     with h5py.File(path, "r") as file:
-        if not isinstance(file.get("features"), h5py.Dataset):
+        dataset = own_dataset(file, "features", path)
+        if dataset is None:
             raise InputError(f"{path} holds {', '.join(sorted(file)) or 'nothing'} but no array 'features'.")
-        names, stored = (_read_hdf5_text(file, name) for name in ("image_ids", "provenance"))
+        names, stored = (_read_hdf5_text(file, name, path) for name in ("image_ids", "provenance"))
         provenance = file.attrs.get("provenance") or ("{}" if stored is None else str(stored))
         features = map_matrix(path) if mapped else None
-        return file["features"][()] if features is None else features, names, provenance
+        return dataset[()] if features is None else features, names, provenance, "" if sealed else None
 
 
-def _read_hdf5_text(file: Any, name: str) -> npt.NDArray[Any] | None:
+def _read_hdf5_text(file: Any, name: str, path: Path) -> npt.NDArray[Any] | None:
     import h5py
 
-    dataset = file.get(name)
-    if not isinstance(dataset, h5py.Dataset):
+    dataset = own_dataset(file, name, path)
+    if dataset is None:
         return None
     return np.asarray(dataset.asstr()[()] if h5py.check_string_dtype(dataset.dtype) else dataset[()])
 
 
 def _read_safetensors(path: Path, mapped: bool) -> Parts:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     metadata = read_metadata(path)
-    try:
-        with safe_open(path, framework="numpy") as file:
-            features = map_matrix(path) if mapped else None
-            features = file.get_tensor("features") if features is None else features
-    except SafetensorError as error:
-        raise FileFormatError(f"{path} holds no readable 'features': {error}.") from error
+    with safe_open(path, framework="numpy") as file:
+        if "features" not in file.keys():  # noqa: SIM118  (it is no dictionary)
+            raise InputError(f"{path} holds {', '.join(sorted(file.keys())) or 'nothing'} but no 'features'.")
+        kind = file.get_slice("features").get_dtype()
+        if kind not in ("F64", "F32", "F16") and kind[0] in "BF" and kind != "BOOL":
+            raise InputError(f"{path} holds features of type {kind}, which NumPy does not know: save them as float32.")
+        features = map_matrix(path) if mapped else None
+        features = file.get_tensor("features") if features is None else features
     names = np.asarray(json.loads(metadata["image_ids"])) if "image_ids" in metadata else None
-    return features, names, metadata.get("provenance", "{}")
+    return features, names, metadata.get("provenance", "{}"), metadata.get("sha256")
 
 
 _READERS: dict[str, Callable[[Path, bool], Parts]] = {

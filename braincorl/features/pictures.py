@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.errors import FileFormatError, InputError
+from braincorl.files import check_regular, reading
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage
@@ -53,22 +54,18 @@ def open_picture(path: str | Path, background: str = "white") -> PILImage.Image:
     from PIL import Image, UnidentifiedImageError
 
     path = Path(path)
-    _check_file(path)
-    try:
-        with Image.open(path) as image:
-            _check_header(image, path)
-            image.load()
-            return to_rgb(image, background, str(path))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InputError(f"{path} has too many pixels to be opened safely ({error}): resize it first.") from error
-    except UnidentifiedImageError as error:
-        raise FileFormatError(f"{path} is not an image of a known kind: convert it to PNG or JPEG.") from error
-    except InputError:
-        raise
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, KeyError, OverflowError) as error:
-        # Pillow's decoders report damage with all of these.
-        detail = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise FileFormatError(f"{path} is damaged or truncated ({detail}): get a new copy.") from error
+    check_regular(path, "picture")
+    with reading(path, "is damaged or truncated"):
+        try:
+            # Opened here, because Pillow garbles turned TIFF pictures that it maps into memory by their name.
+            with path.open("rb") as file, Image.open(file) as image:
+                _check_header(image, path)
+                image.load()
+                return to_rgb(image, background, str(path))
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise InputError(f"{path} has too many pixels to be opened safely ({error}): resize it first.") from error
+        except UnidentifiedImageError as error:
+            raise FileFormatError(f"{path} is not an image of a known kind: convert it to PNG or JPEG.") from error
 
 
 def to_rgb(image: PILImage.Image, background: str = "white", name: str = "the image") -> PILImage.Image:
@@ -95,6 +92,8 @@ def to_rgb(image: PILImage.Image, background: str = "white", name: str = "the im
     """
     from PIL import Image, ImageOps
 
+    turned = image.getexif().get(0x0112, 1) != 1  # asked first: the conversion of 16-bit pictures forgets it
+    image = ImageOps.exif_transpose(image) if turned else image
     if image.mode.startswith("I;16"):
         # Pillow's own conversion clips 16-bit values at 255 instead of scaling them.
         image = Image.fromarray((np.asarray(image).astype(np.uint32) // 257).astype(np.uint8))
@@ -102,7 +101,6 @@ def to_rgb(image: PILImage.Image, background: str = "white", name: str = "the im
         raise InputError(
             f"{name} has pixels of type {image.mode}, whose range is not stated: save it as 8-bit or 16-bit PNG."
         )
-    image = ImageOps.exif_transpose(image) if image.getexif().get(0x0112, 1) != 1 else image
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         over = image.convert("RGBA")
         under = Image.new("RGBA", over.size, background)
@@ -136,17 +134,6 @@ def check_background(background: str) -> str:
     except (ValueError, AttributeError) as error:
         raise InputError(f"background is {background!r}, which is no colour: pass a name or '#rrggbb'.") from error
     return f"#{red:02x}{green:02x}{blue:02x}"
-
-
-def _check_file(path: Path) -> None:
-    if path.is_dir():
-        raise InputError(f"{path} is a folder, expected an image file.")
-    try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): check the name.") from error
-    if size == 0:
-        raise FileFormatError(f"{path} is empty (0 bytes): get a new copy.")
 
 
 def _check_header(image: PILImage.Image, path: Path) -> None:

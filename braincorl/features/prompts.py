@@ -38,12 +38,12 @@ COMMON_WORDS = tuple(_COMMON_WORDS.split())
 
 
 def resolve_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
-    """Look up a named set of templates, or check the user's own.
+    """Look up named sets of templates, and check the user's own.
 
     Parameters
     ----------
     templates
-        A name in `TEMPLATES`, one template, or several; each has exactly one `{}` where the text goes.
+        A name in `TEMPLATES`, a template with exactly one `{}` where the text goes, or several of these.
 
     Returns
     -------
@@ -54,9 +54,9 @@ def resolve_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
     InputError
         If a template has not exactly one `{}`.
     """
-    if isinstance(templates, str):
-        templates = TEMPLATES.get(templates, (templates,))
-    chosen = tuple(templates)
+    given = [templates] if isinstance(templates, str) else templates
+    # A sentence counts once, though two sets may share it.
+    chosen = tuple(dict.fromkeys(sentence for item in given for sentence in TEMPLATES.get(item, (item,))))
     for template in chosen:
         if template.count("{}") != 1:
             raise InputError(

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from braincorl.errors import InputError
 from braincorl.features.backbone import Backbone, BackboneOptions
@@ -62,12 +62,19 @@ def make_named_backbone(name: str, options: BackboneOptions) -> Backbone:
     Returns
     -------
     Backbone
+        Its provenance keeps the name as `made_by`: the tag in it says which preprocessing the weights were trained
+        with, also where the weights themselves come from a file.
 
     Raises
     ------
     InputError
         If the name is unknown, or an option does not apply to it.
     """
+    backbone = _make(name, options)
+    return replace(backbone, provenance={**backbone.provenance, "made_by": name})
+
+
+def _make(name: str, options: BackboneOptions) -> Backbone:
     preset = PRESETS.get(name, Preset(name, ""))
     kind, _, rest = preset.backbone.partition(":")
     if kind == "gabor" and not rest:

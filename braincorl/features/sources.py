@@ -17,8 +17,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.errors import FileFormatError, InputError
+from braincorl.errors import InputError
 from braincorl.features.pictures import IMAGE_SUFFIXES, array_to_picture, open_picture
+from braincorl.files import reading, walk_files
+from braincorl.hdf5_files import own_dataset
+from braincorl.names import check_names, normal_name
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage
@@ -115,14 +118,10 @@ class BrickSource:
         """Image of a row, RGB."""
         import h5py
 
-        try:
+        with reading(self.path, f"is damaged at row {self.rows[row]}"):
             if not hasattr(self._open, "images"):  # one handle per thread, kept open: opening costs more than reading
                 self._open.images = h5py.File(self.path, "r")[self.dataset]
             pixels = self._open.images[int(self.rows[row])]
-        except OSError as error:
-            raise FileFormatError(
-                f"{self.path} is damaged at row {self.rows[row]} ({error}): get a new copy."
-            ) from error
         return array_to_picture(pixels, background, f"{self.path}, row {self.rows[row]}")
 
     def state(self, start: int, stop: int) -> bytes:
@@ -143,6 +142,8 @@ def image_source(
     image_ids: Sequence[str] | None = None,
     dataset: str = DEFAULT_DATASET,
     rows: Iterable[int] | None = None,
+    *,
+    missing_ok: bool = False,
 ) -> ImageSource:
     """Make a source of whatever holds the images.
 
@@ -150,7 +151,7 @@ def image_source(
     ----------
     images
         An array uint8 (n_images, height, width[, channels]); or one path or several: image files, folders (every image
-        file in them, subfolders included, in natural order), or one HDF5 file.
+        file in them, subfolders and links to folders included, hidden ones not, in natural order), or one HDF5 file.
     image_ids
         Names, one per image. By default a file's name (below its folder, for a folder), an HDF5 row's number, or an
         array's row number.
@@ -158,6 +159,8 @@ def image_source(
         Dataset of an HDF5 file.
     rows
         0-based rows of an HDF5 file or array; all by default.
+    missing_ok
+        Let links that lead nowhere pass, to fail when they are read.
 
     Returns
     -------
@@ -175,29 +178,31 @@ def image_source(
         return _brick_source(paths[0], dataset, rows, image_ids)
     if rows is not None:
         raise InputError("rows choose images of one HDF5 file or array: name the files instead.")
-    return _file_source(paths, image_ids)
+    return _file_source(paths, image_ids, missing_ok)
 
 
-def _file_source(paths: Sequence[Path], image_ids: Sequence[str] | None) -> FileSource:
+def _file_source(paths: Sequence[Path], image_ids: Sequence[str] | None, missing_ok: bool) -> FileSource:
     named: list[tuple[str, Path]] = []
     for path in paths:
         if path.suffix.lower() in BRICK_SUFFIXES:
             raise InputError(f"{path} is an HDF5 file: embed it by itself, not together with other images.")
+        if not path.exists() and not path.is_symlink():
+            raise InputError(f"{path} does not exist: pass image files, folders, an HDF5 file or an array.")
         named.extend(_in_folder(path) if path.is_dir() else [(path.name, path)])
     if not named:
         raise InputError("images is empty: pass image files, folders, an HDF5 file or an array.")
-    if missing := [path for _, path in named if not path.exists()]:
+    if not missing_ok and (missing := [path for _, path in named if not path.exists()]):
         raise InputError(
-            f"{len(missing)} of {len(named)} images cannot be read, such as {missing[0]}: check the names."
+            f"{len(missing)} of {len(named)} images are links to files that do not exist, such as {missing[0]}: fetch "
+            "them first (datalad get, git annex get), or leave out what cannot be read."
         )
     names = _names(image_ids, [name for name, _ in named], [str(path) for _, path in named])
     return FileSource([path for _, path in named], names)
 
 
 def _in_folder(folder: Path) -> list[tuple[str, Path]]:
-    files = [path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
-    # Hidden files are the operating system's (macOS puts a ._name.jpg beside each name.jpg).
-    named = [(path.relative_to(folder).as_posix(), path) for path in files if not path.name.startswith(".")]
+    files = [path for path in walk_files(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
+    named = [(path.relative_to(folder).as_posix(), path) for path in files]
     if not named:
         raise InputError(f"{folder} holds no image files ({', '.join(IMAGE_SUFFIXES)}).")
     return sorted(named, key=lambda pair: _natural(pair[0]))
@@ -220,13 +225,11 @@ def _brick_source(path: Path, dataset: str, rows: Iterable[int] | None, image_id
 
     if not path.is_file():
         raise InputError(f"{path} does not exist or is not a file: pass an HDF5 file of images.")
-    try:
-        with h5py.File(path, "r") as file:
-            if not isinstance(file.get(dataset), h5py.Dataset):
-                raise InputError(f"{path} holds {', '.join(file) or 'nothing'} but no dataset '{dataset}': name one.")
-            shape, dtype = file[dataset].shape, file[dataset].dtype
-    except OSError as error:
-        raise FileFormatError(f"{path} cannot be read as HDF5 ({error}): it is damaged or of another kind.") from error
+    with reading(path, "cannot be read as HDF5"), h5py.File(path, "r") as file:
+        pixels = own_dataset(file, dataset, path)
+        if pixels is None:
+            raise InputError(f"{path} holds {', '.join(file) or 'nothing'} but no dataset '{dataset}': name one.")
+        shape, dtype = pixels.shape, pixels.dtype
     _check_pixels(shape, dtype, f"{path}, dataset '{dataset}',")
     chosen = _check_rows(rows, shape[0], str(path))
     return BrickSource(path, dataset, chosen, _names(image_ids, [str(row) for row in chosen]))
@@ -253,7 +256,7 @@ def _check_rows(rows: Iterable[int] | None, n_images: int, what: str) -> npt.NDA
 
 
 def _names(given: Sequence[str] | None, default: list[str], origin: list[str] | None = None) -> list[str]:
-    names = default if given is None else [str(name) for name in given]
+    names = [normal_name(str(name)) for name in (default if given is None else given)]
     if len(names) != len(default):
         raise InputError(f"image_ids has {len(names)} names for {len(default)} images: name every image once.")
     first: dict[str, int] = {}
@@ -264,6 +267,7 @@ def _names(given: Sequence[str] | None, default: list[str], origin: list[str] | 
             where = f" ({origin[first[name]]} and {origin[row]})" if origin else f" (rows {first[name]} and {row})"
             raise InputError(f"two images are named '{name}'{where}: rename one, or pass image_ids.")
         first[name] = row
+    check_names(names, "the image name")
     return names
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from braincorl.errors import InputError
 from braincorl.features.containers import BLOCK_BYTES, check_finite_in_blocks, release_pages
+from braincorl.names import check_names
 from braincorl.validation import FloatArray
 
 # What makes two feature files one space. Other keys of a provenance (versions, counts) may differ.
@@ -44,7 +45,7 @@ class FeatureTable:
     Raises
     ------
     InputError
-        If the shapes do not match, a name occurs twice, or a value is not finite.
+        If the shapes do not match, a name occurs twice or would break a table, or a value is not finite.
     """
 
     features: FloatArray
@@ -62,6 +63,7 @@ class FeatureTable:
         names, counts = np.unique(self.image_ids, return_counts=True)
         if (counts > 1).any():
             raise InputError(f"image_ids names '{names[counts.argmax()]}' {counts.max()} times: names must differ.")
+        check_names(self.image_ids.tolist(), "the name")
         check_finite_in_blocks(self.features, "features")
 
     @property

@@ -73,7 +73,7 @@ def local_weights(path: str | Path) -> Path:
     InputError
         If there is none, or the choice is not clear.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))  # noqa: PTH111  (the method fails where a user has no home)
     if path.is_dir():
         for suffixes in (WEIGHT_SUFFIXES[:1], WEIGHT_SUFFIXES[1:]):
             found = sorted(file for file in path.iterdir() if file.suffix.lower() in suffixes)
@@ -152,8 +152,17 @@ def reading_weights(path: Path, name: str) -> Iterator[None]:
             raise
         if "TorchScript" in str(error):
             raise FileFormatError(f"{path} is a TorchScript archive: get the weights as .safetensors.") from error
-        detail = " ".join(str(error).split())[:200]
-        raise FileFormatError(f"{path} cannot be read as weights of {name} ({detail}).") from error
+        raise FileFormatError(f"{path} cannot be read as weights of {name} ({_both_sides(error)}).") from error
+
+
+def _both_sides(error: Exception) -> str:
+    """Shorten an error, torch's lists of weights that lack and of weights that are left over to one example each."""
+    text = " ".join(str(error).split())
+    lists = re.findall(r'(Missing|Unexpected) key\(s\) in state_dict: ((?:"[^"]*",? ?)+)', text)
+    if not lists:
+        return text[:200]
+    found = [(kind.lower(), re.findall(r'"([^"]*)"', keys)) for kind, keys in lists]
+    return "; ".join(f"{kind}: {len(keys)} weights, such as '{keys[0]}'" for kind, keys in found)
 
 
 def load_strictly(module: torch.nn.Module, state: Mapping[str, torch.Tensor], path: Path, name: str) -> None:
@@ -169,9 +178,10 @@ def load_strictly(module: torch.nn.Module, state: Mapping[str, torch.Tensor], pa
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
     extra = [key for key in state if key not in own]
     other = [key for key in own if key in state and own[key].shape != state[key].shape]
-    for kind, keys in (("lacks", missing), ("has besides", extra), ("has in another shape", other)):
-        if keys:
-            raise FileFormatError(f"{path} does not fit {name}: it {kind} {len(keys)} weights, such as '{keys[0]}'.")
+    kinds = (("lacks", missing), ("has besides", extra), ("has in another shape", other))
+    faults = [f"{kind} {len(keys)} weights, such as '{keys[0]}'" for kind, keys in kinds if keys]
+    if faults:
+        raise FileFormatError(f"{path} does not fit {name}: it {', and '.join(faults)}.")
     module.load_state_dict(dict(state), strict=False)  # checked above
 
 
@@ -211,7 +221,7 @@ def _url_cache_places(source: Published) -> list[Path]:
     file = source.url.rsplit("/", 1)[-1]
     places = [Path(torch.hub.get_dir()) / "checkpoints" / file]
     if not file.startswith("ViT-") and not file.startswith("RN"):  # OpenAI's are TorchScript: the hub has them plain
-        places.append(Path("~/.cache/clip").expanduser() / file)
+        places.append(Path(os.path.expanduser("~/.cache/clip")) / file)  # noqa: PTH111
     return places
 
 

@@ -36,14 +36,24 @@ def test_regions_count_what_a_text_selects(result):
     assert np.isnan(table.loc[("face", "none"), "share"])
 
 
-def test_top_voxels_are_the_most_selective_with_their_place(world):
+def test_top_voxels_are_those_with_the_most_evidence_and_not_with_the_largest_effect(world):
+    n = world.people[0].space.n_voxels
+    selectivity = np.linspace(1, 2, n)[:, None]
+    z = np.arange(n)[::-1, None].astype(float)
+    result = TextSelectivity(("a",), selectivity, z, np.full((n, 1), 0.5), "posterior")
+    assert top_voxels(result, {}, n=3)["voxel"].tolist() == [0, 1, 2]
+    tied = TextSelectivity(("a",), selectivity, np.zeros((n, 1)), np.full((n, 1), 0.5), "posterior")
+    assert top_voxels(tied, {}, n=2)["voxel"].tolist() == [n - 1, n - 2]
+
+
+def test_top_voxels_come_with_their_place(world):
     person = world.people[0]
     n = person.space.n_voxels
     selectivity = np.linspace(0, 1, 2 * n).reshape(n, 2)
     whole = TextSelectivity(("a", "b"), selectivity, selectivity, 1 - selectivity, "posterior")
     table = top_voxels(whole, person.rois, person.space, n=5)
     assert table[table["text"] == "a"]["voxel"].tolist() == list(range(n - 1, n - 6, -1))
-    np.testing.assert_allclose(table.loc[0, ["x", "y", "z_mm"]].astype(float), person.space.coordinates()[n - 1])
+    np.testing.assert_allclose(table.loc[0, ["x_mm", "y_mm", "z_mm"]].astype(float), person.space.coordinates()[n - 1])
     voxel = np.flatnonzero(person.rois["FFA"])[0]
     selectivity = np.zeros((n, 1))
     selectivity[voxel] = 9

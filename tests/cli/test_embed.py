@@ -96,7 +96,7 @@ def test_words_become_features_of_the_images_space(braincorl, tmp_path):
         (["BROKEN", "--backbone", "gabor", "--skip-unreadable"], "none of the 1 images could be read"),
         (["PICTURES", "--backbone", "gabor", "--batch-size", "x"], "invalid"),
         (["PICTURES", "--backbone", "gabor", "--rows", "NAMES"], "must hold one 0-based row number"),
-        (["NOWHERE", "--backbone", "gabor"], "cannot be read"),
+        (["NOWHERE", "--backbone", "gabor"], "does not exist"),
         (["PICTURES", "--backbone", "gabor", "--normalize", "maybe"], "invalid choice"),
     ],
 )

@@ -58,6 +58,7 @@ def test_the_provenance_says_what_was_done(clip_embedder, pixels):
     provenance = clip_embedder.embed(pixels).provenance
     assert set(provenance) == {
         "backbone",
+        "made_by",
         "weights",
         "weights_sha256",
         "preprocessing",
@@ -285,7 +286,10 @@ def test_prompts_are_batched_without_mixing():
 
 
 def test_text_with_braces_is_text(clip_embedder):
-    assert resolve_templates("plain") == ("{}",)
+    assert resolve_templates("plain") == resolve_templates(["plain"]) == ("{}",)
+    assert resolve_templates(["ensemble"]) == TEMPLATES["ensemble"]
+    assert resolve_templates(["photo", "ensemble"]) == TEMPLATES["ensemble"]  # which holds the photo's sentence
+    assert resolve_templates(["plain", "many {}s"]) == ("{}", "many {}s")
     assert clip_embedder.embed_text(["{0} {name}"]).features.shape == (1, 24)
 
 

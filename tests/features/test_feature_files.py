@@ -1,15 +1,19 @@
+import contextlib
 import json
+import os
 import subprocess
 import sys
 
 import h5py
 import numpy as np
 import pytest
+from hdf5 import elsewhere
 from safetensors.numpy import save_file
 
 from braincorl.errors import FileFormatError, InputError, OutputError
 from braincorl.features import FeatureTable, check_same_space, load_features, save_features
 from braincorl.features.containers import map_matrix, row_blocks, write_matrix
+from braincorl.features.files import read_names
 
 PROVENANCE = {"backbone": "gabor", "weights": "w", "normalized": False, "n_features": 5}
 ENDINGS = (".npz", ".h5", ".safetensors")
@@ -243,3 +247,191 @@ def test_numbers_and_bytes_are_names_in_every_container(table, tmp_path):
     assert load_features(tmp_path / "f.h5").image_ids.tolist() == load_features(tmp_path / "f.npz").image_ids.tolist()
     npz(tmp_path / "b.npz", table, image_ids=np.char.encode(table.image_ids, "utf-8"))
     assert load_features(tmp_path / "b.npz").image_ids.tolist() == table.image_ids.tolist()
+
+
+# -- damage, and files that reach for others ---------------------------------------------------------------------------
+
+
+def same(back, table):
+    return (
+        np.array_equal(back.features, table.features)
+        and back.image_ids.tolist() == table.image_ids.tolist()
+        and back.provenance == table.provenance
+    )
+
+
+def flips(content, n, rng):
+    """The content with one bit changed: in every byte of its first 160, and in some of the others."""
+    places = [*range(min(160, len(content))), *rng.integers(0, len(content), n).tolist()]
+    for place in places:
+        changed = bytearray(content)
+        changed[place] ^= 1 << int(rng.integers(8))
+        yield bytes(changed)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("mapped", [True, False])
+def test_no_flipped_bit_gives_other_features_in_silence(ending, mapped, table, tmp_path, rng):
+    path = tmp_path / f"features{ending}"
+    save_features(path, table)
+    refused = 0
+    for content in flips(path.read_bytes(), 120, rng):
+        path.write_bytes(content)
+        try:
+            back = load_features(path, mapped=mapped)
+        except InputError:
+            refused += 1
+        else:
+            assert same(back, table)
+    assert refused > 50
+
+
+@pytest.mark.parametrize("write", ["npy", "npz by numpy", "h5 by others", "safetensors by others"])
+def test_damage_to_files_of_other_programs_ends_in_an_error_of_ours(write, table, tmp_path, rng):
+    path = tmp_path / {"npy": "f.npy", "npz by numpy": "f.npz", "h5 by others": "f.h5"}.get(write, "f.safetensors")
+    (tmp_path / "ids.txt").write_text("\n".join(table.image_ids))
+    {"f.npy": lambda: np.save(path, table.features), "f.npz": lambda: npz(path, table),
+     "f.h5": lambda: hdf5(path, table), "f.safetensors": lambda: tensors(path, table)}[path.name]()  # fmt: skip
+    for content in flips(path.read_bytes(), 40, rng):
+        path.write_bytes(content)
+        with contextlib.suppress(InputError, MemoryError):  # anything else is a bug
+            load_features(path, tmp_path / "ids.txt" if write == "npy" else None)
+
+
+@pytest.mark.parametrize("ending", [".h5", ".safetensors"])
+def test_files_without_a_checksum_are_read_with_a_note(ending, table, tmp_path, caplog):
+    caplog.set_level("INFO")
+    save_features(tmp_path / f"new{ending}", table)
+    load_features(tmp_path / f"new{ending}")
+    assert caplog.text == ""
+    (hdf5 if ending == ".h5" else tensors)(tmp_path / f"old{ending}", table)
+    load_features(tmp_path / f"old{ending}")
+    assert "was written without a checksum" in caplog.text
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_rows_that_come_in_blocks_have_the_same_checksum(ending, table, tmp_path):
+    save_features(tmp_path / f"a{ending}", table)
+    parts = iter([table.features[:3], table.features[3:].astype("f8")])
+    write_matrix(tmp_path / f"b{ending}", parts, (7, 5), table.image_ids.tolist(), PROVENANCE)
+    assert (tmp_path / f"a{ending}").read_bytes() == (tmp_path / f"b{ending}").read_bytes()
+    assert same(load_features(tmp_path / f"b{ending}"), table)
+
+
+@pytest.mark.parametrize("layout", ["virtual", "external", "link", "link to nothing"])
+@pytest.mark.parametrize("mapped", [True, False])
+@pytest.mark.parametrize("present", [True, False])
+def test_features_that_lie_in_another_file_are_refused(table, tmp_path, layout, mapped, present):
+    """A missing source would read as zeros, and a present one may be any file."""
+    path = elsewhere(tmp_path, "features", table.features, layout)
+    if not present:
+        for name in ("source.h5", "raw.bin"):
+            (tmp_path / name).unlink(missing_ok=True)
+    with pytest.raises(FileFormatError, match=r"another file|other files"):
+        load_features(path, mapped=mapped)
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "float8_e4m3fn", "float8_e5m2"])
+def test_types_that_numpy_does_not_know_are_named(table, tmp_path, kind):
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save_file as save_torch
+
+    ids = json.dumps(table.image_ids.tolist())
+    save_torch({"features": torch.ones(7, 5).to(getattr(torch, kind))}, tmp_path / "f.safetensors", {"image_ids": ids})
+    with pytest.raises(InputError, match="which NumPy does not know: save them as float32"):
+        load_features(tmp_path / "f.safetensors")
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["[]", "3", '{"features": {}}', "{", '"a"', '{"__metadata__": {"braincorl": "[]"}}', '{"__metadata__": 3}'],
+)
+def test_a_crafted_header_gets_one_line(tmp_path, header):
+    content = header.encode()
+    (tmp_path / "f.safetensors").write_bytes(len(content).to_bytes(8, "little") + content)
+    with pytest.raises(InputError, match=r"f\.safetensors") as caught:
+        load_features(tmp_path / "f.safetensors")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("reader", ["features", "names"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "endless device", "folder", "empty", "nothing", "link"])
+def test_only_regular_files_are_read(tmp_path, reader, kind):
+    path = tmp_path / ("f.npz" if reader == "features" else "f.txt")
+    make = {
+        "pipe": lambda: os.mkfifo(path),
+        "device": lambda: path.symlink_to("/dev/null"),
+        "endless device": lambda: path.symlink_to("/dev/zero"),
+        "folder": path.mkdir,
+        "empty": path.touch,
+        "nothing": lambda: None,
+        "link": lambda: path.symlink_to(tmp_path / "gone"),
+    }
+    make[kind]()
+    with pytest.raises(InputError) as caught:
+        load_features(path) if reader == "features" else read_names(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["a\tb", "a\nb", "a\rb", "a\x0bb", "a\x85b", "a\u2028b", "a\u2029b", "\x1b[31m", "=1", "@a", ""]
+)
+def test_names_that_would_break_a_table_are_refused(table, name):
+    names = table.image_ids.tolist()
+    with pytest.raises(InputError, match="name it"):
+        FeatureTable(table.features, np.array([*names[:-1], name]))
+
+
+@pytest.mark.parametrize("name", ["a b", "日本.png", "a=b", "a@b", "-1", "+1", "naïve é", "a'b", 'a"b', "a\xa0b"])
+def test_other_names_are_kept(table, name):
+    assert FeatureTable(table.features, np.array([*table.image_ids[:-1], name])).image_ids[-1] == name
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_name_has_one_spelling_in_every_container(ending, table, tmp_path):
+    composed, decomposed = "caf\u00e9.png", "cafe\u0301.png"
+    names = np.array([decomposed, *table.image_ids[1:]])
+    save_features(tmp_path / f"f{ending}", FeatureTable(table.features, names))
+    assert load_features(tmp_path / f"f{ending}").image_ids[0] == composed
+    (tmp_path / "names.txt").write_text(decomposed)
+    assert read_names(tmp_path / "names.txt") == [composed]
+    both = FeatureTable(table.features, np.array([composed, *names[:-1]]))
+    save_features(tmp_path / f"g{ending}", both)
+    with pytest.raises(InputError, match="2 times"):
+        load_features(tmp_path / f"g{ending}")
+
+
+def test_provenance_of_numpys_and_paths_is_written(table, tmp_path):
+    provenance = {"seed": np.int64(3), "scale": np.float32(0.5), "from": tmp_path, "rows": range(3), "x": np.arange(2)}
+    for ending in ENDINGS:
+        save_features(tmp_path / f"f{ending}", FeatureTable(table.features, table.image_ids, provenance))
+        back = load_features(tmp_path / f"f{ending}").provenance
+        assert back == {"seed": 3, "scale": 0.5, "from": str(tmp_path), "rows": [0, 1, 2], "x": [0, 1]}
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from braincorl.errors import OutputError
+from braincorl.features.containers import write_matrix
+folder, X = Path(sys.argv[1]), np.ones((200, 50), dtype="f4")
+write_matrix(folder / "x.h5", [X], X.shape, [f"i{k}" for k in range(200)], {})
+before, refused = (folder / "x.h5").read_bytes(), 0
+for limit in (0, 1, 100, 800, 2048, 4096, 20_000, 40_000, 41_000, 43_000, len(before) - 1):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        write_matrix(folder / "x.h5", [X[:99], X[99:]], X.shape, [f"j{k}" for k in range(200)], {})
+    except OutputError as error:
+        refused += "File too large" in str(error)
+    assert (folder / "x.h5").read_bytes() == before
+    assert [path.name for path in folder.iterdir()] == ["x.h5"]
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+print(refused)
+"""
+
+
+def test_an_hdf5_file_that_cannot_grow_is_refused_and_the_earlier_one_stays(tmp_path):
+    """In a process of its own, as the library used to bring it down."""
+    done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "11\n", "")

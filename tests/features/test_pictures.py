@@ -120,8 +120,8 @@ REFUSED = {
     "large.png": (lambda path: png_with_size(path, 10000, 9500), InputError, "pixels"),
     "strip.png": (lambda path: flat(size=(4000, 2)).save(path), InputError, "over 50:1"),
     "folder.png": (lambda path: path.mkdir(), InputError, "is a folder"),
-    "missing.png": (lambda path: None, InputError, "cannot be read"),
-    "dangling.png": (lambda path: path.symlink_to("nowhere"), InputError, "cannot be read"),
+    "missing.png": (lambda path: None, InputError, "does not exist"),
+    "dangling.png": (lambda path: path.symlink_to("nowhere"), InputError, "is a link to a file that does not exist"),
 }
 
 
@@ -185,3 +185,26 @@ def test_sixteen_bits_keep_their_contrast(tmp_path):
     Image.fromarray(ramp).save(tmp_path / "ramp.png")
     values = np.asarray(open_picture(tmp_path / "ramp.png"))[0, :, 0].astype(float)
     np.testing.assert_allclose(values, np.linspace(0, 255, 24), atol=1)
+
+
+def turned(mode, orientation, path):
+    """The same scene, light at the top left, as a camera would store it that was held in one of eight ways."""
+    scene = np.zeros((16, 24), dtype=np.uint16)
+    scene[:5, :8] = 60_000
+    inverse = {1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud, 5: np.transpose,
+               6: np.rot90, 7: lambda a: np.rot90(a, 2).T, 8: lambda a: np.rot90(a, -1)}  # fmt: skip
+    stored = np.ascontiguousarray(inverse[orientation](scene))
+    image = Image.fromarray(stored if mode == "I;16" else (stored // 257).astype(np.uint8))
+    exif = image.getexif()
+    exif[0x0112] = orientation
+    image.convert(mode).save(path, exif=exif)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(("mode", "name"), [("I;16", "a.png"), ("L", "a.png"), ("RGB", "a.png"), ("I;16", "a.tif")])
+def test_a_cameras_rotation_counts_in_pictures_of_any_depth(tmp_path, mode, name, orientation):
+    turned(mode, orientation, tmp_path / name)
+    pixels = np.asarray(open_picture(tmp_path / name))[:, :, 0]
+    expected = np.zeros((16, 24), dtype=np.uint8)
+    expected[:5, :8] = 60_000 // 257
+    np.testing.assert_array_equal(pixels, expected)

@@ -1,3 +1,5 @@
+import shutil
+
 import h5py
 import numpy as np
 import pytest
@@ -79,7 +81,7 @@ def test_the_state_of_rows_changes_with_their_images_and_only_then(picture_folde
         (lambda folder, brick: image_source([]), "images is empty"),
         (
             lambda folder, brick: image_source([folder / "none", folder]),
-            "1 of 12 images cannot be read, such as .*none",
+            r"none does not exist: pass image files",
         ),
         (lambda folder, brick: image_source([folder / "img0.png"] * 2), "two images are named 'img0.png'"),
         (lambda folder, brick: image_source([folder, brick]), "by itself"),
@@ -106,3 +108,75 @@ def test_an_empty_folder_and_a_broken_brick_are_named(tmp_path):
     (tmp_path / "broken.h5").write_bytes(b"\x89HDF")
     with pytest.raises(FileFormatError, match=r"broken\.h5"):
         image_source(tmp_path / "broken.h5")
+
+
+# -- folders as they are -----------------------------------------------------------------------------------------------
+
+
+def names_in(folder, **options):
+    return list(image_source(folder, **options).image_ids)
+
+
+def test_hidden_folders_and_files_are_left_out_and_told(picture_folder, caplog):
+    before = names_in(picture_folder)
+    for hidden in (".ipynb_checkpoints", ".git/annex/objects", ".datalad", "more/.thumbs"):
+        (picture_folder / hidden).mkdir(parents=True)
+        shutil.copy(picture_folder / "img0.png", picture_folder / hidden / "img0-checkpoint.png")
+    shutil.copy(picture_folder / "img0.png", picture_folder / "._img0.png")
+    caplog.set_level("INFO")
+    assert names_in(picture_folder) == before
+    assert "5 hidden files or folders are left out" in caplog.text
+
+
+def test_linked_folders_are_gone_through_once(picture_folder, tmp_path):
+    (tmp_path / "disk").mkdir()
+    shutil.copy(picture_folder / "img0.png", tmp_path / "disk" / "far.png")
+    (picture_folder / "linked").symlink_to(tmp_path / "disk")
+    (picture_folder / "more" / "loop").symlink_to(picture_folder)
+    assert "linked/far.png" in names_in(picture_folder)
+    assert not any("loop" in name for name in names_in(picture_folder))
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_links_to_nothing_are_refused_before_any_work_or_left_out_on_request(picture_folder, n):
+    for number in range(n):
+        (picture_folder / f"annexed{number}.png").symlink_to(picture_folder / "annex" / f"{number}.png")
+    with pytest.raises(InputError, match=f"{n} of {11 + n} images are links to files that do not exist, such as"):
+        image_source(picture_folder)
+    source = image_source(picture_folder, missing_ok=True)
+    with pytest.raises(InputError, match="is a link to a file that does not exist: fetch that file first"):
+        source.read(0, "white")
+
+
+def test_pictures_that_cannot_be_read_are_counted_when_they_are_left_out(picture_folder, caplog):
+    from braincorl.features import ImageEmbedder
+
+    (picture_folder / "a.png").symlink_to(picture_folder / "none.png")
+    (picture_folder / "b.png").write_bytes(b"no picture")
+    table = ImageEmbedder("gabor").embed(picture_folder, skip_unreadable=True)
+    assert len(table.image_ids) == 11
+    assert "2 of 13 images could not be read and are left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "name", ["a\tb.png", "a\nb.png", "=1+1.png", "@x.png", "a\u2028b.png", "a\x7fb.png", "a\x1bb.png"]
+)
+def test_file_names_that_would_break_a_table_are_refused(picture_folder, name):
+    shutil.copy(picture_folder / "img0.png", picture_folder / name)
+    with pytest.raises(InputError, match="rename it"):
+        image_source(picture_folder)
+    assert len(image_source(picture_folder, image_ids=[f"i{n}" for n in range(12)]).image_ids) == 12
+
+
+def test_a_name_has_one_spelling(picture_folder):
+    (picture_folder / "img0.png").rename(picture_folder / "cafe\u0301.png")
+    assert "caf\u00e9.png" in names_in(picture_folder)
+
+
+@pytest.mark.parametrize("layout", ["virtual", "external", "link", "link to nothing"])
+def test_a_brick_that_is_put_together_from_other_files_is_refused(pixels, tmp_path, layout):
+    from hdf5 import elsewhere
+
+    path = elsewhere(tmp_path, "imgBrick", pixels, layout)
+    with pytest.raises(FileFormatError, match=r"another file|other files"):
+        image_source(path)

@@ -1,0 +1,126 @@
+"""Which images a fit has seen, told by fingerprints of their features as well as by their names.
+
+Names alone can be wrong in both ways: other pictures may bear the same names, as in another person's feature file, and
+a picture that was fitted may come back under a new name, to be scored as if it were new.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from braincorl.analysis.fit_directory import FitDirectory
+from braincorl.errors import InputError
+from braincorl.features import FeatureTable
+from braincorl.features.table import take_rows
+from braincorl.priors.images import image_digests
+
+logger = logging.getLogger(__name__)
+
+Names = npt.NDArray[np.str_]
+
+
+def check_same_images(fit: FitDirectory, table: FeatureTable) -> None:
+    """Refuse features that differ from the fit's where the images are called the same.
+
+    Parameters
+    ----------
+    fit
+        Whose encoder keeps the fingerprints of its images; those of before it did are not checked.
+    table
+        Features at hand.
+
+    Raises
+    ------
+    InputError
+        Saying how many images differ.
+    """
+    here = set(table.image_ids.tolist())
+    common = [name for name in fit.context if name in here]
+    if not common or fit.encoder.image_digests_.size == 0:
+        return
+    other = ~np.isin(_digests(table, common), fit.encoder.image_digests_)
+    if other.any():
+        raise InputError(
+            f"{int(other.sum())} of {len(common)} images that the fit in {fit.path} was made from have other features "
+            f"here, such as '{common[int(other.argmax())]}': pass the features that it was made with, or, if other "
+            "pictures only share their names, rename these."
+        )
+
+
+def check_same_across(fits: Sequence[FitDirectory]) -> None:
+    """Refuse fits of several people whose images are called the same but have different features.
+
+    Parameters
+    ----------
+    fits
+        Of one feature space; those whose encoders keep no fingerprints of their images are not checked.
+
+    Raises
+    ------
+    InputError
+        Saying how many of the shared images differ, and between which fits.
+    """
+    known: dict[str, tuple[int, FitDirectory]] = {}
+    for fit in fits:
+        digests = fit.encoder.image_digests_
+        if digests.size != len(fit.context):
+            continue
+        own = dict(zip(fit.context, digests.tolist(), strict=True))
+        shared = [name for name in own if name in known]
+        other = [name for name in shared if known[name][0] != own[name]]
+        if other:
+            raise InputError(
+                f"{len(other)} of {len(shared)} images of {fit.path} have other features than in "
+                f"{known[other[0]][1].path}, such as '{other[0]}': fit all people with the same features."
+            )
+        known |= {name: (digest, fit) for name, digest in own.items()}
+
+
+def seen_by(fit: FitDirectory, table: FeatureTable, image_ids: Names) -> npt.NDArray[np.bool_]:
+    """Whether a fit has seen each image, under its name or under another (n_images,)."""
+    by_name = np.isin(image_ids, fit.context)
+    by_features = np.isin(_digests(table, image_ids), fit.encoder.image_digests_)
+    renamed = by_features & ~by_name
+    if renamed.any():
+        logger.warning(
+            "%d images have the features of images that the fit has seen, under other names such as '%s': they count "
+            "as seen",
+            int(renamed.sum()),
+            image_ids[int(renamed.argmax())],
+        )
+    return by_name | by_features
+
+
+def without_copies(table: FeatureTable, fitted: Names, scored: Names) -> Names:
+    """Leave out, and say so, images to be scored whose features are those of a fitted image under another name.
+
+    Parameters
+    ----------
+    table
+        Features of all of them.
+    fitted
+        Images to fit on.
+    scored
+        Others, to score on.
+
+    Returns
+    -------
+    ndarray of str
+        Those of `scored` that are new.
+    """
+    copies = np.isin(_digests(table, scored), _digests(table, fitted))
+    if copies.any():
+        logger.warning(
+            "%d of %d images to be scored have the same features as images that are fitted, such as '%s': they are "
+            "left out of the score",
+            int(copies.sum()),
+            scored.size,
+            scored[int(copies.argmax())],
+        )
+    return scored[~copies]
+
+
+def _digests(table: FeatureTable, image_ids: Iterable[str]) -> npt.NDArray[np.int64]:
+    return image_digests(take_rows(table.features, table.rows(image_ids)))
