@@ -14,7 +14,7 @@ import numpy.typing as npt
 from braincorl import __version__
 from braincorl.analysis import page
 from braincorl.analysis.benchmark_directory import Benchmark, find_benchmark
-from braincorl.analysis.figures import new_figure, plot_accuracy, plot_scaling
+from braincorl.analysis.figures import new_figure, own_style, plot_accuracy, plot_scaling
 from braincorl.analysis.fit_directory import MAPS, FitDirectory, read_maps
 from braincorl.analysis.scaling import summarize_curve
 from braincorl.analysis.scores import summarize_rois
@@ -180,6 +180,7 @@ def _accuracy(maps: Maps) -> str:
     return page.picture(plot_accuracy(ev, ceiling if known else None), caption)
 
 
+@own_style
 def _scaling(fit: FitDirectory, found: Benchmark | None) -> str:
     if found is None:
         return ""

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.analysis.benchmark_directory import Benchmark, write_benchmark
-from braincorl.analysis.figures import new_figure, plot_scaling, save_figure
+from braincorl.analysis.figures import new_figure, own_style, plot_scaling, save_figure
 from braincorl.analysis.scaling import scaling_curve, summarize_curve, summarize_regions
 from braincorl.cli.common import (
     ENCODERS,
@@ -268,6 +268,7 @@ def _make(name: str, options: argparse.Namespace) -> LinearEncoder:
     return make_encoder(argparse.Namespace(**own))
 
 
+@own_style
 def _draw(path: Path, found: Benchmark) -> None:
     """EV, r and time against the number of context images."""
     figure = new_figure(14, 4)

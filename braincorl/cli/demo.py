@@ -10,7 +10,7 @@ import pandas as pd
 
 from braincorl import __version__
 from braincorl.analysis import page
-from braincorl.analysis.figures import new_figure, plot_scaling, save_figure
+from braincorl.analysis.figures import new_figure, own_style, plot_scaling, save_figure
 from braincorl.analysis.fit_directory import encoder_maps, read_fit, write_description, write_fit, write_maps
 from braincorl.analysis.maps import Outside
 from braincorl.analysis.report import ReportOptions, collect_maps, find_warnings, fit_sections
@@ -145,6 +145,7 @@ def _write_example_fit(
     return encoder, scores
 
 
+@own_style
 def _draw(path: Path, scores: pd.DataFrame, maps: Scores, person: SimulatedPerson) -> None:
     figure = new_figure(10, 7.5)
     top, bottom = figure.subplots(2, 1, height_ratios=[1.3, 1])
@@ -155,6 +156,7 @@ def _draw(path: Path, scores: pd.DataFrame, maps: Scores, person: SimulatedPerso
     save_figure(figure, path)
 
 
+@own_style
 def _write_page(
     folder: Path, scores: pd.DataFrame, summary: pd.DataFrame, table: FeatureTable, lines: list[str]
 ) -> None:
