@@ -35,6 +35,7 @@ from braincorl.datasets.splits import split_repeated
 from braincorl.encoders import GroupPriorEncoder, LinearEncoder
 from braincorl.errors import InputError
 from braincorl.features.files import read_names
+from braincorl.metrics import mean_over_voxels
 from braincorl.priors import GroupPrior
 from braincorl.result_folders import check_destination, staged_directory
 
@@ -210,7 +211,7 @@ def _read_task(options: argparse.Namespace) -> Task:
         pool=pool_without(table, test),
         makers=makers,
         arguments={name: prior_arguments(maker(), table, subject) for name, maker in makers.items()},
-        ceiling=None if ceiling is None else float(np.nanmean(ceiling)),
+        ceiling=None if ceiling is None else mean_over_voxels(ceiling),
         note=f"{subject.name}: scored on {test.size} images, {how}; contexts drawn from {own.size} others.",
         subject=subject.name,
         rois=subject.rois,
