@@ -22,6 +22,10 @@ class Memory:
     ----------
     spectrum
         Variances of the components (p,), descending.
+    axes
+        Directions of the components, one per column (p, p).
+    mean
+        Features of the mean image (p,).
     weights
         Of the remembered voxels, of unit energy (J, p).
     mass
@@ -33,6 +37,8 @@ class Memory:
     """
 
     spectrum: Array
+    axes: Array
+    mean: Array
     weights: Array
     mass: Array
     region: npt.NDArray[np.intp]
@@ -42,14 +48,22 @@ class Memory:
     def of(cls, prior: GroupPrior) -> Self:
         """Take them from a prior."""
         variances, vectors = np.linalg.eigh(prior.pool_covariance)
-        spectrum = variances[::-1].clip(0)
-        to_energy = vectors[:, ::-1] * np.sqrt(spectrum)
-        values, axes = np.linalg.eigh(to_energy.T @ prior.moment @ to_energy)
-        return cls(spectrum, prior.weights @ to_energy, prior.mass, prior.region, axes * np.sqrt(values.clip(0)))
+        spectrum, axes = variances[::-1].clip(0), vectors[:, ::-1]
+        to_energy = axes * np.sqrt(spectrum)
+        squares, directions = np.linalg.eigh(to_energy.T @ prior.moment @ to_energy)
+        return cls(
+            spectrum=spectrum,
+            axes=axes,
+            mean=prior.feature_mean,
+            weights=prior.weights @ to_energy,
+            mass=prior.mass,
+            region=prior.region,
+            factor=directions * np.sqrt(squares.clip(0)),
+        )
 
 
-def draw_features(n_images: int, p: int, memory: Memory | None, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Draw images in a random feature space, in its principal components.
+def draw_features(n_images: int, p: int, memory: Memory | None, rng: np.random.Generator) -> tuple[Array, Array, Array]:
+    """Draw images in a random feature space, or in that of a memory.
 
     Parameters
     ----------
@@ -64,13 +78,16 @@ def draw_features(n_images: int, p: int, memory: Memory | None, rng: np.random.G
 
     Returns
     -------
-    X : ndarray of shape (n_images, p)
+    features : ndarray of shape (n_images, p)
+    coordinates : ndarray of shape (n_images, p)
+        The same images in the principal components of the space.
     spectrum : ndarray of shape (p,)
-        Their variances in a pool, descending.
+        Variances of the components in a pool, descending.
     """
     spectrum = (1 + np.arange(p) / rng.uniform(0.5, 5)) ** -rng.uniform(0.0, 2.2)
-    if memory is not None and len(memory.spectrum) == p and rng.random() < 0.5:
-        spectrum = memory.spectrum
+    home = memory if memory is not None and len(memory.spectrum) == p and rng.random() < 0.5 else None
+    if home is not None:
+        spectrum = home.spectrum
     X = rng.standard_normal((n_images, p))
     if rng.random() < 0.4:  # images come in kinds
         n_kinds = int(rng.integers(2, 40))
@@ -79,7 +96,8 @@ def draw_features(n_images: int, p: int, memory: Memory | None, rng: np.random.G
         X = np.sqrt(share) * kinds[rng.integers(n_kinds, size=n_images)] + np.sqrt(1 - share) * X
     if rng.random() < 0.3:  # some images are far from all others
         X *= np.sqrt(rng.chisquare(6, size=(n_images, 1)) / 6) ** rng.choice([-1, 1])
-    return X * np.sqrt(spectrum), spectrum
+    X *= np.sqrt(spectrum)
+    return X if home is None else home.mean + X @ home.axes.T, X, spectrum
 
 
 def shared_weights(spectrum: Array, regions: npt.NDArray[np.int64], rng: np.random.Generator) -> Array:

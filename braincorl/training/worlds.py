@@ -138,8 +138,7 @@ def draw_episode(
     if memories and brain and rng.random() < config.from_prior:
         memory = memories[int(rng.integers(len(memories)))]
     if pool is None:
-        X, spectrum = draw_features(n + config.n_query, n_features, memory, rng)
-        features = X
+        features, X, spectrum = draw_features(n + config.n_query, n_features, memory, rng)
     else:
         (features, X), spectrum = pool.draw(n + config.n_query, rng), pool.spectrum
     regions = np.sort(rng.integers(rng.integers(1, 9), size=n_voxels))
