@@ -36,7 +36,6 @@ from braincorl.training.worlds import WorldConfig
 PEOPLE = int(os.environ.get("PEOPLE", "600"))
 P, LAYERS = 6, 6
 recipe = Recipe(
-    architecture="reference",
     network=ReferenceConfig(P, width=32, n_layers=LAYERS, n_heads=2, ffn_width=64, n_learned_tokens=1),
     stages=(
         StageConfig(
@@ -44,9 +43,7 @@ recipe = Recipe(
             people=PEOPLE,
             people_per_step=4,
             validate_every=200,
-            world=WorldConfig(
-                (4, 32), n_query=32, n_voxels=(32, 32), n_features=(P, P), brain_like=0.0, from_prior=0.0
-            ),
+            world=WorldConfig((4, 32), n_query=32, n_voxels=(32, 32), brain_like=0.0),
         ),
     ),
     n_validation=24,

@@ -9,9 +9,10 @@ import torch
 from published import TINY, make_context, make_network
 from safetensors.torch import load_file, save_file
 
-from braincorl.checkpoint import convert_reference_checkpoint, load_checkpoint, read_checkpoint
+from braincorl.checkpoint import KIND, convert_reference_checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
 from braincorl.errors import FileFormatError, InputError, OutputError
 from braincorl.models import ReferenceConfig
+from braincorl.tensorfile import write_tensors
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +92,16 @@ def test_a_converted_file_gives_the_golden_outputs(published, tmp_path):
     golden = published.golden["vis_n30_weights"]
     weights = load_checkpoint(tmp_path / "x.safetensors")(features, responses).numpy()
     assert np.linalg.norm(weights - golden) <= 1e-9 * np.linalg.norm(golden)
+
+
+def test_a_saved_network_is_read_as_it_was(tmp_path, state):
+    network = make_network(TINY, torch.float32)
+    save_checkpoint(tmp_path / "x.safetensors", network, {"backbone": "mine"})
+    again, header = read_checkpoint(tmp_path / "x.safetensors")
+    assert header == {"architecture": "reference", "config": dataclasses.asdict(TINY), "backbone": "mine"}
+    assert not any(parameter.requires_grad for parameter in again.parameters())
+    for name, tensor in again.state_dict().items():
+        torch.testing.assert_close(tensor, state[name], rtol=0, atol=0)
 
 
 # -- files that must not be taken --------------------------------------------------------------------------------------
@@ -175,6 +186,30 @@ def test_other_networks(tmp_path, state, change, message):
     with pytest.raises(FileFormatError, match=message):
         convert_reference_checkpoint(source, tmp_path / "x.safetensors")
     assert not (tmp_path / "x.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"architecture": "native"}, "of the kind 'native', which this version cannot run"),
+        ({"architecture": None}, "of the kind None"),
+        ({"config": {}}, "does not describe its network"),
+        ({"config": {"n_features": 6, "width": 7}}, "does not describe its network .width must be a multiple"),
+        ({"config": {"depth": 2}}, "does not describe its network"),
+        ({"config": {"n_features": 6, "width": 20}}, "does not hold the network that it describes"),
+    ],
+)
+def test_files_of_other_networks_of_this_program(tmp_path, state, change, message):
+    header = {"architecture": "reference", "config": dataclasses.asdict(TINY)} | change
+    write_tensors(tmp_path / "x.safetensors", KIND, {name: tensor.numpy() for name, tensor in state.items()}, header)
+    with pytest.raises(FileFormatError, match=message) as caught:
+        load_checkpoint(tmp_path / "x.safetensors")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_native_transformer_has_no_checkpoint():
+    with pytest.raises(InputError, match="nothing is trained"):
+        load_checkpoint("default")
 
 
 def test_paths_that_cannot_be(tmp_path, state):

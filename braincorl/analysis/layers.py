@@ -1,13 +1,12 @@
-"""Encoders that in-context networks would write after each of their layers.
+"""Encoders that the published network would write after each of its layers.
 
-The published network: its first token after every block, through the network's own readout, or through a linear readout
-fitted for that layer alone, which finds what a layer knows in a code that the last layer does not use. The native
-network: its weighing of closed forms after every block. Layer 0 is the state before the first block.
+Its first token after every block is read through the network's own readout, or through a linear readout fitted for that
+layer alone, which finds what a layer knows in a code that the last layer does not use. Layer 0 is the state before the
+first block.
 
-    l layers and one more, v voxels, D width, E features, c closed forms
+    l layers and one more, v voxels, D width, E features
 """
 
-import copy
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -17,8 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from braincorl.errors import InputError
-from braincorl.models import NativeTransformer, ReferenceTransformer
-from braincorl.models.person import PersonContext
+from braincorl.models import ReferenceTransformer
 from braincorl.models.reference import ArrayLike
 
 Array = npt.NDArray[np.float64]
@@ -137,27 +135,3 @@ class LayerReadouts:
         """Turn states (l + 1, v, D) into encoders (l + 1, v, E + 1)."""
         h = np.asarray(states, dtype=np.float64)
         return np.asarray(h @ self.weights[:, :-1] + self.weights[:, -1:])
-
-
-def native_layers(network: NativeTransformer, person: PersonContext) -> Array:
-    """Weight of each closed form in a voxel's encoder, read out after each layer of the native network.
-
-    Parameters
-    ----------
-    network
-        The native network.
-    person
-        Of `braincorl.models.person.read_person`.
-
-    Returns
-    -------
-    ndarray of shape (l + 1, v, c)
-        The last layer's are what the network uses.
-    """
-    short = copy.deepcopy(network).eval()
-    blocks, found = list(short.blocks), []
-    with torch.inference_mode():
-        for depth in range(len(blocks) + 1):
-            short.blocks = nn.ModuleList(blocks[:depth])
-            found.append(short(person)[2].cpu().numpy())
-    return np.asarray(np.stack(found), dtype=np.float64)

@@ -1,4 +1,4 @@
-"""`braincorl train`: meta-train a network after a recipe, and go on after a kill."""
+"""`braincorl train`: meta-train a published network after a recipe, and go on after a kill."""
 
 import argparse
 import os
@@ -14,10 +14,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = add_verb(
         subparsers,
         "train",
-        "Meta-train an in-context network on synthetic and real people. Run again to go on after an interruption; "
-        "start with torchrun to use several processes.",
+        "Meta-train a network of the published architecture on synthetic and real people. Run again to go on after an "
+        "interruption; start with torchrun to use several processes.",
     )
-    parser.add_argument("recipe", type=Path, metavar="RECIPE.toml", help="architecture, sizes, stages (see encoders/)")
+    parser.add_argument("recipe", type=Path, metavar="RECIPE.toml", help="sizes, stages (see encoders/published/)")
     parser.add_argument(
         "--output-dir", type=Path, metavar="DIR", help="for checkpoint, log and state (default: the recipe's name)"
     )
@@ -58,4 +58,4 @@ def run(options: argparse.Namespace) -> None:
             progress=progress,
         )
     if os.environ.get("RANK", "0") == "0":
-        print(f"{recipe.architecture} network trained in {time.perf_counter() - start:.0f} s -> {checkpoint}")
+        print(f"network trained in {time.perf_counter() - start:.0f} s -> {checkpoint}")

@@ -1,1 +1,1 @@
-"""Meta-training: synthetic people, episodes, and the loop that teaches a network to read a context."""
+"""Meta-training of the published network: people, episodes, and the loop that learns from them."""

@@ -1,108 +1,86 @@
-"""Episodes as the network reads them: everything that needs no gradient, computed ahead, in worker processes.
+"""Episodes as the network reads them, by number: what needs no gradient is computed ahead, in worker processes.
 
-n context images, k = n - 1, m query images, V voxels
+n context images, m query images, p features, V voxels
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from braincorl.closed_forms.evidence import fit_evidence, predictive_std
+from braincorl.closed_forms.decomposition import varying_voxels
 from braincorl.errors import InputError
-from braincorl.models.person import PersonContext, read_person
-from braincorl.models.smoothers import Spectrum, readout
 from braincorl.training.worlds import Episode
+from braincorl.validation import FloatArray
 
 
 @dataclass(frozen=True)
 class PreparedEpisode:
-    """One person, read, with what is to be predicted in standardised units.
+    """One person: features of unit norm, responses in units of every voxel's deviation over the context, from its mean.
 
     Attributes
     ----------
-    person
-        What the network reads.
-    readout
-        Turns signals at the context images into predictions (m, k).
+    features
+        Context (n, p).
+    responses
+        Context (V, n).
+    query_features
+        (m, p).
     truth
-        Noise-free responses (m, V).
+        Noise-free responses to the queries (m, V).
     measured
         With noise (m, V).
-    spread
-        Predictive standard deviation of Bayesian ridge (m, V).
     """
 
-    person: PersonContext
-    readout: Tensor
+    features: Tensor
+    responses: Tensor
+    query_features: Tensor
     truth: Tensor
     measured: Tensor
-    spread: Tensor
 
 
-def prepare_episode(episode: Episode, n_voxels: int = 64) -> PreparedEpisode:
-    """Read a person.
+def prepare_episode(episode: Episode, n_voxels: int = 32) -> PreparedEpisode:
+    """Scale features to unit norm and responses to unit variance.
 
     Parameters
     ----------
     episode
         A draw.
     n_voxels
-        Voxels to keep for predicting; all of them are read.
+        Voxels to keep, spread evenly over those that vary in the context; the network reads each by itself.
 
     Returns
     -------
     PreparedEpisode
-    """
-    episode, kept = standardise(episode, n_voxels)
-    y = episode.responses
-    middle = episode.features.mean(axis=0)
-    X, Q = episode.features - middle, episode.query_features - middle
-    gram = torch.from_numpy(episode.scale * X @ X.T)
-    person, vectors = read_person(gram, torch.from_numpy(y).float(), torch.from_numpy(episode.regions))
-    matrix = readout(torch.from_numpy(episode.scale * Q @ X.T), Spectrum(vectors, person.smoothers.values))
-    _, _, posterior = fit_evidence(episode.features, y[:, kept], episode.scale)
-    return PreparedEpisode(
-        person=person.select(torch.from_numpy(kept)),
-        readout=matrix.float(),
-        truth=torch.from_numpy(episode.truth[:, kept]).float(),
-        measured=torch.from_numpy(episode.measured[:, kept]).float(),
-        spread=torch.from_numpy(predictive_std(posterior, episode.query_features)).float(),
-    )
-
-
-def standardise(episode: Episode, n_voxels: int) -> tuple[Episode, npt.NDArray[np.intp]]:
-    """Give responses in units of every voxel's deviation over the context, from its mean; constant voxels are left out.
-
-    Parameters
-    ----------
-    episode
-        A draw.
-    n_voxels
-        Voxels to keep for predicting.
-
-    Returns
-    -------
-    episode : Episode
-        All varying voxels.
-    kept : ndarray
-        Which of them to predict, spread evenly.
 
     Raises
     ------
     InputError
         If no voxel varies.
     """
-    episode = _varying(episode)
     mean, deviation = episode.responses.mean(axis=0), episode.responses.std(axis=0)
-    parts = {name: (getattr(episode, name) - mean) / deviation for name in ("responses", "truth", "measured")}
-    count = len(mean)
-    return replace(episode, **parts), np.linspace(0, count - 1, min(n_voxels, count)).astype(np.intp)
+    varying = np.flatnonzero(varying_voxels(mean, deviation, len(episode.responses), np.dtype(np.float64)))
+    if not varying.size:
+        raise InputError("no voxel of an episode varies over its context.")
+    kept = varying[np.linspace(0, varying.size - 1, min(n_voxels, varying.size)).astype(np.intp)]
+
+    def unit(X: FloatArray) -> Tensor:
+        return torch.from_numpy(X / np.maximum(np.linalg.norm(X, axis=1, keepdims=True), 1e-12)).float()
+
+    def standardise(values: FloatArray) -> Tensor:
+        return torch.from_numpy((values[:, kept] - mean[kept]) / deviation[kept]).float()
+
+    return PreparedEpisode(
+        unit(episode.features),
+        standardise(episode.responses).T.contiguous(),
+        unit(episode.query_features),
+        standardise(episode.truth),
+        standardise(episode.measured),
+    )
 
 
 class Episodes(Dataset[Any]):
@@ -112,8 +90,6 @@ class Episodes(Dataset[Any]):
     ----------
     draw
         Draws an episode.
-    prepare
-        Makes of it what the network reads.
     seed
         Of the whole sequence.
     numbers
@@ -121,45 +97,23 @@ class Episodes(Dataset[Any]):
     """
 
     def __init__(
-        self,
-        draw: Callable[[np.random.Generator], Episode],
-        prepare: Callable[[Episode], Any],
-        seed: Sequence[int],
-        numbers: Sequence[int],
+        self, draw: Callable[[np.random.Generator], Episode], seed: Sequence[int], numbers: Sequence[int]
     ) -> None:
-        self.draw, self.prepare, self.seed, self.numbers = draw, prepare, list(seed), numbers
+        self.draw, self.seed, self.numbers = draw, list(seed), numbers
 
     def __len__(self) -> int:
         """Return the number of episodes."""
         return len(self.numbers)
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> PreparedEpisode:
         """Draw and prepare one."""
-        return self.prepare(self.drawn(index))
+        return prepare_episode(self.drawn(index))
 
     def drawn(self, index: int) -> Episode:
         """Draw one."""
         return self.draw(np.random.default_rng([*self.seed, self.numbers[index]]))
 
 
-def to_device(item: Any, device: torch.device) -> Any:
-    """Move all tensors of nested dataclasses to a device."""
-    if device.type == "cpu":
-        return item
-    if isinstance(item, torch.Tensor):
-        return item.to(device)
-    if hasattr(item, "__dataclass_fields__"):
-        return type(item)(**{name: to_device(getattr(item, name), device) for name in item.__dataclass_fields__})
-    return item
-
-
-def _varying(episode: Episode) -> Episode:
-    """Leave out voxels whose responses to the context do not vary."""
-    deviation, size = episode.responses.std(axis=0), np.abs(episode.responses).max(axis=0)
-    kept = deviation > 1e-9 * size
-    if kept.all():
-        return episode
-    if not kept.any():
-        raise InputError("no voxel of an episode varies over its context.")
-    parts = {name: getattr(episode, name)[:, kept] for name in ("responses", "truth", "measured")}
-    return replace(episode, **parts, regions=episode.regions[kept])
+def to_device(item: PreparedEpisode, device: torch.device) -> PreparedEpisode:
+    """Move all tensors to a device."""
+    return PreparedEpisode(**{name: tensor.to(device) for name, tensor in vars(item).items()})

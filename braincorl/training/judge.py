@@ -1,16 +1,16 @@
-"""Fixed people on whom a stage is judged, and what ridge and the closed forms reach on them."""
+"""Fixed people on whom a stage is judged, and what ridge reaches on them."""
 
 import logging
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch import nn
 
-from braincorl.training.episodes import Episodes, to_device
+from braincorl.models import ReferenceTransformer
+from braincorl.training.episodes import Episodes, prepare_episode, to_device
+from braincorl.training.objective import explained, predict, ridge_score
 from braincorl.training.processes import Processes
 from braincorl.training.sources import Draw
-from braincorl.training.tasks import Task, baselines, explained
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +24,6 @@ class Judge:
     ----------
     draw
         Draws an episode.
-    task
-        Of the network's architecture.
     stage
         Number of the stage.
     count
@@ -35,29 +33,19 @@ class Judge:
 
     Attributes
     ----------
-    references
-        Scores of ridge and of every closed form.
+    ridge
+        Score of cross-validated ridge.
     """
 
-    def __init__(self, draw: Draw, task: Task, stage: int, count: int, processes: Processes) -> None:
-        self.task, self.processes = task, processes
-        episodes = Episodes(draw, task.prepare, (_SEED, stage), range(count))
-        self.items: list[Any] = []
-        scores = []
-        for number in range(processes.rank, count, processes.count):
-            episode = episodes.drawn(number)
-            self.items.append(task.prepare(episode))
-            scores.append(baselines(episode, self.items[-1]))
-        self.references = {name: processes.mean([score[name] for score in scores]) for name in scores[0]}
-        logger.info("validation: %s", ", ".join(f"{name} {value:.4f}" for name, value in self.references.items()))
+    def __init__(self, draw: Draw, stage: int, count: int, processes: Processes) -> None:
+        self.processes = processes
+        drawn = Episodes(draw, (_SEED, stage), range(count))
+        episodes = [drawn.drawn(number) for number in range(processes.rank, count, processes.count)]
+        self.items = [prepare_episode(episode) for episode in episodes]
+        self.ridge = processes.mean([ridge_score(episode) for episode in episodes])
+        logger.info("validation: cross-validated ridge %.4f", self.ridge)
 
-    @property
-    def rival(self) -> tuple[str, float]:
-        """Name and score of the closed form that a network is compared with in the log."""
-        name = "Bayesian ridge" if "Bayesian ridge" in self.references else "cross-validated ridge"
-        return name, self.references[name]
-
-    def score(self, network: nn.Module, autocast: AbstractContextManager[Any]) -> float:
+    def score(self, network: ReferenceTransformer, autocast: AbstractContextManager[Any]) -> float:
         """Mean explained variance of a network.
 
         Parameters
@@ -74,7 +62,6 @@ class Judge:
         network.eval()
         with torch.no_grad(), autocast:
             scores = [
-                explained(self.task.predict(network, to_device(item, self.processes.device)).cpu(), item)
-                for item in self.items
+                explained(predict(network, to_device(item, self.processes.device)).cpu(), item) for item in self.items
             ]
         return self.processes.mean(scores)

@@ -25,16 +25,16 @@ from torch.utils.data import DataLoader
 from braincorl.checkpoint import save_checkpoint
 from braincorl.errors import InputError, OutputError
 from braincorl.files import Progress
-from braincorl.models import NativeTransformer, ReferenceTransformer
+from braincorl.models import ReferenceTransformer
 from braincorl.priors import load_prior
-from braincorl.training.episodes import Episodes, to_device
+from braincorl.training.episodes import Episodes, PreparedEpisode, to_device
 from braincorl.training.judge import Judge
+from braincorl.training.objective import error
 from braincorl.training.processes import Processes
 from braincorl.training.recipe import Recipe, StageConfig
 from braincorl.training.sources import read_source
 from braincorl.training.state import State, read_state, write_state
-from braincorl.training.tasks import Task, make_task
-from braincorl.training.voxels import VoxelKinds
+from braincorl.training.voxels import Memory
 
 logger = logging.getLogger(__name__)
 
@@ -79,12 +79,10 @@ class Trainer:
                     f"{self.processes.count} processes."
                 )
         self.digest = recipe.digest
-        kinds = [VoxelKinds.of(load_prior(name)) for name in recipe.priors]
-        self.sources = [read_source(stage, kinds) for stage in recipe.stages]
-        self.task: Task = make_task(recipe.architecture)
+        memories = [Memory.of(load_prior(name)) for name in recipe.priors]
+        self.sources = [read_source(stage, recipe.network.n_features, memories) for stage in recipe.stages]
         torch.manual_seed(recipe.seed)
-        networks = {"native": NativeTransformer, "reference": ReferenceTransformer}
-        self.network: nn.Module = networks[recipe.architecture](recipe.network).to(self.device)
+        self.network = ReferenceTransformer(recipe.network).to(self.device)
         self.state, self.best_weights = State(), self._weights()
         self.optimizer = self._new_optimizer(recipe.stages[0])
 
@@ -109,17 +107,17 @@ class Trainer:
                 self.optimizer = self._new_optimizer(self.recipe.stages[self.state.stage])
             self._save()
         if self.processes.rank == 0:
-            save_checkpoint(self.folder / CHECKPOINT, self.network, self._header())  # type: ignore[arg-type]
+            save_checkpoint(self.folder / CHECKPOINT, self.network, self._header())
 
     def _run_stage(self, stage: StageConfig, report: Callable[[int], None] | None) -> None:
         share, source = stage.people_per_step // self.processes.count, self.sources[self.state.stage]
-        judge = Judge(source.judge, self.task, self.state.stage, self.recipe.n_validation, self.processes)
+        judge = Judge(source.judge, self.state.stage, self.recipe.n_validation, self.processes)
         numbers = [
             step * stage.people_per_step + self.processes.rank + self.processes.count * i
             for step in range(self.state.step, stage.n_steps)
             for i in range(share)
         ]
-        episodes = Episodes(source.learn, self.task.prepare, (self.recipe.seed, self.state.stage), numbers)
+        episodes = Episodes(source.learn, (self.recipe.seed, self.state.stage), numbers)
         # Episodes travel through pipes, as bytes. PyTorch would put them into shared memory, and where that is full or
         # limited (containers, `ulimit -f`) a worker drops them and goes on, and both processes wait for ever.
         loader = DataLoader(
@@ -147,7 +145,7 @@ class Trainer:
                 self._save()
                 saved = time.monotonic()
 
-    def _step(self, stage: StageConfig, step: int, items: list[Any]) -> float:
+    def _step(self, stage: StageConfig, step: int, items: list[PreparedEpisode]) -> float:
         """One step of the optimiser; gives the mean loss of its episodes."""
         rate = stage.rate(step)
         for group in self.optimizer.param_groups:
@@ -157,7 +155,7 @@ class Trainer:
         losses = []
         for item in items:
             with self._autocast():
-                loss = self.task.loss(self.network, item)
+                loss = error(self.network, item)
             (loss / stage.people_per_step).backward()  # type: ignore[no-untyped-call]
             losses.append(float(loss.detach()))
         self.processes.add_gradients(self.network.parameters())
@@ -169,15 +167,15 @@ class Trainer:
         """Judge the network, and add a row to the log."""
         state, score = self.state, judge.score(self.network, self._autocast())
         loss, state.losses = float(np.mean(state.losses)), []
-        state.rows.append({"stage": stage.name, "step": state.step, "loss": loss, "network": score, **judge.references})
+        row = {"stage": stage.name, "step": state.step, "loss": loss, "network": score}
+        state.rows.append(row | {"cross-validated ridge": judge.ridge})
         if score > state.best:
             state.best, state.stale, self.best_weights = score, 0, self._weights()
         else:
             state.stale += 1
-        name, rival = judge.rival
         logger.info(
-            "stage %s, step %d of %d: loss %.4f, EV %.4f, %s %.4f (%+.1f %%)",
-            stage.name, state.step, stage.n_steps, loss, score, name, rival, 100 * (score / rival - 1),
+            "stage %s, step %d of %d: loss %.4f, EV %.4f, cross-validated ridge %.4f",
+            stage.name, state.step, stage.n_steps, loss, score, judge.ridge,
         )  # fmt: skip
 
     def _autocast(self) -> AbstractContextManager[Any]:
@@ -219,7 +217,8 @@ class Trainer:
         last = self.state.rows[-1] if self.state.rows else {}
         people = sum(stage.people for stage in self.recipe.stages)
         training = {"recipe": asdict(self.recipe), "digest": self.digest, "people": people, "validation": last}
-        return {"training": training, "inputs": {"features": "any", "responses": "any unit"}}
+        inputs = {"features": "unit norm", "responses": "z-scored"}
+        return {"training": training, "backbone": "unknown", "inputs": inputs}
 
 
 def train(

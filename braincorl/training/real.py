@@ -11,7 +11,6 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.closed_forms.evidence import pool_scale
 from braincorl.errors import InputError
 from braincorl.training.recipe import RealConfig
 from braincorl.training.voxels import log_integer
@@ -41,7 +40,6 @@ class RealPeople:
 
     def __init__(self, config: RealConfig, features: FloatArray, responses: Sequence[FloatArray]) -> None:
         self.config, self.features = config, np.asarray(features, dtype=np.float64)
-        self.scale = pool_scale(self.features)
         self.people: list[tuple[npt.NDArray[np.intp], Array]] = []
         for number, raw in enumerate(responses):
             values = np.asarray(raw, dtype=np.float64)
@@ -82,8 +80,6 @@ class RealPeople:
             query_features=X[n_images:],
             truth=y[n_images:],
             measured=y[n_images:],
-            scale=self.scale,
-            regions=np.full(len(voxels), -1),
         )
 
 

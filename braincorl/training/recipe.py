@@ -1,9 +1,11 @@
 """Recipes: what a network is, what it is trained on, in which stages; read from TOML, unknown keys refused.
 
-architecture = "native"            # or "reference", the published network
+architecture = "reference"         # the published network; in the native one nothing is trained
 seed = 0
-priors = ["bold5000-resnet18"]     # group priors whose voxels synthetic people may have: names or files
-[network]                          # sizes: NativeConfig or ReferenceConfig
+priors = ["bold5000-resnet18"]     # group priors: synthetic people may have voxels like theirs; names or files
+[network]                          # sizes: ReferenceConfig
+n_features = 512
+width = 160
 [[stages]]
 name = "synthetic"
 people = 20000                     # episodes
@@ -29,10 +31,11 @@ from pathlib import Path
 from typing import Any
 
 from braincorl.errors import InputError
-from braincorl.models import NativeConfig, ReferenceConfig
+from braincorl.models import ReferenceConfig
 from braincorl.training.tables import build
 from braincorl.training.worlds import WorldConfig
 
+ARCHITECTURE = "reference"
 _WARM_UP = 0.05
 _LOWEST_RATE = 0.01
 
@@ -140,12 +143,12 @@ class Recipe:
 
     Attributes
     ----------
-    architecture
-        "native" or "reference".
     network
         Sizes.
     stages
         In order.
+    architecture
+        "reference", the published network.
     seed
         Of weights and episodes.
     priors
@@ -156,9 +159,9 @@ class Recipe:
         Free text for the checkpoint's header.
     """
 
-    architecture: str
-    network: NativeConfig | ReferenceConfig
+    network: ReferenceConfig
     stages: tuple[StageConfig, ...]
+    architecture: str = ARCHITECTURE
     seed: int = 0
     priors: tuple[str, ...] = ()
     n_validation: int = 48
@@ -166,6 +169,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
+        _check_architecture(self.architecture)
         if self.seed < 0 or self.n_validation < 1:
             raise InputError("seed must be a whole number from 0 up, and n_validation at least 1.")
         if not self.stages:
@@ -178,10 +182,7 @@ class Recipe:
         content["priors"] = [_content(name) for name in self.priors]
         for stage in content["stages"]:
             world, real = stage["world"], stage["real"]
-            if world["features"]:
-                world["features"] = [_content(name) for name in world["features"]]
-            else:  # as recipes were hashed before worlds had real images
-                del world["features"], world["real_images"]
+            world["features"] = [_content(name) for name in world["features"]]
             if real is not None:
                 real["features"] = _content(real["features"])
                 for key in ("responses", "held_out"):
@@ -213,17 +214,26 @@ def read_recipe(path: str | Path) -> Recipe:
         raise InputError(f"{path} cannot be read ({error.strerror}): pass a recipe in TOML.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is no TOML ({error}).") from error
-    architecture = content.setdefault("architecture", "native")
-    kinds: dict[str, type[Any]] = {"native": NativeConfig, "reference": ReferenceConfig}
-    if architecture not in list(kinds):
-        raise InputError(f"{path}: architecture must be one of {', '.join(kinds)}, but is {architecture!r}.")
-    content["network"] = build(kinds[architecture], content.get("network", {}), f"{path}, network")
+    try:  # before all else: the sizes of another network would be unknown keys
+        _check_architecture(content.get("architecture", ARCHITECTURE))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     recipe = build(Recipe, {"stages": [], **content}, str(path))
     return replace(
         recipe,
         priors=tuple(_prior(name, path.parent) for name in recipe.priors),
         stages=tuple(_located(stage, path.parent) for stage in recipe.stages),
     )
+
+
+def _check_architecture(name: Any) -> None:
+    if name == "native":
+        raise InputError(
+            "architecture 'native' cannot be trained, since nothing in it is: use InContextEncoder() as it is, or "
+            f"train the published network with architecture = {ARCHITECTURE!r}."
+        )
+    if name != ARCHITECTURE:
+        raise InputError(f"architecture must be {ARCHITECTURE!r}, the published network, but is {name!r}.")
 
 
 def _located(stage: StageConfig, folder: Path) -> StageConfig:

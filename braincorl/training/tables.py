@@ -51,9 +51,8 @@ def build(kind: type[Config], values: Any, where: str) -> Config:
 
 def _convert(hint: Any, value: Any, name: str, where: str) -> Any:
     """Give a value of the type that a field asks for."""
-    if isinstance(hint, UnionType):  # a table that may be missing, or one that is already built
-        kinds = [kind for kind in get_args(hint) if kind is not type(None)]
-        return value if isinstance(value, tuple(kinds)) else _convert(kinds[0], value, name, where)
+    if isinstance(hint, UnionType):  # a table that may be missing
+        (hint,) = (kind for kind in get_args(hint) if kind is not type(None))
     if is_dataclass(hint):
         return build(hint, value, f"{where}, {name}")  # type: ignore[arg-type]
     if get_origin(hint) is tuple:

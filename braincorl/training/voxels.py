@@ -1,6 +1,6 @@
 """Parts of a synthetic person: features, weights and noise, as pure functions of a random generator. SIMULATION.
 
-n images, p features, V voxels, c kinds of voxel, q columns of a factor
+n images, p features, V voxels, J remembered voxels
 """
 
 from dataclasses import dataclass
@@ -15,66 +15,79 @@ Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class VoxelKinds:
+class Memory:
     """Voxels of a group prior, in the principal components of its images: responses per standard deviation of each.
 
     Attributes
     ----------
     spectrum
         Variances of the components (p,), descending.
+    axes
+        Directions of the components, one per column (p, p).
     mean
-        Of each kind (c, p).
+        Features of the mean image (p,).
+    weights
+        Of the remembered voxels, of unit energy (J, p).
+    mass
+        Share of all voxels that each stands for (J,).
+    region
+        Index of each one's region (J,), -1 where unknown.
     factor
-        Of each kind (c, p, q).
-    floor
-        Spread per unit of each component that all kinds have in all directions (c, p).
+        L with L Lᵀ the second moment of all remembered voxels (p, p).
     """
 
     spectrum: Array
+    axes: Array
     mean: Array
+    weights: Array
+    mass: Array
+    region: npt.NDArray[np.intp]
     factor: Array
-    floor: Array
 
     @classmethod
     def of(cls, prior: GroupPrior) -> Self:
         """Take them from a prior."""
         variances, vectors = np.linalg.eigh(prior.pool_covariance)
-        spectrum, vectors = variances[::-1].clip(0), vectors[:, ::-1]
-        deviation, parts = np.sqrt(spectrum), prior.components
+        spectrum, axes = variances[::-1].clip(0), vectors[:, ::-1]
+        to_energy = axes * np.sqrt(spectrum)
+        squares, directions = np.linalg.eigh(to_energy.T @ prior.moment @ to_energy)
         return cls(
             spectrum=spectrum,
-            mean=parts.mean @ vectors * deviation,
-            factor=np.einsum("pi,cpq->ciq", vectors, parts.factor) * deviation[:, None],
-            floor=np.sqrt(parts.floor)[:, None] * deviation,
+            axes=axes,
+            mean=prior.feature_mean,
+            weights=prior.weights @ to_energy,
+            mass=prior.mass,
+            region=prior.region,
+            factor=directions * np.sqrt(squares.clip(0)),
         )
 
 
-def draw_features(
-    n_images: int, n_features: tuple[int, int], prior: VoxelKinds | None, rng: np.random.Generator
-) -> tuple[Array, Array]:
-    """Draw images in a random feature space, in its principal components.
+def draw_features(n_images: int, p: int, memory: Memory | None, rng: np.random.Generator) -> tuple[Array, Array, Array]:
+    """Draw images in a random feature space, or in that of a memory.
 
     Parameters
     ----------
     n_images
         How many.
-    n_features
-        Smallest and largest number.
-    prior
-        If given, its feature space is used half of the time.
+    p
+        Features of an image.
+    memory
+        If given and of so many features, its feature space is used half of the time.
     rng
         Randomness.
 
     Returns
     -------
-    X : ndarray of shape (n_images, p)
+    features : ndarray of shape (n_images, p)
+    coordinates : ndarray of shape (n_images, p)
+        The same images in the principal components of the space.
     spectrum : ndarray of shape (p,)
-        Their variances in a pool, descending.
+        Variances of the components in a pool, descending.
     """
-    p = log_integer(n_features, rng)
     spectrum = (1 + np.arange(p) / rng.uniform(0.5, 5)) ** -rng.uniform(0.0, 2.2)
-    if prior is not None and rng.random() < 0.5:
-        spectrum, p = prior.spectrum, len(prior.spectrum)
+    home = memory if memory is not None and len(memory.spectrum) == p and rng.random() < 0.5 else None
+    if home is not None:
+        spectrum = home.spectrum
     X = rng.standard_normal((n_images, p))
     if rng.random() < 0.4:  # images come in kinds
         n_kinds = int(rng.integers(2, 40))
@@ -83,7 +96,8 @@ def draw_features(
         X = np.sqrt(share) * kinds[rng.integers(n_kinds, size=n_images)] + np.sqrt(1 - share) * X
     if rng.random() < 0.3:  # some images are far from all others
         X *= np.sqrt(rng.chisquare(6, size=(n_images, 1)) / 6) ** rng.choice([-1, 1])
-    return X * np.sqrt(spectrum), spectrum
+    X *= np.sqrt(spectrum)
+    return X if home is None else home.mean + X @ home.axes.T, X, spectrum
 
 
 def shared_weights(spectrum: Array, regions: npt.NDArray[np.int64], rng: np.random.Generator) -> Array:
@@ -118,19 +132,22 @@ def shared_weights(spectrum: Array, regions: npt.NDArray[np.int64], rng: np.rand
     return np.sqrt(share) * _unit_weights(common, spectrum) + np.sqrt(1 - share) * _unit_weights(own, spectrum)
 
 
-def prior_weights(
-    kinds: VoxelKinds, spectrum: Array, regions: npt.NDArray[np.int64], rng: np.random.Generator
+def remembered_weights(
+    memory: Memory, spectrum: Array, regions: npt.NDArray[np.int64], rng: np.random.Generator
 ) -> Array:
-    """Draw weights from a group prior, transported to a feature space by the rank of principal components.
+    """Draw voxels that are like remembered ones, in any feature space.
+
+    A voxel is a u_j + √(1 - a²) e: u_j remembered, drawn by its mass, e of the memory's second moment, and a, how alike
+    they are, even from 0 to 1. Energies go from one feature space to another by the rank of principal components.
 
     Parameters
     ----------
-    kinds
-        Learned from real voxels.
+    memory
+        Of real voxels.
     spectrum
         Variances of the features (p,).
     regions
-        (V,); each region gets its own mix of the prior's kinds.
+        (V,); the voxels of each are like remembered voxels of one region, where the memory knows regions.
     rng
         Randomness.
 
@@ -138,17 +155,17 @@ def prior_weights(
     -------
     ndarray of shape (V, p)
     """
-    n_kinds, home, rank = kinds.factor.shape
-    mix = rng.dirichlet(np.full(n_kinds, 0.5), size=int(regions.max()) + 1)
-    kind = np.array([rng.choice(n_kinds, p=mix[region]) for region in regions])
-    strength = np.sqrt(rng.gamma(2.0, 0.5, size=(len(regions), 1)))  # some voxels are purer than others
-    energy = kinds.mean[kind] + kinds.floor[kind] * rng.standard_normal((len(regions), home))
-    for c in np.unique(kind):
-        rows = np.flatnonzero(kind == c)
-        energy[rows] += strength[rows] * (rng.standard_normal((len(rows), rank)) @ kinds.factor[c].T)
-    p = len(spectrum)
-    if spectrum is not kinds.spectrum:
-        source = np.minimum((np.arange(p) + 0.5) * home / p, home - 1).astype(int) if p > home else np.arange(p)
+    item = np.empty(len(regions), dtype=np.intp)
+    homes = rng.choice(np.unique(memory.region), size=int(regions.max()) + 1)
+    for region, home in enumerate(homes):
+        rows, mass = np.flatnonzero(regions == region), memory.mass * (memory.region == home)
+        item[rows] = rng.choice(len(mass), size=len(rows), p=mass / mass.sum())
+    likeness = rng.random((len(regions), 1))
+    residual = rng.standard_normal((len(regions), len(memory.factor))) @ memory.factor.T
+    energy = likeness * memory.weights[item] + np.sqrt(1 - likeness**2) * residual
+    if spectrum is not memory.spectrum:
+        p, home_p = len(spectrum), len(memory.spectrum)
+        source = np.minimum((np.arange(p) + 0.5) * home_p / p, home_p - 1).astype(int) if p > home_p else np.arange(p)
         jitter = np.argsort(np.arange(p) + rng.normal(0, 0.2 * (1 + np.arange(p))))  # ranks wander
         energy = energy[:, source[jitter]] * rng.choice([-1.0, 1.0], size=p)
     return np.asarray(energy / np.sqrt(np.maximum(spectrum, 1e-12 * spectrum[0])))

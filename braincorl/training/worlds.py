@@ -2,11 +2,10 @@
 
 A person is drawn anew for every episode:
 
--   features: a power-law spectrum of any steepness and number, images in clusters, some far from all others; or those
-    of real images, from files;
+-   features: a power-law spectrum of any steepness, images in clusters, some far from all others; or those of real
+    images, from files;
 -   weights: isotropic for part of each voxel, for the rest a few directions that voxels share, region by region, with
-    an energy that follows the spectrum more or less; or voxels of a learned group prior, transported by the rank of
-    their principal components to other feature spaces;
+    an energy that follows the spectrum more or less; or voxels like those that a group prior remembers;
 -   misfit: signals that no linear encoder has, products of features, shared by voxels;
 -   noise: part of it from patterns that many voxels share, part independent; unequal over images, with spoilt images
     now and then;
@@ -19,19 +18,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from braincorl.errors import InputError
 from braincorl.training.images import ImagePool
 from braincorl.training.voxels import (
     Array,
-    VoxelKinds,
+    Memory,
     draw_features,
     draw_misfit,
     draw_noise,
     isotropic_weights,
     log_integer,
-    prior_weights,
+    remembered_weights,
     shared_weights,
     unit_variance,
 )
@@ -49,13 +47,11 @@ class WorldConfig:
         Noise-free images to be predicted.
     n_voxels
         Smallest and largest number of voxels.
-    n_features
-        Smallest and largest number of features, drawn evenly in the logarithm.
     brain_like
         Share of people whose weights have shared directions and whose noise is shared; others have independent
         Gaussian weights and noise.
     from_prior
-        Share of the brain-like people whose weights come from the given priors.
+        Share of the brain-like people whose voxels are like those that the given priors remember.
     features
         Files of real images' features, as `braincorl embed` writes them; contexts and queries never overlap.
     real_images
@@ -65,7 +61,6 @@ class WorldConfig:
     n_images: tuple[int, int] = (4, 200)
     n_query: int = 64
     n_voxels: tuple[int, int] = (32, 1024)
-    n_features: tuple[int, int] = (8, 512)
     brain_like: float = 0.85
     from_prior: float = 0.5
     features: tuple[str, ...] = ()
@@ -73,7 +68,7 @@ class WorldConfig:
 
     def __post_init__(self) -> None:
         """Refuse impossible ranges."""
-        for name in ("n_images", "n_voxels", "n_features"):
+        for name in ("n_images", "n_voxels"):
             low, high = getattr(self, name)
             if not 1 <= low <= high:
                 raise InputError(f"{name} must be a range of positive numbers, low to high, but is {low} to {high}.")
@@ -99,10 +94,6 @@ class Episode:
         Noise-free responses to the queries (m, V).
     measured
         With noise (m, V).
-    scale
-        c: 1 over the total variance of the feature space.
-    regions
-        (V,), -1 where unknown.
     """
 
     features: Array
@@ -110,12 +101,14 @@ class Episode:
     query_features: Array
     truth: Array
     measured: Array
-    scale: float
-    regions: npt.NDArray[np.int64]
 
 
 def draw_episode(
-    config: WorldConfig, priors: Sequence[VoxelKinds], images: Sequence[ImagePool], rng: np.random.Generator
+    config: WorldConfig,
+    n_features: int,
+    memories: Sequence[Memory],
+    images: Sequence[ImagePool],
+    rng: np.random.Generator,
 ) -> Episode:
     """Draw a person and a context.
 
@@ -123,8 +116,10 @@ def draw_episode(
     ----------
     config
         Ranges.
-    priors
-        Whose voxels some people have; may be empty.
+    n_features
+        p, of synthetic images.
+    memories
+        Whose voxels some people's are like; may be empty.
     images
         Which some people see; may be empty.
     rng
@@ -139,15 +134,16 @@ def draw_episode(
     n = log_integer((low, high if pool is None else min(high, len(pool) - config.n_query)), rng)
     n_voxels = log_integer(config.n_voxels, rng)
     brain = rng.random() < config.brain_like
-    prior = priors[int(rng.integers(len(priors)))] if priors and brain and rng.random() < config.from_prior else None
+    memory = None
+    if memories and brain and rng.random() < config.from_prior:
+        memory = memories[int(rng.integers(len(memories)))]
     if pool is None:
-        X, spectrum = draw_features(n + config.n_query, config.n_features, prior, rng)
-        features = X
+        features, X, spectrum = draw_features(n + config.n_query, n_features, memory, rng)
     else:
         (features, X), spectrum = pool.draw(n + config.n_query, rng), pool.spectrum
     regions = np.sort(rng.integers(rng.integers(1, 9), size=n_voxels))
-    if prior is not None:
-        weights = prior_weights(prior, spectrum, regions, rng)
+    if memory is not None:
+        weights = remembered_weights(memory, spectrum, regions, rng)
     else:
         weights = shared_weights(spectrum, regions, rng) if brain else isotropic_weights(spectrum, n_voxels, rng)
     signal = (X - X.mean(axis=0)) @ weights.T
@@ -158,6 +154,4 @@ def draw_episode(
     ceiling = 0.7 * rng.random(n_voxels) ** rng.uniform(0.4, 1.6)
     truth = np.sqrt(ceiling) * signal
     measured = truth + np.sqrt(1 - ceiling) * noise
-    known = regions if rng.random() < 0.4 else np.full(n_voxels, -1)
-    scale = 1.0 / float(spectrum.sum())
-    return Episode(features[:n], measured[:n], features[n:], truth[n:], measured[n:], scale, known)
+    return Episode(features[:n], measured[:n], features[n:], truth[n:], measured[n:])

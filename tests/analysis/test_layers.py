@@ -3,8 +3,7 @@ import pytest
 import torch
 from braincorl.models.person import read_person
 
-from braincorl import load_checkpoint
-from braincorl.analysis.layers import LayerReadouts, native_layers, read_layers
+from braincorl.analysis.layers import LayerReadouts, read_layers
 from braincorl.errors import InputError
 from braincorl.models import ReferenceConfig, ReferenceTransformer
 
@@ -52,14 +51,3 @@ def test_fitted_readouts_find_a_linear_code(rng):
 def test_readouts_of_other_voxels_are_refused(rng):
     with pytest.raises(InputError, match="expected \\(l \\+ 1, v, D\\)"):
         LayerReadouts.fit(rng.standard_normal((2, 9, 4)), rng.standard_normal((8, 3)))
-
-
-def test_the_native_networks_last_layer_is_what_it_uses(rng):
-    network = load_checkpoint("default")
-    X = torch.from_numpy(rng.standard_normal((15, 6)))
-    person, _ = read_person(X @ X.T / 6, torch.from_numpy(rng.standard_normal((15, 9))).float())
-    found = native_layers(network, person)
-    assert found.shape == (len(network.blocks) + 1, 9, 5)
-    with torch.inference_mode():
-        np.testing.assert_allclose(found[-1], network(person)[2].numpy(), rtol=1e-6)
-    assert abs(found[0] - found[-1]).max() > 1e-3

@@ -25,11 +25,15 @@ sys.exit(main(sys.argv[1:]))
 """
 
 RECIPE = """
-architecture = "native"
+architecture = "reference"
 n_validation = 1
 [network]
-width = 16
-depth = 1
+n_features = 4
+width = 8
+n_layers = 1
+n_heads = 2
+ffn_width = 16
+n_learned_tokens = 2
 [[stages]]
 name = "synthetic"
 people = 4
@@ -39,7 +43,6 @@ validate_every = 1
 n_images = [20, 20]
 n_query = 16
 n_voxels = [64, 64]
-n_features = [4, 16]
 """
 
 
