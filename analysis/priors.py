@@ -25,8 +25,8 @@ truth = new.true_responses(queries)
 # %% [markdown]
 # ## Learn
 #
-# A prior is a memory of earlier people's voxels: one closed-form fit each. People may have seen different images and have
-# different numbers of voxels. Given region labels, it also remembers where each voxel was.
+# A prior is a memory of earlier people's voxels: one closed-form fit each. People may have seen different images and
+# have different numbers of voxels. Given region labels, it also remembers where each voxel was.
 
 # %%
 scanned = [person.subject() for person in earlier]
@@ -84,7 +84,7 @@ share = encoder.region_probability_[:, encoder.region_names_.tolist().index(regi
 plot_mosaic(
     share,
     subject.space,
-    title=f"Probability of {region}: {share[inside].mean():.2f} inside, {share[~inside].mean():.2f} outside (simulation)",
+    title=f"{region}, probability: {share[inside].mean():.2f} inside, {share[~inside].mean():.2f} outside (simulation)",
     signed=False,
     rois={region: inside},
 )

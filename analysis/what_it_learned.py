@@ -1,23 +1,19 @@
 # %% [markdown]
-# # What has the network learned?
+# # What algorithm is attention?
 #
-# A transformer that is trained to predict in context may have learned an algorithm: steps of gradient descent, Newton
-# iterations, ridge regression, Bayesian averaging (Garg et al. 2022; von Oswald et al. 2023; Fu et al. 2024). Here the
-# native network's predictions are laid beside those of such algorithms, on the same contexts. Responses are a
-# **simulation**; the network has seen nobody from this world. The layers of the published architecture are looked at in
-# [layer_by_layer.py](layer_by_layer.py).
+# A transformer that is trained to predict in context may learn an algorithm: steps of gradient descent, Newton
+# iterations, ridge regression, Bayesian averaging (Garg et al. 2022; von Oswald et al. 2023; Fu et al. 2024). In the
+# native transformer nothing is trained: its heads are hypotheses, and evidence weighs them. Here its predictions are
+# laid beside those of such algorithms, on the same contexts. Responses are a **simulation**. The layers of the
+# published architecture are looked at in [layer_by_layer.py](layer_by_layer.py).
 
 # %%
 import numpy as np
 import pandas as pd
-import torch
 
-from braincorl import BayesianRidgeEncoder, InContextEncoder, RidgeEncoder, load_checkpoint, simulate_people
+from braincorl import BayesianRidgeEncoder, InContextEncoder, RidgeEncoder, simulate_people
 from braincorl.analysis.algorithms import difference, gradient_descent, newton
-from braincorl.analysis.layers import native_layers
 from braincorl.metrics import explained_variance
-from braincorl.models.person import read_person
-from braincorl.models.smoothers import NAMES
 
 world = simulate_people(n_people=1, n_own=120, n_shared=60, voxel_size_mm=6, random_state=2)
 person = world.people[0]
@@ -66,7 +62,7 @@ accuracy = pd.DataFrame({n: {name: pair[1] for name, pair in rows.items()} for n
 pd.concat({"difference from the network": distance, "EV against the truth": accuracy}, axis=1).round(2)
 
 # %% [markdown]
-# The network is nearest to Bayesian ridge, which it starts from, then to gradient descent stopped after very few
+# It is nearest to Bayesian ridge, which its first layer is, then to gradient descent stopped after very few
 # steps; how many are nearest grows with the context, because a longer context supports less shrinkage. Many steps, and
 # Newton iterations, run toward interpolation, which few noisy images do not support.
 
@@ -77,32 +73,14 @@ steps = [name for name in distance.index if name.startswith("gradient")]
 # %% [markdown]
 # ## With context length, and with noise
 #
-# How much of each smoother goes into the encoders, gain included; by the number of images, and by the noise ceiling of
-# the voxel with thirty images.
+# How much of a response the heads take for signal, by the number of images, and by the noise ceiling of the voxel with
+# thirty images.
 
 # %%
-shares = {}
-for n in (4, 10, 30, 100):
-    X, y = context(n)
-    shares[f"{n} images"] = InContextEncoder().fit(X, y, X_pool=pool).shares_.mean(axis=0)
-X, y = context(30)
-by_voxel = InContextEncoder().fit(X, y, X_pool=pool).shares_
 ceiling = subject.noise_ceiling()
-for name, inside in {"ceiling < .2": ceiling < 0.2, "ceiling > .5": ceiling > 0.5}.items():
-    shares[f"30 images, {name}"] = by_voxel[inside].mean(axis=0)
-pd.DataFrame(shares, index=NAMES).T.round(2)
-
-# %% [markdown]
-# ## With depth
-#
-# The gates can be read out after any layer, by giving its tokens to the output as they are. Before the first layer
-# every token speaks for itself; attention then lets the smoothers be compared with one another.
-
-# %%
-network = load_checkpoint("default")
-standard = torch.from_numpy((y - y.mean(axis=0)) / y.std(axis=0)).float()
-centred = torch.from_numpy(X - X.mean(axis=0))
-scale = 1 / pool.var(axis=0, ddof=1).sum()
-read, _ = read_person(scale * centred @ centred.T, standard)
-by_depth = native_layers(network, read).mean(axis=1)
-pd.DataFrame(by_depth, index=[f"after {depth} layers" for depth in range(len(by_depth))], columns=NAMES).round(2)
+kinds = {"all voxels": ceiling >= 0, "ceiling < .2": ceiling < 0.2, "ceiling > .5": ceiling > 0.5}
+signal = {}
+for n in (4, 10, 30, 100):
+    fraction = InContextEncoder().fit(*context(n), X_pool=pool).signal_fraction_
+    signal[f"{n} images"] = {kind: fraction[inside].mean() for kind, inside in kinds.items()}
+pd.DataFrame(signal).T.round(2)

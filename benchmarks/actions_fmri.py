@@ -18,10 +18,10 @@ from himalaya.ridge import RidgeCV as HimalayaRidgeCV
 from sklearn.linear_model import RidgeCV
 
 from braincorl.cli.main import main as braincorl
-from braincorl.datasets import load_subject
-from braincorl.encoders import BayesianRidgeEncoder, InContextEncoder, RidgeEncoder
 from braincorl.closed_forms.decomposition import decompose
 from braincorl.closed_forms.ridge_solver import auto_alphas
+from braincorl.datasets import load_subject
+from braincorl.encoders import BayesianRidgeEncoder, InContextEncoder, RidgeEncoder
 from braincorl.features import load_features
 from braincorl.metrics import explained_variance, pearson_r
 

@@ -13,9 +13,9 @@ from common import measure, print_table
 from himalaya.backend import set_backend
 from himalaya.kernel_ridge import KernelRidgeCV
 
-from braincorl.encoders import BayesianRidgeEncoder, RidgeEncoder
 from braincorl.closed_forms.decomposition import decompose
 from braincorl.closed_forms.ridge_solver import auto_alphas
+from braincorl.encoders import BayesianRidgeEncoder, RidgeEncoder
 
 
 def main():

@@ -103,7 +103,7 @@ def features_of(features, image_ids):
     return np.stack([features[name] for name in image_ids])
 
 
-def make_encoders(names, people, left_out, features, settings):
+def make_encoders(names, people, left_out, features):
     """Make the encoders to compare; a group prior rests on the other people's own images."""
     prior = None
     if any("prior" in name for name in names):
@@ -112,7 +112,7 @@ def make_encoders(names, people, left_out, features, settings):
             for subject, (data, split) in people.items()
             if subject != left_out
         ]
-        prior = GroupPrior.fit(others, **settings)
+        prior = GroupPrior.fit(others)
     makers = {
         "ridge": RidgeEncoder,
         "bayesian-ridge": BayesianRidgeEncoder,
@@ -157,9 +157,8 @@ def compare(people, test, features, options):
             ("group average of the others", average),
         ):
             rows.append((name, subject, 0, 0, score(tested.responses, predicted)))
-        settings = {"n_components": options.n_components, "shrinkage": options.shrinkage}
         start = time.perf_counter()
-        encoders = make_encoders(options.encoders, people, subject, features, settings)
+        encoders = make_encoders(options.encoders, people, subject, features)
         print(f"S{subject}: encoders ready after {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
         pool = features_of(features, split.own)
         for draw in range(options.n_draws):
@@ -185,12 +184,6 @@ def main():
     parser.add_argument("--n-draws", type=int, default=2)
     parser.add_argument("--voxel-size", type=int, default=6, help="mm; smaller voxels are more")
     parser.add_argument("--encoders", nargs="+", choices=ENCODERS, default=ENCODERS[:3])
-    parser.add_argument(
-        "--n-components", type=number_or_auto(int), default="auto", help="of the group prior; a number saves minutes"
-    )
-    parser.add_argument(
-        "--shrinkage", type=number_or_auto(float), default="auto", help="of the group prior; a number saves minutes"
-    )
     parser.add_argument("--random-state", type=int, default=0)
     options = parser.parse_args()
     start = time.perf_counter()
@@ -205,8 +198,8 @@ def main():
         f"SIMULATION: NSD-like files of subjects {SUBJECTS}, {options.sessions} sessions of 750 trials each; "
         f"higher-visual voxels {counts} ({alone} at places that no other person has); own images {own}; test on "
         f"{test.size} shared images, {repeats.min()}-{repeats.max()} trials each; {options.n_draws} draws of context; "
-        f"group prior: n_components {options.n_components}, shrinkage {options.shrinkage}; mean EV over voxels, of "
-        f"measured responses; files {read - start:.0f} s, encoders {time.perf_counter() - read:.0f} s\n"
+        f"mean EV over voxels, of measured responses; files {read - start:.0f} s, "
+        f"encoders {time.perf_counter() - read:.0f} s\n"
     )
     report(table)
 
@@ -229,11 +222,6 @@ def report(table):
             label = f"{name}, {n} images" if n else name
             rows.append([label, *(f"{values[s]:.3f}" for s in SUBJECTS), f"{values.mean():.3f}"])
     print_table(["mean EV", *(f"S{s}" for s in SUBJECTS), "mean"], rows)
-
-
-def number_or_auto(kind):
-    """Read an option that is a number or "auto"."""
-    return lambda text: text if text == "auto" else kind(text)
 
 
 def show(cell):

@@ -53,7 +53,7 @@ class AttendsToContext(Protocol):
 
 
 class NativeTerms:
-    """Shares of the context's images in the encoders of the native network.
+    """Shares of the context's images in the encoders of the native transformer.
 
     That network has no softmax over images. Its encoders are sums over them, w_v = Σ_i α_vi (x_i - x̄), and the share
     of an image is the length of its term, |α_vi| |x_i - x̄|. What a prior adds outside their span is no image's.
@@ -61,7 +61,7 @@ class NativeTerms:
     Parameters
     ----------
     encoder
-        `InContextEncoder` with a native network; cloned, not changed.
+        `InContextEncoder` with the native transformer; cloned, not changed.
     """
 
     def __init__(self, encoder: LinearEncoder) -> None:

@@ -15,7 +15,7 @@ import pandas as pd
 from braincorl import __version__
 from braincorl.analysis.maps import Outside, save_map, unmask
 from braincorl.datasets.space import VoxelSpace
-from braincorl.datasets.volumes import open_image
+from braincorl.datasets.volumes import read_volume
 from braincorl.encoders.attending import AttendingEncoder
 from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import OutputError
@@ -109,7 +109,7 @@ def _write_dseg(path: Path, index: npt.NDArray[np.intp], space: VoxelSpace) -> N
     image.header.set_xyzt_units("mm")
     with atomic_file(path) as temporary:
         nib.save(image, temporary)
-        if not np.array_equal(open_image(temporary).get_fdata(), volume):
+        if not np.array_equal(read_volume(temporary)[0], volume):
             raise OutputError(f"{path} did not read back as it was written, so it was discarded: try again.")
     what = "Likeliest region of each voxel, where it is likelier than all others together; 0 elsewhere"
     write_json(path.with_name(path.name.replace(".nii.gz", ".json")), {"Description": what})

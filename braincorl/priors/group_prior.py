@@ -361,7 +361,7 @@ class GroupPrior:
             raise FileFormatError(f"The prior file holds no '{missing[0]}': it is incomplete.")
         weights, places = arrays["weights"], arrays.get("positions")
         n_items, n_features = weights.shape if weights.ndim == 2 else (-1, -1)
-        shapes = {"mass": (n_items,), "region": (n_items,), "feature_mean": (n_features,)}
+        shapes: dict[str, tuple[int, ...]] = {"mass": (n_items,), "region": (n_items,), "feature_mean": (n_features,)}
         shapes |= {name: (n_features, n_features) for name in ("moment", "pool_covariance")}
         for name, shape in shapes.items():
             if arrays[name].shape != shape:

@@ -1,10 +1,11 @@
 """Which images to show a new person: those that leave least uncertainty under the prior.
 
-Under one Gaussian that stands for the whole memory, weights of covariance r S with S the residual metric of the attending
-heads and r the share of signal, a measured image x adds one noisy linear observation of the weights. The expected posterior variance of responses to the
-pool, tr(S V), does not depend on what is measured, so images can be chosen before anybody is scanned (Bayesian
-A-optimal design; Chaloner & Verdinelli, Bayesian experimental design: a review, 1995). The intercept is a weight of a
-constant feature with a large prior variance. Image by image, the one is taken that lowers it most:
+Under one Gaussian that stands for the whole memory, weights of covariance r S with S the residual metric of the
+attending heads and r the share of signal, a measured image x adds one noisy linear observation of the weights. The
+expected posterior variance of responses to the pool, tr(S V), does not depend on what is measured, so images can be
+chosen before anybody is scanned (Bayesian A-optimal design; Chaloner & Verdinelli, Bayesian experimental design: a
+review, 1995). The intercept is a weight of a constant feature with a large prior variance. Image by image, the one is
+taken that lowers it most:
 
     gain(x) = xᵀ V S V x / (noise + xᵀ V x),   V ← V - V x xᵀ V / (noise + xᵀ V x)
 
@@ -96,4 +97,4 @@ def expected_variance(X: FloatArray, chosen: npt.NDArray[np.intp], prior: GroupP
 def _response_moment(X: npt.NDArray[np.float64], prior: GroupPrior) -> npt.NDArray[np.float64]:
     """Covariance X S Xᵀ of unit signals over images (m, m)."""
     centred = X - X.mean(axis=0)
-    return centred @ (Metric(prior.moment, _ISOTROPIC, prior.scale) @ centred.T)
+    return np.asarray(centred @ (Metric(prior.moment, _ISOTROPIC, prior.scale) @ centred.T))

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from braincorl.models.person import read_person
 
 from braincorl.analysis.layers import LayerReadouts, read_layers
 from braincorl.errors import InputError

@@ -1,14 +1,14 @@
-"""Images chosen under a prior against random and k-means picks (python benchmarks/group_prior_select.py).
+"""Images chosen under a prior against random and k-means picks (python benchmarks/select_images.py).
 
-Voxels with the real weights of two people (bold5000_resnet18), each teaching the other, and simulated voxels; the noise
-is SIMULATED, independent over voxels, ceilings .05 to .7; EV without noise, on images that were not candidates.
+Voxels with the real weights of two people (bold5000_resnet18), each remembered for the other; the noise is SIMULATED,
+independent over voxels, ceilings .05 to .7; EV without noise, on images that were not candidates.
 """
 
 import argparse
 from collections import defaultdict
 
 import numpy as np
-from real_people import PublishedWeights, draw_person, load_bold5000, simulated_world
+from real_people import PublishedWeights, load_bold5000
 from scipy.cluster.vq import kmeans2
 
 from braincorl import GroupPrior, GroupPriorEncoder
@@ -33,7 +33,7 @@ def picks(candidates, n, prior, draw, rng):
     return {
         "random": rng.permutation(len(candidates))[:n],
         "k-means": kmeans_picks(candidates, n, draw),
-        "select": select_images(candidates, n, prior.components),
+        "select": select_images(candidates, n, prior),
     }
 
 
@@ -43,7 +43,7 @@ def real_weights(n_draws):
     candidates, test = X[:600], X[600:]
     scores = defaultdict(list)
     for source, target in ((0, 1), (1, 0)):
-        prior = GroupPrior.fit([PublishedWeights(people[source].coef)], X_pool=X, n_components=1)
+        prior = GroupPrior.fit([PublishedWeights(people[source].coef)], X_pool=X)
         truth = X @ people[target].coef.T
         truth = (truth - truth.mean(axis=0)) / truth.std(axis=0)
         for n in COUNTS:
@@ -57,21 +57,6 @@ def real_weights(n_draws):
                     score = explained_variance(np.sqrt(ceiling) * truth[600:], predicted).mean()
                     scores[name, n, draw].append(score)
     table("bold5000_resnet18, real weights, SIMULATED independent noise, noise-free EV on 500 other images:", scores)
-
-
-def simulation(n_draws):
-    """Voxels of a world whose prior is known."""
-    rng = np.random.default_rng(0)
-    prior, pool = simulated_world(rng)
-    candidates, test = pool[:500], pool[500:]
-    scores = defaultdict(list)
-    for draw in range(n_draws):
-        for n in COUNTS:
-            for name, rows in picks(candidates, n, prior, draw, rng).items():
-                X, y, weights = draw_person(prior.components, candidates[rows], n, 400, rng)
-                predicted = GroupPriorEncoder(prior).fit(X, y).predict(test)
-                scores[name, n, draw].append(explained_variance(test @ weights.T, predicted).mean())
-    table("SIMULATION, 32 features, the world's own prior, noise-free EV on 500 other images:", scores)
 
 
 def table(title, scores):
@@ -88,7 +73,6 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=10)
     options = parser.parse_args()
-    simulation(options.draws)
     real_weights(options.draws)
 
 
