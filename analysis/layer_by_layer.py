@@ -49,7 +49,8 @@ recipe = Recipe(
     n_validation=24,
 )
 # Run again, it reads what it trained before.
-network = load_checkpoint(train(recipe, Path(tempfile.gettempdir(), f"layer_by_layer-{PEOPLE}"), n_workers=0))
+run = Path(tempfile.gettempdir(), f"layer_by_layer-{recipe.digest[:8]}")
+network = load_checkpoint(train(recipe, run, n_workers=0))
 
 
 def draw_task(n, signal, rng, n_voxels=64, n_queries=64):
