@@ -1,6 +1,7 @@
 """`braincorl prior`: remember the voxels of earlier people, from their fits."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.analysis.fit_directory import FitDirectory, read_fit
+from braincorl.analysis.seen_images import check_same_across
 from braincorl.cli.common import add_verb
 from braincorl.errors import InputError
 from braincorl.features import check_same_space, load_features
@@ -54,6 +56,8 @@ def run(options: argparse.Namespace) -> None:
     """Learn, and write the file at once."""
     check_new_file(options.output, options.overwrite)
     fits = [read_fit(path) for path in options.people]
+    _check_different(fits)
+    check_same_across(fits)
     space: dict[str, Any] = {}
     for fit in fits:
         provenance = fit.config.get("features_provenance", {})
@@ -76,6 +80,14 @@ def run(options: argparse.Namespace) -> None:
     regions = f", regions {', '.join(prior.regions)}" if prior.regions else ""
     places = ", places" if prior.positions is not None else ""
     print(f"{prior}{regions}{places} -> {options.output}")
+
+
+def _check_different(fits: Sequence[FitDirectory]) -> None:
+    """Refuse one person given twice, which would be remembered as two who agree."""
+    for number, fit in enumerate(fits):
+        for other in fits[:number]:
+            if np.array_equal(fit.encoder.coef_, other.encoder.coef_):
+                raise InputError(f"{other.path} and {fit.path} hold the same encoder: give each person once.")
 
 
 def _labels(fit: FitDirectory) -> npt.NDArray[np.str_]:

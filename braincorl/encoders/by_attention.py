@@ -23,6 +23,7 @@ from braincorl.encoders.attention_posterior import AttentionPosterior
 from braincorl.files import Progress
 from braincorl.models.attention import AttentionConfig, VoxelAttention, Written
 from braincorl.models.components import components_operator
+from braincorl.models.hardware import mind_forks
 from braincorl.validation import FloatArray, check_batch_size
 
 # What a response's signal share is taken to be when spoilt images are looked for.
@@ -111,6 +112,7 @@ def fit_by_attention(
     -------
     AttentionFit
     """
+    mind_forks()
     dtype, n_voxels = y.dtype, y.shape[1]
     metric = Metric(None if items is None else items.moment, config.attended_metric, scale)
     weight = _image_weight(X, y, metric) if robust else np.ones(len(X))

@@ -1,6 +1,7 @@
 """Which device, which precision, and how much memory is free: the three things that "auto" has to know."""
 
 import contextlib
+import os
 import platform
 from pathlib import Path
 
@@ -15,6 +16,14 @@ PRECISIONS = {
     "bfloat16": torch.bfloat16,
     "bf16": torch.bfloat16,  # what the field says for short
 }
+
+_PROCESS = os.getpid()
+
+
+def mind_forks() -> None:
+    """Compute with one thread in a forked child: the pool of PyTorch's threads does not survive a fork, and hangs."""
+    if os.getpid() != _PROCESS and torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

@@ -51,7 +51,6 @@ def main() -> None:
     # 512 items: each is the mean of about seven voxels' weights, none is a single voxel's.
     prior = GroupPrior.fit(people, rois, X_pool=pool, max_items=512, provenance=PROVENANCE)
     prior.save(options.output)
-    print(prior)
 
 
 if __name__ == "__main__":

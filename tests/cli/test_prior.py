@@ -91,6 +91,7 @@ def test_mistakes_end_in_one_line(fits, inputs, braincorl, tmp_path):
     for arguments, message in (
         (("prior", *fits, "--output", tmp_path / "taken.safetensors"), "exists"),
         (("prior", tmp_path, "--output", tmp_path / "new.safetensors"), "is no fit"),
+        (("prior", *fits, fits[0], "--output", tmp_path / "new.safetensors"), "give each person once"),
         (("fit", *inputs.arguments(), "--encoder", "group-prior", "--output-dir", tmp_path / "f"), "--prior"),
         (("fit", *inputs.arguments(), "--encoder", "ridge", "--prior", "x", "--output-dir", tmp_path / "f"), "choose"),
     ):

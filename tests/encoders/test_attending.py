@@ -1,5 +1,10 @@
 """Encoders by attention as users meet them: `InContextEncoder()` and `InContextEncoder(prior=…)`."""
 
+import os
+import subprocess
+import sys
+import textwrap
+
 import numpy as np
 import pytest
 from people import make_person as make_placed_person
@@ -157,6 +162,30 @@ def test_with_a_prior_it_is_attention_to_the_memory(prior):
     alone = InContextEncoder().fit(X, y, X_pool=queries)
     gain = explained_variance(truth, encoder.predict(queries)) - explained_variance(truth, alone.predict(queries))
     assert gain.mean() > 0.05
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks on this system")
+def test_a_forked_child_fits_too():
+    """PyTorch's threads do not survive a fork: a child that waits for them waits for ever."""
+    script = textwrap.dedent(
+        """
+        import os, signal
+        import numpy as np, torch
+        from braincorl import InContextEncoder
+
+        torch.set_num_threads(2)
+        rng = np.random.default_rng(0)
+        X, y = rng.standard_normal((60, 40)), rng.standard_normal((60, 3000))
+        first = InContextEncoder(device="cpu").fit(X, y).coef_
+        child = os.fork()
+        if child == 0:
+            signal.alarm(60)
+            same = np.allclose(InContextEncoder(device="cpu").fit(X, y).coef_, first)
+            os._exit(0 if same else 1)
+        raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        """
+    )
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=False).returncode == 0
 
 
 def test_predicting_needs_no_memory(prior, tmp_path):
