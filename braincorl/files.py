@@ -40,6 +40,8 @@ _REMEDIES = {
     errno.EACCES: "you have no permission: change it (chmod), or ask the file's owner",
     errno.EPERM: "you have no permission: change it (chmod), or ask the file's owner",
     errno.EAGAIN: "another program holds it open for writing: close it there, and run again",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "its links lead in a circle: remove one",
     errno.ENOLCK: "its file system has no locks: set HDF5_USE_FILE_LOCKING=FALSE if nobody writes to it",
     errno.ENOMEM: "the system is out of memory: close programs, or try again later",
 }
@@ -245,6 +247,12 @@ def read_text(path: str | Path, kind: str = "text file") -> str:
     path = check_regular(path, kind)
     with reading(path, f"cannot be read as a {kind}"):
         return path.read_bytes().decode("utf-8-sig")
+
+
+def text_lines(text: str) -> list[str]:
+    """Lines of a text as editors count them; other characters that Python takes for line ends may be part of a name."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return lines if lines[-1] else lines[:-1]
 
 
 def read_json(path: str | Path) -> dict[str, Any]:

@@ -72,6 +72,11 @@ def write_benchmark(folder: Path, benchmark: Benchmark) -> None:
     write_description(folder, "Comparison of encoders", benchmark.note)
 
 
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table of ours, in which only an empty cell or n/a is missing: a region may be called NA."""
+    return pd.read_csv(path, sep="\t", keep_default_na=False, na_values=["", "n/a"])
+
+
 def read_benchmark(path: str | Path) -> Benchmark:
     """Read a folder that `braincorl benchmark --output-dir` wrote.
 
@@ -94,8 +99,8 @@ def read_benchmark(path: str | Path) -> Benchmark:
         if not isinstance(config.get(name, kind()), kind):
             raise InputError(f"{path}, config.json: '{name}' is {config[name]!r}, expected a {kind.__name__}.")
     try:
-        curve = pd.read_csv(tables["scores"], sep="\t")
-        regions = pd.read_csv(tables["regions"], sep="\t") if tables["regions"].is_file() else None
+        curve = read_table(tables["scores"])
+        regions = read_table(tables["regions"]) if tables["regions"].is_file() else None
         benchmark = Benchmark(curve=curve, regions=regions, **config)
     except (TypeError, ValueError) as error:
         raise InputError(f"{path} is no comparison of encoders ({error}): run braincorl benchmark again.") from error

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from braincorl import __version__
 from braincorl.analysis.maps import Outside, read_map, save_map
-from braincorl.datasets.space import Surface, VoxelSpace
+from braincorl.datasets.space import ALIGNED, Surface, VoxelSpace
 from braincorl.encoders import load_encoder
 from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import FileFormatError, InputError
@@ -354,7 +354,8 @@ def write_space(path: Path, space: VoxelSpace, rois: Mapping[str, npt.NDArray[np
         arrays |= {"left": space.surface.left, "right": space.surface.right}
     names = list(rois)
     arrays |= {f"roi{number}": rois[name] for number, name in enumerate(names)}
-    header = {"rois": names} | ({} if space.surface is None else {"surface": space.surface.name})
+    header: dict[str, Any] = {"rois": names, "space_code": space.space_code}
+    header |= {} if space.surface is None else {"surface": space.surface.name}
     write_tensors(path, SPACE_KIND, arrays, header)
 
 
@@ -385,7 +386,8 @@ def read_space(path: Path) -> tuple[VoxelSpace, dict[str, npt.NDArray[np.bool_]]
         raise FileFormatError(f"{path} holds an affine of shape {affine.shape}, expected finite numbers (4, 4).")
     surface = Surface(arrays["left"], arrays["right"], str(header["surface"])) if "surface" in header else None
     try:
-        space = VoxelSpace(arrays["included"], arrays.get("mask"), affine, surface)
+        code = header.get("space_code", ALIGNED)
+        space = VoxelSpace(arrays["included"], arrays.get("mask"), affine, surface, code)
     except InputError as error:
         raise FileFormatError(f"{path}: {error}") from error
     rois = {name: arrays[f"roi{number}"] for number, name in enumerate(names)}

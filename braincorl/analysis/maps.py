@@ -14,10 +14,11 @@ import numpy.typing as npt
 from nibabel.openers import Opener
 
 from braincorl.analysis.surface_maps import save_surface_map
+from braincorl.datasets.nifti import NiftiFile
 from braincorl.datasets.space import VoxelSpace
-from braincorl.datasets.volumes import open_image
+from braincorl.datasets.volumes import read_volume
 from braincorl.errors import InputError, OutputError
-from braincorl.files import atomic_file, write_json
+from braincorl.files import atomic_file, check_regular, reading, write_json
 
 Outside = Literal["nan", "zero"]
 
@@ -51,6 +52,8 @@ def unmask(values: npt.ArrayLike, space: VoxelSpace, outside: Outside = "nan") -
         raise InputError(f"values has {values.ndim} axes, expected (n_voxels,) or (n_volumes, n_voxels).")
     volumes = _fill(np.atleast_2d(values), space, outside)
     image = nib.Nifti1Image(volumes[..., 0] if values.ndim == 1 else volumes, space.affine)
+    image.set_sform(space.affine, code=space.space_code)
+    image.set_qform(space.affine, code=space.space_code, strip_shears=True)
     image.header.set_xyzt_units("mm")
     return image
 
@@ -171,15 +174,15 @@ def read_map(path: str | Path, space: VoxelSpace) -> npt.NDArray[np.float64]:
         If it is damaged.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path} does not exist or is not a file.")
+    check_regular(path, "map")
     if space.mask is None:
-        full = np.load(path) if space.surface is None else np.asarray(nib.load(path).dataobj)[0]  # type: ignore[attr-defined]
+        with reading(path, "is not a readable map"):
+            full = np.load(path) if space.surface is None else np.asarray(nib.load(path).dataobj)[0]  # type: ignore[attr-defined]
     else:
-        image = open_image(path)
-        if image.shape != space.mask.shape or not np.allclose(image.affine - space.affine, 0, atol=1e-4):
+        values, affine = read_volume(path)
+        if values.shape != space.mask.shape or space.affine is None or np.abs(affine - space.affine).max() > 1e-4:
             raise InputError(f"{path} lies on another grid than the fit: score again with this fit.")
-        full = np.asarray(image.dataobj)[space.mask]
+        full = values[space.mask]
     if full.shape != space.included.shape:
         raise InputError(f"{path} has {full.size} values, but the fit has {space.included.size} voxels.")
     return np.asarray(full[space.included], dtype=np.float64)
@@ -213,8 +216,8 @@ def _write_nifti(
     header = nib.Nifti1Header()
     header.set_data_dtype("<f4")
     header.set_data_shape(space.mask.shape if squeeze else (*space.mask.shape, n_volumes))
-    header.set_sform(space.affine, code="aligned")
-    header.set_qform(space.affine, code="aligned", strip_shears=True)
+    header.set_sform(space.affine, code=space.space_code)
+    header.set_qform(space.affine, code=space.space_code, strip_shears=True)
     header.set_xyzt_units("mm")
     header["magic"] = b"n+1"
     header["vox_offset"] = 352
@@ -233,11 +236,9 @@ def _write_nifti(
 
 def _checksum(path: Path) -> int:
     """CRC-32 of an image's voxels as they read back, a volume at a time."""
-    image = open_image(path)
     checksum = 0
-    for index in [(..., volume) for volume in range(image.shape[3])] if image.ndim == 4 else [(...,)]:
-        data = np.asarray(image.dataobj[index], dtype="<f4")
-        checksum = zlib.crc32(data.tobytes(order="F"), checksum)
+    for _, volume in NiftiFile(path).volumes(1):
+        checksum = zlib.crc32(volume.astype("<f4", copy=False).tobytes(order="F"), checksum)
     return checksum
 
 

@@ -170,8 +170,8 @@ def add_data_options(parser: argparse.ArgumentParser, *, required: bool = True) 
         nargs="+",
         required=required,
         metavar="NII",
-        help="4-D NIfTI images (X, Y, Z, trials), in any unit; GLMsingle's .hdf5 or .npy; .npy (n_trials, n_voxels) "
-        "without a mask; or one file of braincorl data prepare, which needs nothing else",
+        help="4-D NIfTI images (X, Y, Z, trials), in any unit; GLMsingle's .hdf5, .npy, .mat; .npy (n_trials, "
+        "n_voxels) without a mask; or one file of braincorl data prepare, which needs nothing else",
     )
     parser.add_argument(
         "--trials",
@@ -189,7 +189,7 @@ def add_data_options(parser: argparse.ArgumentParser, *, required: bool = True) 
 def add_person_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say how a person's responses are to be read: `--mask`, `--rois`, `--zscore`."""
     parser.add_argument(
-        "--mask", type=Path, metavar="NII", help="3-D NIfTI on the grid of the betas; voxels not 0 are fitted"
+        "--mask", type=Path, metavar="NII", help="3-D NIfTI on the grid of the betas; voxels above 0 are fitted"
     )
     parser.add_argument(
         "--rois",
@@ -295,4 +295,6 @@ def _read_prepared(options: argparse.Namespace, table: FeatureTable, rois: list[
 
 def grid_of(space: VoxelSpace, path: Path) -> Grid | None:
     """Grid of a fit's voxels, for reading other responses with the same mask."""
-    return None if space.mask is None or space.affine is None else Grid(space.mask, space.affine, path)
+    return (
+        None if space.mask is None or space.affine is None else Grid(space.mask, space.affine, path, space.space_code)
+    )

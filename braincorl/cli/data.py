@@ -16,11 +16,12 @@ from braincorl.errors import InputError
 
 # Data set -> how to open a person, and which of the options it knows.
 OPENERS: dict[str, tuple[Callable[..., Recording], tuple[str, ...]]] = {
-    "nsd": (open_nsd, ("voxels", "sessions", "min_ceiling", "zscore")),
-    "bold5000": (open_bold5000, ("voxels", "sessions", "zscore")),
+    "nsd": (open_nsd, ("voxels", "sessions", "min_ceiling", "zscore", "space", "preparation")),
+    "bold5000": (open_bold5000, ("voxels", "sessions", "zscore", "preparation")),
     "algonauts2023": (open_algonauts2023, ("voxels",)),
-    "bids": (open_bids, ("zscore",)),
+    "bids": (open_bids, ("zscore", "task", "space", "desc", "mask", "ncsnr")),
 }
+CHOICES = ("voxels", "sessions", "min_ceiling", "zscore", "task", "space", "desc", "preparation", "mask", "ncsnr")
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -34,10 +35,16 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         actions,
         "check",
         "Say what of a data set is in a folder, what is missing, and what looks wrong (sizes, grids, scaling, counts\n"
-        "of trials). Knows NSD, BOLD5000, Algonauts 2023, GLMsingle output and BIDS derivatives.\n"
+        "of trials, checksums of compressed images). Knows NSD, BOLD5000, Algonauts 2023, GLMsingle output and BIDS\n"
+        "derivatives.\n"
         "Exit status 2 if a part is unusable.",
     )
     check.add_argument("root", type=Path, metavar="ROOT", help="folder that the data set was downloaded to")
+    check.add_argument(
+        "--quick",
+        action="store_true",
+        help="do not read compressed images through: faster, but damage inside them goes unseen",
+    )
     check.set_defaults(run=run_check)
     prepare_ = add_verb(
         actions,
@@ -61,7 +68,19 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--min-ceiling", type=float, metavar="NC", help="least noise ceiling of R² for means of three trials (nsd)"
     )
     prepare_.add_argument(
-        "--zscore", choices=("none", "session"), help="scaling (default: session; algonauts2023 is scaled already)"
+        "--zscore",
+        choices=("none", "session"),
+        help="scaling (default: session for nsd and bold5000, none for bids; algonauts2023 is scaled already)",
+    )
+    prepare_.add_argument("--task", metavar="LABEL", help="which betas, where there are several (bids)")
+    prepare_.add_argument(
+        "--space", metavar="LABEL", help="which betas, where there are several (bids; func1pt8mm, func1mm for nsd)"
+    )
+    prepare_.add_argument("--desc", metavar="LABEL", help="which betas, where there are several (bids)")
+    prepare_.add_argument("--preparation", metavar="NAME", help="which betas (nsd: name of their folder; bold5000)")
+    prepare_.add_argument("--mask", type=Path, metavar="NII", help="mask, where there are several (bids)")
+    prepare_.add_argument(
+        "--ncsnr", type=Path, metavar="NII", help="map of noise ceiling SNR, where there are several (bids)"
     )
     prepare_.add_argument("--half", action="store_true", help="store responses as float16: half the size")
     prepare_.set_defaults(
@@ -72,7 +91,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run_check(options: argparse.Namespace) -> None:
     """Print what was found."""
-    kind, findings = check_dataset(options.root)
+    kind, findings = check_dataset(options.root, quick=options.quick)
     print(f"{kind} in {options.root}")
     for finding in findings:
         if finding.level != "ok" or not options.quiet:
@@ -89,12 +108,10 @@ def run_check(options: argparse.Namespace) -> None:
 def run_prepare(options: argparse.Namespace) -> None:
     """Prepare one person."""
     open_, known = OPENERS[options.dataset]
-    given = {name: getattr(options, name) for name in ("voxels", "sessions", "min_ceiling", "zscore")}
+    given = {name: getattr(options, name) for name in CHOICES}
     unknown = [name for name, value in given.items() if value is not None and name not in known]
     if unknown:
         raise InputError(f"{options.dataset} knows no --{unknown[0].replace('_', '-')}: leave it out.")
-    if "zscore" in known and given["zscore"] is None:
-        given["zscore"] = "session"
     if given["sessions"] is not None:
         given["sessions"] = parse_numbers(given["sessions"])
     if given["voxels"] is not None and len(given["voxels"]) == 1:
@@ -107,7 +124,8 @@ def run_prepare(options: argparse.Namespace) -> None:
     made = load_prepared(options.output, images=recording.image_ids()[:1])
     print(
         f"{made.name}: {recording.image_ids().size} images, {recording.n_trials} trials, {made.n_voxels} voxels, "
-        f"{len(made.rois)} regions -> {options.output}"
+        f"{len(made.rois)} regions, {'z-scored within sessions' if recording.zscore else 'not z-scored'} -> "
+        f"{options.output}"
     )
 
 

@@ -23,7 +23,7 @@ from braincorl.datasets.safe_pickle import load_pickled_npy
 from braincorl.datasets.space import Surface
 from braincorl.datasets.subject import SubjectData
 from braincorl.datasets.trials import TrialsTable
-from braincorl.datasets.volumes import ArrayBetas
+from braincorl.datasets.volumes import ArrayBetas, as_labels, as_mask
 from braincorl.errors import FileFormatError, InputError
 from braincorl.files import Progress
 
@@ -161,10 +161,12 @@ def _read_regions(folder: Path, counts: tuple[int, ...]) -> Rois:
         for side, count in zip(SIDES, counts, strict=True):
             file = folder / f"{side}.{atlas}_challenge_space.npy"
             values = np.asarray(load_pickled_npy(file))
+            if values.dtype.kind not in "fiub":
+                raise FileFormatError(f"{file} holds values of type {values.dtype}, expected a label per vertex.")
             if values.shape != (count,):
                 other = " It looks like the other hemisphere's." if values.shape == (sum(counts) - count,) else ""
                 raise InputError(f"{file} has shape {values.shape} for {count} vertices of the responses.{other}")
-            halves.append(values.astype(np.int64))
+            halves.append(as_labels(values, file))
         labels[atlas] = np.concatenate(halves)
         names[atlas] = _mapping(path)
     return regions_of(labels, names)
@@ -176,7 +178,7 @@ def _mapping(path: Path) -> dict[int, str]:
         raise FileFormatError(f"{path} holds no dictionary of label names.")
     try:
         return {int(label): str(name) for label, name in content.items() if int(label) > 0}
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise FileFormatError(f"{path}: labels must be whole numbers ({error}).") from error
 
 
@@ -186,7 +188,10 @@ def _read_surface(folder: Path, counts: tuple[int, ...]) -> Surface | None:
         return None
     masks = []
     for path, count in zip(paths, counts, strict=True):
-        mask = np.asarray(load_pickled_npy(path)) != 0
+        values = np.asarray(load_pickled_npy(path))
+        if values.dtype.kind not in "fiub":
+            raise FileFormatError(f"{path} holds values of type {values.dtype}, expected 0 and 1.")
+        mask = as_mask(values, path, may_be_empty=True)
         if mask.ndim != 1 or int(mask.sum()) != count:
             other = " It looks like the other hemisphere's." if int(mask.sum()) == sum(counts) - count else ""
             raise InputError(f"{path} marks {int(mask.sum())} vertices, but the responses have {count}.{other}")

@@ -6,12 +6,15 @@ follows (`braincorl.metrics.ncsnr_from_sums`).
 """
 
 import logging
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from braincorl.datasets.same import FEWEST_NUMBERS, raise_same
 from braincorl.datasets.trials import TrialsTable
 from braincorl.datasets.volumes import BetasSource
 from braincorl.datasets.zscoring import SessionMoments, SessionScaling
@@ -127,9 +130,16 @@ def _add(
 def _shown_trials(
     sources: Sequence[BetasSource], tables: Sequence[TrialsTable], counter: ProgressCounter
 ) -> Iterator[tuple[str, str, npt.NDArray[np.float32]]]:
-    """Yield image, session and responses (n_voxels,) of every trial that showed an image; infinities become NaN."""
+    """Yield image, session and responses (n_voxels,) of every trial that showed an image; infinities become NaN.
+
+    Trials that are those of an earlier file to the last digit are refused: a copy is no repeat.
+    """
+    read: dict[tuple[int, int], Path] = {}
     for source, table in zip(sources, tables, strict=True):
+        checksum = 0
         for start, chunk in source.chunks():
+            if len(sources) > 1:
+                checksum = zlib.crc32(np.ascontiguousarray(chunk).view(np.uint8).data, checksum)
             finite = np.isfinite(chunk)
             chunk[~finite] = np.nan
             for trial, values in enumerate(chunk, start=start):
@@ -142,6 +152,10 @@ def _shown_trials(
                     )
                 yield str(table.images[trial]), str(table.sessions[trial]), values
             counter.add(len(chunk))
+        if len(sources) > 1:
+            earlier = read.setdefault((source.n_trials, checksum), source.path)
+            if earlier != source.path and source.n_trials * source.n_voxels >= FEWEST_NUMBERS:
+                raise_same(earlier, source.path, "betas")
 
 
 def _session_scaling(trials: Iterator[tuple[str, str, npt.NDArray[np.float32]]]) -> dict[str, SessionScaling]:

@@ -2,8 +2,9 @@
 
 Betas are `sub-XX[_ses-YY]_task-ZZ[_space-…]_stat-effect[_desc-…]_statmap.nii.gz`, each with a trials table
 `…_trials.tsv` beside it, whose name has the same entities or fewer. A mask is `…_mask.nii.gz` without a `label-`
-entity; with one it is a region, and so is every label of a `…_dseg.nii.gz`. A map `…_stat-ncsnr…_statmap.nii.gz` gives
-noise ceilings.
+entity; with one it is a region (of one hemisphere where there is `hemi-`), and so is every label of a `…_dseg.nii.gz`.
+A map `…_stat-ncsnr…_statmap.nii.gz` gives noise ceilings. A folder may hold what other programs wrote, too: masks,
+regions and maps count only if they are in the space of the betas and on their grid.
 
 References
 ----------
@@ -16,25 +17,28 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from braincorl.datasets.load import open_subject
+from braincorl.datasets.names import entities, plain
+from braincorl.datasets.nifti import NiftiFile
 from braincorl.datasets.recording import Recording
 from braincorl.datasets.subject import SubjectData
 from braincorl.errors import InputError
-from braincorl.files import Progress, read_json
+from braincorl.files import Progress, read_json, walk_files
 
 logger = logging.getLogger(__name__)
-
-Entities = dict[str, str]
 
 
 def load_bids(
     root: str | Path,
-    subject: str,
+    subject: str | int,
     *,
     task: str | None = None,
     space: str | None = None,
     desc: str | None = None,
     mask: str | Path | None = None,
+    ncsnr: str | Path | None = None,
     zscore: Literal["none", "session"] = "none",
     images: Iterable[str] | None = None,
     progress: Progress | None = None,
@@ -46,11 +50,13 @@ def load_bids(
     root
         Folder with a `dataset_description.json`.
     subject
-        Label, with or without `sub-`.
+        Label, with or without `sub-`, or a number, with or without zeros in front.
     task, space, desc
         Which betas, where there are several.
     mask
         Mask to use, where there are several.
+    ncsnr
+        Map of noise ceiling signal-to-noise ratios to use, where there are several.
     zscore, images, progress
         As for `load_subject`.
 
@@ -65,18 +71,19 @@ def load_bids(
     FileFormatError
         If a file is damaged.
     """
-    recording = open_bids(root, subject, task=task, space=space, desc=desc, mask=mask, zscore=zscore)
+    recording = open_bids(root, subject, task=task, space=space, desc=desc, mask=mask, ncsnr=ncsnr, zscore=zscore)
     return recording.load(images, progress)
 
 
 def open_bids(
     root: str | Path,
-    subject: str,
+    subject: str | int,
     *,
     task: str | None = None,
     space: str | None = None,
     desc: str | None = None,
     mask: str | Path | None = None,
+    ncsnr: str | Path | None = None,
     zscore: Literal["none", "session"] = "none",
 ) -> Recording:
     """Open a person of BIDS derivatives without reading the betas. Parameters and errors are those of `load_bids`.
@@ -85,32 +92,44 @@ def open_bids(
     -------
     Recording
     """
-    root, label = Path(root), "sub-" + subject.removeprefix("sub-")
+    root = Path(root)
     check_description(root)
-    if not (root / label).is_dir():
-        there = ", ".join(sorted(path.name for path in root.glob("sub-*") if path.is_dir())) or "nobody"
-        raise InputError(f"{root} holds no folder {label}, but {there}: check the label.")
-    files = [path for path in sorted((root / label).rglob("sub-*")) if entities(path).get("sub") == label[4:]]
-    betas = find_betas(files, {"task": task, "space": space, "desc": desc}, f"{root / label}")
-    given = entities(betas[0]).get("space")
-    near = [path for path in files if given is None or entities(path).get("space", given) == given]
-    masks = [path for path in near if _is(path, "mask")]
-    regions = [path for path in masks if "label" in entities(path)] + [path for path in near if _is(path, "dseg")]
-    signal = [path for path in near if _is(path, "statmap") and entities(path).get("stat") == "ncsnr"]
+    folder = find_person(root, subject)
+    files = [path for path in walk_files(folder) if entities(path).get("sub") == folder.name[4:]]
+    betas = find_betas(files, {"task": task, "space": space, "desc": desc}, str(folder))
+    here = _like(betas[0], [path for path in files if _is(path, "mask") or _is(path, "dseg") or _is_ncsnr(path)])
+    masks = [path for path in here if _is(path, "mask") and "label" not in entities(path)]
+    signal = [path for path in here if _is_ncsnr(path)]
     return open_subject(
         betas,
         [find_trials(path, files) for path in betas],
-        mask or _one_mask([path for path in masks if "label" not in entities(path)]),
-        rois=regions,
+        mask or _only_one(masks, "mask", "masks"),
+        rois=[path for path in here if path not in masks and path not in signal],
         zscore=zscore,
-        ncsnr=signal[0] if signal else None,
-        name=label,
+        ncsnr=ncsnr or _only_one(signal, "ncsnr", "ncsnr maps"),
+        name=folder.name,
     )
 
 
-def entities(path: Path) -> Entities:
-    """Entities of a BIDS file name, such as {"sub": "01", "task": "images"}."""
-    return dict(part.split("-", 1) for part in path.name.split(".")[0].split("_") if "-" in part)
+def find_person(root: Path, subject: str | int) -> Path:
+    """Find the folder of a person, `sub-01` for "sub-01", "01", "1" and 1.
+
+    Raises
+    ------
+    InputError
+        If there is none, or several.
+    """
+    label = str(subject).removeprefix("sub-")
+    if (root / f"sub-{label}").is_dir() and label:
+        return root / f"sub-{label}"
+    people = sorted(path for path in root.glob("sub-*") if path.is_dir())
+    found = [path for path in people if label.isdecimal() and plain(path.name[4:]) == plain(label)]
+    if len(found) > 1:
+        raise InputError(f"{root} holds {' and '.join(path.name for path in found)}: give the label as it is written.")
+    if not found:
+        there = ", ".join(path.name for path in people) or "nobody"
+        raise InputError(f"{root} holds no folder sub-{label}, but {there}: check the label.")
+    return found[0]
 
 
 def check_description(root: Path) -> None:
@@ -148,7 +167,7 @@ def find_betas(files: list[Path], wanted: dict[str, str | None], where: str) -> 
             if not betas:
                 raise InputError(f"{where} holds no betas with {key}-{value}; there are {_options(key, found)}.")
         elif len(found) > 1:
-            raise InputError(f"{where} holds betas of {_options(key, found)}: choose one by {key}.")
+            raise InputError(f"{where} holds betas of {_options(key, found)}: choose one by {key} (--{key}).")
     return sorted(betas, key=lambda path: [_number(entities(path).get(key, "")) for key in ("ses", "run")])
 
 
@@ -172,10 +191,39 @@ def find_trials(betas: Path, files: list[Path]) -> Path:
     return max(tables, key=lambda path: len(entities(path)))
 
 
-def _one_mask(masks: list[Path]) -> Path | None:
-    if len(masks) > 1:
-        raise InputError(f"there are {len(masks)} masks, {', '.join(path.name for path in masks)}: choose one by mask.")
-    return masks[0] if masks else None
+def _like(betas: Path, paths: list[Path]) -> list[Path]:
+    """Images in the space of the betas and on their grid; says how many are not."""
+    own, space, kept, other = NiftiFile(betas), entities(betas).get("space"), [], []
+    for path in paths:
+        if not path.exists():
+            logger.warning("%s is a link to a file that does not exist, and is left out: fetch it (datalad get)", path)
+            continue
+        if space is None or entities(path).get("space", space) == space:
+            image = NiftiFile(path)
+            if image.shape[:3] == own.shape[:3] and np.allclose(image.affine, own.affine, rtol=0, atol=1e-2):
+                kept.append(path)
+                continue
+        other.append(path)
+    if other:
+        logger.info(
+            "%d of %d masks, regions and maps are on another grid or in another space than the betas: left out, such "
+            "as %s",
+            len(other),
+            len(paths),
+            other[0],
+        )
+    return kept
+
+
+def _only_one(paths: list[Path], option: str, what: str) -> Path | None:
+    if len(paths) > 1:
+        names = ", ".join(path.name for path in paths)
+        raise InputError(f"there are {len(paths)} {what}, {names}: choose one by {option} (--{option}).")
+    return paths[0] if paths else None
+
+
+def _is_ncsnr(path: Path) -> bool:
+    return _is(path, "statmap") and entities(path).get("stat") == "ncsnr"
 
 
 def _is(path: Path, suffix: str) -> bool:

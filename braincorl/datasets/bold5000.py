@@ -25,8 +25,10 @@ from braincorl.datasets.rois import Rois
 from braincorl.datasets.subject import SubjectData
 from braincorl.datasets.trials import TrialsTable
 from braincorl.datasets.volumes import Grid, NiftiBetas, read_mask
+from braincorl.datasets.zscoring import check_zscore
 from braincorl.errors import InputError
-from braincorl.files import Progress
+from braincorl.files import Progress, read_text, text_lines, walk_files
+from braincorl.names import normal_name
 
 logger = logging.getLogger(__name__)
 
@@ -107,25 +109,25 @@ def open_bold5000(
     """
     if subject not in range(1, len(N_SESSIONS) + 1):
         raise InputError(f"subject must be 1 to {len(N_SESSIONS)}, but is {subject!r}.")
-    if zscore not in ("none", "session"):
-        raise InputError(f"zscore must be 'none' or 'session', but is {zscore!r}.")
+    check_zscore(zscore)
     root, label = Path(root), f"CSI{subject}"
-    brain = read_mask(find_one(root, f"{label}_brainmask" + VOLUME))
-    regions = find_regions(root, label, brain)
-    grid = Grid(_chosen(brain, regions, voxels), brain.affine, brain.path)
+    files = files_below(root)
+    brain = read_mask(find_one(files, root, f"{label}_brainmask" + VOLUME))
+    regions = find_regions(files, label, brain)
+    grid = Grid(_chosen(brain, regions, voxels), brain.affine, brain.path, brain.space_code)
     wanted = sorted(set(sessions)) if sessions is not None else list(range(1, N_SESSIONS[subject - 1] + 1))
     if not wanted or wanted[0] < 1 or wanted[-1] > N_SESSIONS[subject - 1]:
         raise InputError(f"sessions must be among 1 to {N_SESSIONS[subject - 1]} for {label}, not {wanted}.")
     # The list of names is cut by the lengths of the sessions, so those before a wanted one must be there as well.
     opened = {
         number: NiftiBetas(
-            find_one(root, rf"{label}_GLMbetas-{re.escape(preparation)}_ses-{number:02d}" + VOLUME),
+            find_one(files, root, rf"{label}_GLMbetas-{re.escape(preparation)}_ses-{number:02d}" + VOLUME),
             grid,
             same_affine=False,
         )
         for number in range(1, wanted[-1] + 1)
     }
-    names = read_image_names(find_one(root, f"{label}_imgnames.txt$"))
+    names = read_image_names(find_one(files, root, f"{label}_imgnames.txt$"))
     ends = np.cumsum([source.n_trials for source in opened.values()])
     if ends[-1] > len(names) or (wanted[-1] == N_SESSIONS[subject - 1] and ends[-1] != len(names)):
         raise InputError(
@@ -155,16 +157,13 @@ def read_image_names(path: Path) -> list[str]:
     InputError
         If the file cannot be read or a line is empty.
     """
-    try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as a list of image names: {error}.") from error
+    names = [normal_name(line.strip()) for line in text_lines(read_text(path, "list of image names").rstrip())]
     if not names or "" in names:
         raise InputError(f"{path} must name one image per line, but line {[*names, ''].index('') + 1} is empty.")
     return names
 
 
-def find_regions(root: Path, label: str, brain: Grid) -> Rois:
+def find_regions(files: Sequence[Path], label: str, brain: Grid) -> Rois:
     """Find a subject's region masks: each region, and each in one hemisphere as `LHPPA`, on the brain mask's grid.
 
     Raises
@@ -173,7 +172,7 @@ def find_regions(root: Path, label: str, brain: Grid) -> Rois:
         If a mask is on another grid.
     """
     sides: dict[tuple[str, str], npt.NDArray[np.bool_]] = {}
-    for path in sorted(root.rglob("*.nii*")):
+    for path in files:
         entity = re.search(rf"{label}_mask-?(LH|RH)(\w+)" + VOLUME, path.name)
         if entity is None:
             continue
@@ -198,8 +197,21 @@ def find_regions(root: Path, label: str, brain: Grid) -> Rois:
     return rois
 
 
-def find_one(root: Path, pattern: str) -> Path:
-    """Find the one file at or below a folder whose whole name matches a pattern.
+def files_below(root: Path) -> list[Path]:
+    """Files in a folder and below.
+
+    Raises
+    ------
+    InputError
+        If it is no folder.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root} is not a folder.")
+    return walk_files(root)
+
+
+def find_one(files: Sequence[Path], root: Path, pattern: str) -> Path:
+    """Find the one file whose whole name matches a pattern.
 
     Raises
     ------
@@ -208,9 +220,7 @@ def find_one(root: Path, pattern: str) -> Path:
     """
     shown = pattern.removesuffix(VOLUME).replace("\\", "").removesuffix("$")
     shown += ".nii.gz" if pattern.endswith(VOLUME) else ""
-    if not root.is_dir():
-        raise InputError(f"{root} is not a folder.")
-    found = sorted(path for path in root.rglob("*") if re.match(pattern, path.name) and path.is_file())
+    found = [path for path in files if re.match(pattern, path.name)]
     if not found:
         raise InputError(f"{root} holds no {shown}, in it or below it: download it (braincorl data check lists all).")
     if len(found) > 1:

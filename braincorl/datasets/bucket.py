@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from braincorl.datasets.volumes import first_line
 from braincorl.errors import InputError
+from braincorl.files import first_line
 
 BLOCK_BYTES = 2**20
 CONNECT_SECONDS, READ_SECONDS = 10, 60

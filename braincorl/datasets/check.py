@@ -1,26 +1,32 @@
 """`check_dataset`: what of a public data set is in a folder, what is missing, and what looks wrong.
 
-Nothing is changed and betas are not read through: headers, sizes, tables and the first trials of each person tell.
+Nothing is changed. Headers, sizes, tables and the first trials of each person tell, and compressed images are read
+through, for only the checksum at its end tells whether such a file is whole.
 """
 
+import logging
 import re
 import struct
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from braincorl.datasets import algonauts, bold5000, nsd_design, nsd_files
 from braincorl.datasets.bids import open_bids
-from braincorl.datasets.glmsingle import HDF5_SUFFIXES, GlmsingleBetas
+from braincorl.datasets.glmsingle import HDF5_SUFFIXES, MAT_SUFFIX, GlmsingleBetas
+from braincorl.datasets.nifti import KIND, NiftiFile
 from braincorl.datasets.nsd import open_nsd
 from braincorl.datasets.nsd_regions import FUNCTIONAL, RETINOTOPIC
 from braincorl.datasets.recording import Recording
-from braincorl.datasets.volumes import open_image
+from braincorl.datasets.streams import verify
 from braincorl.errors import InputError
+from braincorl.files import walk_files
+
+logger = logging.getLogger(__name__)
 
 # Betas in % signal change vary by about one; hundreds mean that a factor of 300 was left in.
 LARGEST_SPREAD = 50.0
@@ -44,15 +50,18 @@ class Finding:
 
 
 Findings = Iterator[Finding]
+CheckFile = Callable[[Path], Findings]
 
 
-def check_dataset(root: str | Path) -> tuple[str, list[Finding]]:
+def check_dataset(root: str | Path, *, quick: bool = False) -> tuple[str, list[Finding]]:
     """Look at a folder of a public data set.
 
     Parameters
     ----------
     root
         The folder.
+    quick
+        Do not read compressed betas through: minutes for a large data set, and damage inside them goes unseen.
 
     Returns
     -------
@@ -70,14 +79,19 @@ def check_dataset(root: str | Path) -> tuple[str, list[Finding]]:
         raise InputError(f"{root} is not a folder: pass the one that a data set was downloaded to.")
     for kind, (looks_like, check) in KINDS.items():
         if looks_like(root):
-            return kind, list(check(root))
+            if not quick:
+                logger.info("compressed images are read through for the checksums at their ends, which takes a while")
+            findings = list(check(root, _look_quickly if quick else _read_through))
+            if quick:
+                findings.append(Finding("note", "compressed images were not read through: damage in them goes unseen"))
+            return kind, findings
     raise InputError(
         f"{root} looks like none of {', '.join(KINDS)}: expected nsddata and nsddata_betas, CSI1_brainmask.nii.gz, "
         "subj01/training_split, TYPED_FITHRF_GLMDENOISE_RR, or dataset_description.json in it."
     )
 
 
-def check_nsd(root: Path) -> Findings:
+def check_nsd(root: Path, check_volume_file: CheckFile) -> Findings:
     """Look at a copy of the Natural Scenes Dataset."""
     first = nsd_files.NsdFolder(root, 1)
     yield from _attempt("design (nsd_expdesign.mat)", lambda: _describe_design(first.design))
@@ -90,18 +104,20 @@ def check_nsd(root: Path) -> Findings:
         yield Finding("wrong", f"{root}/nsddata_betas/ppdata/subjXX/func1pt8mm/betas_…: no betas of any subject")
     for path in folders:
         folder = nsd_files.NsdFolder(root, int(path.parts[-3][-1]), path.parts[-2], path.name)
-        yield from _check_nsd_subject(folder)
+        yield from _check_nsd_subject(folder, check_volume_file)
 
 
-def check_bold5000(root: Path) -> Findings:
+def check_bold5000(root: Path, check_volume_file: CheckFile) -> Findings:
     """Look at a copy of BOLD5000, release 2.0."""
-    masks = {path.name[3] for path in root.rglob("CSI[1-4]_*")}
+    below = bold5000.files_below(root)
+    masks = {path.name[3] for path in below if fnmatch(path.name, "CSI[1-4]_*")}
     for subject in sorted(map(int, masks)):
         label, total = f"CSI{subject}", bold5000.N_SESSIONS[subject - 1]
         files = {
             int(found.group(1)): path
-            for path in sorted(root.rglob(f"{label}_GLMbetas-{bold5000.PREPARATION}_ses-*.nii*"))
-            if (found := re.search(r"_ses-(\d+)", path.name))
+            for path in below
+            if fnmatch(path.name, f"{label}_GLMbetas-{bold5000.PREPARATION}_ses-*.nii*")
+            and (found := re.search(r"_ses-(\d+)", path.name))
         }
         yield from _check_sessions(label, sorted(files), total)
         unbroken = [n for n in range(1, total + 1) if set(range(1, n + 1)) <= set(files)]
@@ -109,7 +125,7 @@ def check_bold5000(root: Path) -> Findings:
             label, partial(bold5000.open_bold5000, root, subject, sessions=unbroken or None)
         )
         for path in files.values():
-            yield from _check_volume_file(path)
+            yield from check_volume_file(path)
         if recording is None:
             continue
         grid = recording.grid
@@ -123,7 +139,7 @@ def check_bold5000(root: Path) -> Findings:
             yield Finding("missing", f"{label}: region masks of {', '.join(lacking)} (sub-{label}_mask-LH….nii.gz)")
 
 
-def check_algonauts(root: Path) -> Findings:
+def check_algonauts(root: Path, _: CheckFile) -> Findings:
     """Look at a copy of the Algonauts 2023 challenge."""
     for folder in sorted(root.glob("subj0[1-8]")):
         recording = yield from _attempt_open(
@@ -141,25 +157,26 @@ def check_algonauts(root: Path) -> Findings:
             yield Finding("missing", f"{folder.name}: roi_masks/mapping_*.npy; no regions without them")
 
 
-def check_bids(root: Path) -> Findings:
+def check_bids(root: Path, check_volume_file: CheckFile) -> Findings:
     """Look at BIDS derivatives."""
     if not (root / "dataset_description.json").is_file():
         yield Finding("missing", 'dataset_description.json: write one with "DatasetType": "derivative"')
     for folder in sorted(path for path in root.glob("sub-*") if path.is_dir()):
         yield from _attempt_open(folder.name, partial(open_bids, root, folder.name))
-        for path in sorted(folder.rglob("*_stat-effect_*statmap.nii.gz")):
-            yield from _check_volume_file(path)
+        for path in walk_files(folder):
+            if fnmatch(path.name, "sub-*_stat-effect_*statmap.nii*"):
+                yield from check_volume_file(path)
 
 
-def check_glmsingle(root: Path) -> Findings:
+def check_glmsingle(root: Path, _: CheckFile) -> Findings:
     """Look at GLMsingle's output."""
     for path in sorted(root.glob("TYPE*")):
-        if path.suffix in (".npy", *HDF5_SUFFIXES) and path.name.startswith(("TYPEB", "TYPEC", "TYPED")):
+        if path.suffix in (".npy", MAT_SUFFIX, *HDF5_SUFFIXES) and path.name.startswith(("TYPEB", "TYPEC", "TYPED")):
             yield from _attempt(path.name, partial(_describe_glmsingle, path))
     yield Finding("note", "pass these files to --betas, with a table of what each trial showed to --trials")
 
 
-def _check_nsd_subject(folder: nsd_files.NsdFolder) -> Findings:
+def _check_nsd_subject(folder: nsd_files.NsdFolder, check_volume_file: CheckFile) -> Findings:
     label = f"{folder.label} {folder.space} {folder.preparation}"
     there = folder.sessions()
     yield from _check_sessions(label, there, folder.n_sessions)
@@ -198,7 +215,7 @@ def _check_nsd_subject(folder: nsd_files.NsdFolder) -> Findings:
             )
     for number in there:
         for path in folder.session(number):
-            yield from _check_volume_file(path)
+            yield from check_volume_file(path)
 
 
 def _check_sessions(label: str, there: list[int], total: int) -> Findings:
@@ -249,26 +266,32 @@ def _look_at_values(recording: Recording) -> tuple[float, float]:
     return (float(np.median(spread[alive])) if alive.any() else 0.0), float(1 - alive.mean())
 
 
-def _check_volume_file(path: Path) -> Findings:
+def _read_through(path: Path) -> Findings:
+    """Look whether a NIfTI file is whole and undamaged, as far as it can tell."""
+    if not path.name.endswith((".nii", ".nii.gz")):
+        return
+    try:
+        NiftiFile(path)
+        verify(path, KIND)
+    except InputError as error:
+        yield Finding("wrong", str(error))
+
+
+def _look_quickly(path: Path) -> Findings:
     """Look whether a NIfTI file is as long as its header says, without decompressing it."""
     if not path.name.endswith((".nii", ".nii.gz")):
         return
     try:
-        image = open_image(path)
+        expected = NiftiFile(path).n_bytes
     except InputError as error:
         yield Finding("wrong", str(error))
         return
-    shape: tuple[int, ...] = image.shape
-    itemsize = image.get_data_dtype().itemsize
-    expected = int(image.dataobj.offset) + int(np.prod(shape, dtype=np.int64)) * itemsize
-    actual: Any = path.stat().st_size
     if path.suffix == ".gz":
         with path.open("rb") as file:
             file.seek(-4, 2)
             actual = struct.unpack("<I", file.read(4))[0]  # a complete gzip file ends with its length, modulo 2^32
-        expected %= 2**32
-    if actual != expected:
-        yield Finding("wrong", f"{path} is truncated: it ends too early for {shape}; download it again")
+        if actual != expected % 2**32:
+            yield Finding("wrong", f"{path} is truncated: it ends too early for its header; download it again")
 
 
 def _describe_glmsingle(path: Path) -> str:
@@ -281,10 +304,10 @@ def _describe_design(path: Path) -> str:
     return f"{design.order.size} trials, {design.images.shape[1]} images of each of {design.images.shape[0]} subjects"
 
 
-KINDS: dict[str, tuple[Callable[[Path], bool], Callable[[Path], Findings]]] = {
+KINDS: dict[str, tuple[Callable[[Path], bool], Callable[[Path, CheckFile], Findings]]] = {
     "NSD": (lambda root: (root / "nsddata").is_dir() or (root / "nsddata_betas").is_dir(), check_nsd),
     "Algonauts 2023": (lambda root: any(root.glob("subj0[1-8]/training_split")), check_algonauts),
-    "BOLD5000": (lambda root: any(root.rglob("CSI[1-4]_*")), check_bold5000),
+    "BOLD5000": (lambda root: any(fnmatch(path.name, "CSI[1-4]_*") for path in walk_files(root)), check_bold5000),
     "GLMsingle": (lambda root: any(root.glob("TYPE[BCD]_*")), check_glmsingle),
     "BIDS derivatives": (
         lambda root: (root / "dataset_description.json").is_file() or any(root.glob("sub-*/")),

@@ -85,7 +85,10 @@ class Downloads:
     def __init__(self, bucket: Bucket, files: Sequence[RemoteFile], folder: Path) -> None:
         self._bucket, self._folder = bucket, folder
         self._record_path = folder / RECORD
-        self._record = dict(read_json(self._record_path).get("files", {})) if self._record_path.is_file() else {}
+        files_there = read_json(self._record_path).get("files", {}) if self._record_path.is_file() else {}
+        if not isinstance(files_there, dict):
+            raise OutputError(f"{self._record_path} is no list of downloads: remove it, and run again.")
+        self._record = dict(files_there)
         self.transfers = [self._look(file) for file in files]
         self._lock, self._stop = threading.Lock(), threading.Event()
 

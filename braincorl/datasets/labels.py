@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.datasets.rois import Rois
-from braincorl.datasets.volumes import read_volume
+from braincorl.datasets.volumes import as_labels, read_volume
 from braincorl.errors import FileFormatError, InputError
+from braincorl.files import read_text, text_lines
 
 logger = logging.getLogger(__name__)
 
@@ -36,12 +37,8 @@ def read_color_table(path: str | Path) -> dict[int, str]:
         If it cannot be read or has no such line.
     """
     names: dict[int, str] = {}
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise FileFormatError(f"{path} cannot be read as a colour table: {error}.") from error
-    for line in lines:
-        match = re.match(r"\s*(\d+)\s+(\S+)", line)
+    for line in text_lines(read_text(path, "colour table")):
+        match = re.match(r"\s*(\d{1,9})\s+(\S+)", line)
         if match:
             names[int(match.group(1))] = match.group(2)
     names.pop(0, None)
@@ -62,15 +59,12 @@ def read_labels(path: str | Path) -> tuple[Labels, npt.NDArray[np.float64]]:
     Raises
     ------
     InputError
-        If the values are not whole numbers.
+        If the values are not whole numbers, or the file is missing.
     FileFormatError
         If the file is damaged.
     """
     values, affine = read_volume(path)
-    labels = np.nan_to_num(values).astype(np.int64)
-    if not np.array_equal(labels, np.nan_to_num(values)):
-        raise InputError(f"{path} holds values that are not whole numbers, expected a label per voxel.")
-    return labels, affine
+    return as_labels(values, Path(path)), affine
 
 
 def check_sides(left: npt.NDArray[np.bool_], right: npt.NDArray[np.bool_], affine: npt.NDArray[np.float64]) -> bool:

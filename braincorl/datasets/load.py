@@ -1,14 +1,15 @@
 """`load_subject`: one person's betas, trials and mask, to one response per image and voxel."""
 
-import re
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from braincorl.datasets.glmsingle import GlmsingleBetas, is_glmsingle
+from braincorl.datasets.names import identity, subject_label
 from braincorl.datasets.recording import Recording
 from braincorl.datasets.rois import read_rois
 from braincorl.datasets.subject import SubjectData
@@ -18,12 +19,16 @@ from braincorl.datasets.volumes import (
     BetasSource,
     Grid,
     NiftiBetas,
+    check_ncsnr,
     check_same_grid,
     read_mask,
     read_volume,
 )
+from braincorl.datasets.zscoring import check_zscore
 from braincorl.errors import InputError
 from braincorl.files import Progress
+
+logger = logging.getLogger(__name__)
 
 Paths = str | Path | Sequence[str | Path]
 ZScore = Literal["none", "session"]
@@ -48,13 +53,14 @@ def load_subject(
     Parameters
     ----------
     betas
-        One or more 4-D NIfTI files (X, Y, Z, trials), GLMsingle files (`.hdf5`, or `.npy` with a dictionary), or `.npy`
-        arrays (n_trials, n_voxels) without a mask.
+        One or more 4-D NIfTI files (X, Y, Z, trials), GLMsingle files (`.hdf5`, `.mat`, `.npy` with a dictionary), or
+        `.npy` arrays (n_trials, n_voxels) without a mask. None may be given twice, and all must be of one person.
     trials
         Tab-separated tables, one row per volume: one per betas file, in order, or one for all. Column `image`;
-        optional `session` (else the `ses-` in a betas file's name).
+        optional `session` (else the `ses-` in a betas file's name); `ses-01`, `01` and `1` are one session.
     mask
-        3-D NIfTI image on the grid of the betas, or a `Grid`; by default every voxel that varies.
+        3-D NIfTI image on the grid of the betas, of which the voxels above 0 are read, or a `Grid`; by default every
+        voxel that varies.
     rois
         Region images on the same grid (masks or atlases), or text files with one label per mask voxel.
     zscore
@@ -77,7 +83,8 @@ def load_subject(
     Raises
     ------
     InputError
-        If files are missing, do not fit together, or hold no usable image or voxel.
+        If files are missing, do not fit together, contradict each other by their names, or hold no usable image or
+        voxel.
     FileFormatError
         If a file is damaged.
     """
@@ -102,8 +109,9 @@ def open_subject(
     Recording
     """
     beta_paths, trial_paths = _paths(betas, "betas"), _paths(trials, "trials")
-    if zscore not in ("none", "session"):
-        raise InputError(f"zscore must be 'none' or 'session', but is {zscore!r}.")
+    check_zscore(zscore)
+    roi_paths = _paths(rois, "rois", empty=True)
+    _tell_other_people(beta_paths[0], [*roi_paths, *(path for path in (mask, ncsnr) if isinstance(path, str | Path))])
     sources, grid = open_betas(beta_paths, mask)
     tables = match_trials(
         [read_trials(path) for path in trial_paths], trial_paths, beta_paths, [source.n_trials for source in sources]
@@ -114,9 +122,18 @@ def open_subject(
         tables=tables,
         zscore=zscore == "session",
         grid=grid,
-        rois=read_rois(_paths(rois, "rois", empty=True), grid, sources[0].n_voxels),
+        rois=read_rois(roi_paths, grid, sources[0].n_voxels),
         ncsnr=None if ncsnr is None else read_ncsnr(Path(ncsnr), grid),
     )
+
+
+def _tell_other_people(betas: Path, others: Sequence[str | Path]) -> None:
+    """Say which of the other images are of another person by their names, which in one common space may be meant."""
+    own = identity(betas).get("sub")
+    for path in map(Path, others):
+        other = identity(path).get("sub")
+        if None not in (own, other) and own != other:
+            logger.warning("%s is of sub-%s, but the betas %s are of sub-%s", path, other, betas, own)
 
 
 def open_betas(paths: Sequence[Path], mask: str | Path | Grid | None) -> tuple[list[BetasSource], Grid | None]:
@@ -174,12 +191,6 @@ def _same_voxels(sources: Sequence[BetasSource]) -> list[BetasSource]:
     return list(sources)
 
 
-def subject_label(path: Path) -> str:
-    """BIDS label of the person in a file name, "sub-new" if it has none."""
-    entity = re.search(r"sub-[A-Za-z0-9]+", path.name)
-    return entity.group(0) if entity else "sub-new"
-
-
 def _paths(value: Paths, name: str, *, empty: bool = False) -> list[Path]:
     paths = [Path(value)] if isinstance(value, str | Path) else [Path(item) for item in value]
     if not paths and not empty:
@@ -193,7 +204,7 @@ def read_ncsnr(path: Path, grid: Grid | None) -> npt.NDArray[np.float64]:
     Raises
     ------
     InputError
-        If there is no mask, the map is on another grid, or holds negative values.
+        If there is no mask, the map is on another grid, or its values cannot be such ratios.
     FileFormatError
         If the file is damaged.
     """
@@ -201,9 +212,4 @@ def read_ncsnr(path: Path, grid: Grid | None) -> npt.NDArray[np.float64]:
         raise InputError(f"{path} is a map, but the betas came without a mask: pass a mask.")
     values, affine = read_volume(path)
     check_same_grid(values.shape, affine, path, grid)
-    signal: npt.NDArray[Any] = np.asarray(values[grid.mask], dtype=np.float64)
-    if not np.isfinite(signal).any():
-        raise InputError(f"{path} holds no finite value in the mask: check that it belongs to this person.")
-    if (signal < 0).any():
-        raise InputError(f"{path} holds negative values, but an ncsnr map is a ratio of standard deviations.")
-    return signal
+    return check_ncsnr(np.asarray(values[grid.mask], dtype=np.float64), path)

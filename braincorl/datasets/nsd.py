@@ -32,6 +32,7 @@ from braincorl.datasets.subject import SubjectData
 from braincorl.datasets.surface import read_pair
 from braincorl.datasets.trials import TrialsTable
 from braincorl.datasets.volumes import BetasSource, Grid, NiftiBetas
+from braincorl.datasets.zscoring import check_zscore
 from braincorl.errors import InputError
 from braincorl.files import Progress
 
@@ -131,8 +132,7 @@ def open_nsd(
     Recording
     """
     check_subject(subject)
-    if zscore not in ("none", "session"):
-        raise InputError(f"zscore must be 'none' or 'session', but is {zscore!r}.")
+    check_zscore(zscore)
     check_space(space)
     folder = NsdFolder(Path(root), subject, space, preparation)
     numbers = choose_sessions(folder, sessions)

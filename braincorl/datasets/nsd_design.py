@@ -13,15 +13,18 @@ Neuroscience 25 (2022). Conventions follow the data manual of NSD and public cod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 
+from braincorl.datasets.matlab import read_mat
 from braincorl.datasets.nsd_files import N_SESSIONS, N_STIMULI, TRIALS_PER_SESSION, check_subject
 from braincorl.errors import FileFormatError, InputError
+from braincorl.files import check_regular, reading
+
+TABLES = ("masterordering", "subjectim")
 
 
 @dataclass(frozen=True)
@@ -54,16 +57,14 @@ def read_design(path: Path) -> Design:
     FileFormatError
         If it is no such file, or its numbers cannot be those of NSD.
     """
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"{path} does not exist: it says which image each trial showed; download it.")
-    try:
-        content = loadmat(path, variable_names=("masterordering", "subjectim"))
-        order, images = content["masterordering"], content["subjectim"]
-    except KeyError as error:
-        raise FileFormatError(f"{path} holds no {error}: it is not NSD's design file.") from error
-    except (MatReadError, NotImplementedError, ValueError, OSError, TypeError, EOFError) as error:
-        raise FileFormatError(f"{path} is not a readable MATLAB file ({type(error).__name__}: {error}).") from error
-    order, images = np.asarray(order).ravel().astype(np.int64), np.asarray(images).astype(np.int64)
+    content = read_mat(path, TABLES)
+    lacking = [name for name in TABLES if name not in content]
+    if lacking:
+        raise FileFormatError(f"{path} holds no '{lacking[0]}': it is not NSD's design file.")
+    order, images = (_whole_numbers(content[name], name, path) for name in TABLES)
+    order = order.ravel()
     if images.ndim != 2 or images.shape[0] != len(N_SESSIONS):
         raise FileFormatError(f"{path}: subjectim has shape {images.shape}, expected (8, 10000).")
     if order.size == 0 or order.min() < 1 or order.max() > images.shape[1]:
@@ -76,6 +77,15 @@ def read_design(path: Path) -> Design:
     return Design(order - 1, images - 1)
 
 
+def _whole_numbers(values: npt.NDArray[Any], name: str, path: Path) -> npt.NDArray[np.int64]:
+    if values.dtype.kind == "f" and not (np.abs(values) < 2**31).all():
+        raise FileFormatError(f"{path}: '{name}' holds numbers that count nothing, such as {values.max():g}.")
+    whole: npt.NDArray[np.int64] = values.astype(np.int64)
+    if not np.array_equal(whole, values):
+        raise FileFormatError(f"{path}: '{name}' must hold whole numbers.")
+    return whole
+
+
 def read_stimuli(path: Path) -> pd.DataFrame:
     """Read `nsd_stim_info_merged.csv`: columns nsdId (from 0), shared1000, and subject{s}_rep{r}.
 
@@ -86,16 +96,13 @@ def read_stimuli(path: Path) -> pd.DataFrame:
     FileFormatError
         If it lacks a column.
     """
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"{path} does not exist: it says which images the subjects share; download it.")
-    wanted = ["nsdId", "shared1000", *(f"subject{s}_rep{r}" for s in range(1, 9) for r in range(3))]
-    try:
-        table = pd.read_csv(path, usecols=wanted)
-    except (ValueError, UnicodeDecodeError, OSError) as error:
-        raise FileFormatError(
-            f"{path} is not NSD's table of stimuli ({(str(error).splitlines() or ['unreadable'])[0]})."
-        ) from error
-    return table.astype({"shared1000": bool})
+    check_regular(path, "table of stimuli")
+    repeats = [f"subject{s}_rep{r}" for s in range(1, 9) for r in range(3)]
+    with reading(path, "is not NSD's table of stimuli"):
+        table = pd.read_csv(path, usecols=["nsdId", "shared1000", *repeats])
+        return table.astype({"shared1000": bool, "nsdId": np.int64, **dict.fromkeys(repeats, np.int64)})
 
 
 def check_design_against_stimuli(shown: npt.NDArray[np.int64], table: pd.DataFrame, subject: int, path: Path) -> None:

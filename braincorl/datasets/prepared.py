@@ -4,7 +4,8 @@ Forty sessions of a whole cortex do not fit into memory, and reading them takes 
 its trials go to a part on disk, cut into blocks of voxels; then each block, all trials of some voxels, is z-scored
 within sessions, averaged over repeats, and written to an HDF5 file chunked by voxel. A run that was killed goes on from
 the parts it finished, and gives the same bytes. The file remembers a hash of its inputs and options, so that a changed
-input is noticed.
+input is noticed. One run at a time works on a file: it holds a lock in the folder of the parts, which the system takes
+away when the process ends, however it ends.
 
 Letters: T trials of all files, V voxels of the mask, B voxels of a block.
 """
@@ -12,25 +13,41 @@ Letters: T trials of all files, V voxels of the mask, B voxels of a block.
 import hashlib
 import json
 import logging
-import shutil
-from collections.abc import Callable
+import mmap
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.datasets.prepared_file import KIND, read_key, write_header
+from braincorl.datasets.prepared_file import KIND, checksums, is_prepared, is_whole, read_key, write_header
 from braincorl.datasets.recording import Recording
+from braincorl.datasets.same import FEWEST_NUMBERS, find_same, raise_same
 from braincorl.datasets.volumes import BetasSource
 from braincorl.datasets.zscoring import SessionMoments
-from braincorl.errors import InputError, OutputError
-from braincorl.files import Progress, ProgressCounter, atomic_file, check_free_space, check_new_file, flush_to_disk
+from braincorl.errors import FileFormatError, InputError, OutputError
+from braincorl.files import (
+    Progress,
+    ProgressCounter,
+    atomic_file,
+    check_free_space,
+    check_new_file,
+    flush_to_disk,
+    lock_file,
+    this_process,
+)
+from braincorl.hdf5 import new_hdf5
 from braincorl.metrics import ncsnr_from_sums
 
 logger = logging.getLogger(__name__)
 
+OWN_START = re.compile(r"lock|\.partial-.*")  # before the key is there
+OWN_PARTS = re.compile(r"lock|key|assembled|\d{4,}|\.partial-.*")
+LAST = ("key", "lock")
 BLOCK_BYTES = 96 * 2**20
 CHUNK_BYTES = 2**20
 
@@ -68,41 +85,147 @@ def prepare(
     FileFormatError
         If an input is damaged.
     OutputError
-        If the disk is too small, the file cannot be written, or another program's file stands there.
+        If the disk is too small, the file cannot be written, another run is at it, or another program's file stands
+        there.
     """
     path = Path(path).absolute()
     check_new_file(path, overwrite=True)
     key = input_key(recording, dtype)
-    if path.exists():
-        found = read_key(path)
-        if found is None:
-            raise OutputError(f"{path} is no prepared person of braincorl, so it is kept: choose another name.")
-        if found == key:
-            logger.info("%s is up to date", path)
-            return path
-        logger.info("%s was prepared from other inputs or options: preparing again", path)
-    parts = _open_parts(path, key, recording)
-    images = recording.image_ids()
-    width = _block_width(recording.n_trials, images.size)
-    counter = ProgressCounter(2 * recording.n_trials, progress)
+    parts = path.with_name(path.name + ".parts")
+    if _is_up_to_date(path, key) and not parts.exists():
+        logger.info("%s is up to date", path)
+        return path
+    _check_parts(parts)
     try:
-        for number, source in enumerate(recording.sources):
-            part = parts / f"{number:04d}"
-            if not part.is_file():
-                with atomic_file(part) as temporary:
-                    _write_part(temporary, source, recording.tables[number].images != "", width, counter.add)
-            else:
-                counter.add(source.n_trials)
-        assembled = parts / "assembled"
-        _assemble(assembled, parts, recording, images, width, np.dtype(dtype), key, counter.add)
-        flush_to_disk(assembled)
-        assembled.replace(path)
+        with _alone(path, parts):
+            if not _is_up_to_date(path, key):  # another run may have made it meanwhile
+                _prepare(recording, path, parts, key, np.dtype(dtype), progress)
+            _remove(parts)
     except OSError as error:
         if isinstance(error, OutputError):
             raise
         raise OutputError(f"{path} was not written: {error.strerror or error}. Run again to go on.") from error
-    shutil.rmtree(parts)
     return path
+
+
+def _prepare(
+    recording: Recording, path: Path, parts: Path, key: str, dtype: np.dtype[Any], progress: Progress | None
+) -> None:
+    """Do the work, in a folder that nobody else works in."""
+    _open_parts(path, parts, key, recording)
+    images = recording.image_ids()
+    width = _block_width(recording.n_trials, images.size)
+    counter = ProgressCounter(2 * recording.n_trials, progress)
+    for number, source in enumerate(recording.sources):
+        part = parts / f"{number:04d}"
+        if not part.is_file():
+            with atomic_file(part) as temporary:
+                _write_part(temporary, source, recording.tables[number].images != "", width, counter.add)
+        else:
+            counter.add(source.n_trials)
+    _check_parts_differ(recording, parts)
+    assembled = parts / "assembled"
+    _assemble(assembled, parts, recording, images, width, dtype, key, counter.add)
+    flush_to_disk(assembled)
+    assembled.replace(path)
+
+
+def _is_up_to_date(path: Path, key: str) -> bool:
+    """Whether a prepared file stands there, undamaged and of these inputs.
+
+    Raises
+    ------
+    OutputError
+        If another program's file stands there.
+    """
+    if not path.exists():
+        return False
+    try:
+        ours = is_prepared(path)
+    except FileFormatError:  # so damaged that it does not open: does it at least hold our name?
+        ours = path.stat().st_size > 0 and _holds(path, KIND.split("/")[0].encode())
+    if not ours:
+        raise OutputError(f"{path} is no prepared person of braincorl, so it is kept: choose another name.")
+    try:
+        if read_key(path) != key:
+            logger.info("%s was prepared from other inputs or options: preparing again", path)
+            return False
+    except FileFormatError as error:
+        logger.warning("%s", error)
+        return False
+    if not is_whole(path):
+        logger.warning("%s is damaged or has no checksum: preparing again", path)
+        return False
+    return True
+
+
+def _holds(path: Path, text: bytes) -> bool:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(text) >= 0
+
+
+def _check_parts(parts: Path) -> None:
+    """Refuse a folder of parts in which there is something else."""
+    names = {entry.name for entry in parts.iterdir()} if parts.is_dir() else set()
+    own = OWN_PARTS if "key" in names else OWN_START
+    if any(own.fullmatch(name) is None for name in names):
+        raise OutputError(f"{parts} holds files that braincorl did not write: choose another name.")
+
+
+@contextmanager
+def _alone(path: Path, parts: Path) -> Iterator[None]:
+    """Work in the folder of the parts while nobody else does.
+
+    Raises
+    ------
+    OutputError
+        Naming who does.
+    """
+    lock = parts / "lock"
+    while True:
+        parts.mkdir(exist_ok=True)
+        try:
+            handle = lock.open("a+b")
+        except FileNotFoundError:  # whoever worked here has just cleaned up
+            continue
+        try:
+            lock_file(handle, lock)
+            if lock.stat().st_ino == os.fstat(handle.fileno()).st_ino:
+                break
+            handle.close()
+        except FileNotFoundError:
+            handle.close()
+        except OutputError as error:
+            handle.seek(0)
+            who = handle.read().decode(errors="replace") or "another run"
+            handle.close()
+            raise OutputError(f"{path} is being prepared by {who}: wait for it, or stop it.") from error
+    with handle:
+        handle.truncate(0)
+        handle.write(this_process().encode())
+        handle.flush()
+        yield
+
+
+def _remove(parts: Path) -> None:
+    """Remove the folder of the parts, what tells that it is ours last, so that a run killed here leaves no riddle."""
+    own = sorted(parts.iterdir(), key=lambda entry: LAST.index(entry.name) if entry.name in LAST else -1)
+    for entry in own:
+        entry.unlink(missing_ok=True)
+    with suppress(OSError):  # another run may have begun in here
+        parts.rmdir()
+
+
+def _check_parts_differ(recording: Recording, parts: Path) -> None:
+    """Refuse two files of betas with the same trials, as when one was saved under two names."""
+    written = {
+        parts / f"{number:04d}": source.path
+        for number, source in enumerate(recording.sources)
+        if source.n_trials * source.n_voxels >= FEWEST_NUMBERS
+    }
+    twice = find_same(list(written))
+    if twice is not None:
+        raise_same(written[twice[0]], written[twice[1]], "betas")
 
 
 def input_key(recording: Recording, dtype: str) -> str:
@@ -114,7 +237,7 @@ def input_key(recording: Recording, dtype: str) -> str:
     arrays: list[npt.NDArray[Any]] = [text for t in recording.tables for text in (t.images, t.sessions)]
     arrays += list(recording.rois.values())
     if recording.grid is not None:
-        arrays += [recording.grid.mask, recording.grid.affine]
+        arrays += [recording.grid.mask, recording.grid.affine, np.array(recording.grid.space_code)]
     if recording.surface is not None:
         arrays += [recording.surface.left, recording.surface.right]
     if recording.ncsnr is not None:
@@ -125,26 +248,26 @@ def input_key(recording: Recording, dtype: str) -> str:
     return digest.hexdigest()
 
 
-def _open_parts(path: Path, key: str, recording: Recording) -> Path:
-    """Folder of the parts, emptied if it belongs to other inputs."""
-    parts = path.with_name(path.name + ".parts")
+def _open_parts(path: Path, parts: Path, key: str, recording: Recording) -> None:
+    """Empty the folder of the parts of what belongs to other inputs or to a run that was killed while writing it."""
     stamp = parts / "key"
-    for leftover in parts.glob(".partial-*"):  # of a run that was killed
-        leftover.unlink()
-    if parts.is_dir() and not (stamp.is_file() and stamp.read_text() == key):
-        if any(parts.iterdir()) and not stamp.is_file():
-            raise OutputError(f"{parts} holds files that braincorl did not write: choose another name.")
+    same = stamp.is_file() and stamp.read_bytes() == key.encode()
+    if stamp.is_file() and not same:
         logger.info("%s is of other inputs or options: starting again", parts)
-        shutil.rmtree(parts)
-    have = sum(file.stat().st_size for file in parts.iterdir()) if parts.is_dir() else 0
-    n_images = recording.image_ids().size
-    needed = 4 * recording.n_voxels * (recording.n_trials + n_images) - have
-    check_free_space(path.parent, needed)
-    parts.mkdir(exist_ok=True)
-    if not stamp.is_file():
+    for entry in parts.iterdir():
+        if entry.name != "lock" and not (same and (entry == stamp or entry.name.isdecimal())):
+            entry.unlink()
+    have = sum(file.stat().st_size for file in parts.iterdir())
+    needed = 4 * recording.n_voxels * (recording.n_trials + recording.image_ids().size) - have
+    try:
+        check_free_space(path.parent, needed)
+    except OutputError:
+        if not same:
+            _remove(parts)
+        raise
+    if not same:
         with atomic_file(stamp) as temporary:
             temporary.write_text(key)
-    return parts
 
 
 def _block_width(n_trials: int, n_images: int) -> int:
@@ -177,7 +300,7 @@ def _write_part(
             for first in range(0, source.n_voxels, width):
                 block = np.ascontiguousarray(chunk[:, first : first + width])
                 file.seek(4 * (first * source.n_trials + start * block.shape[1]))
-                block.tofile(file)
+                file.write(block.data)
             done(len(chunk))
 
 
@@ -216,10 +339,11 @@ def _assemble(
     included = np.zeros(recording.n_voxels, dtype=bool)
     ncsnr = np.full(recording.n_voxels, np.nan)
     told = 0
-    with h5py.File(path, "w") as file:
+    crc32: list[npt.NDArray[np.uint32]] = []
+    with new_hdf5(path) as (file, check):
         shape = (images.size, recording.n_voxels)
         chunks = (images.size, min(chunk_width(images.size), recording.n_voxels))
-        out = file.create_dataset("responses", shape, dtype, chunks=chunks, track_times=False)
+        out = file.create_dataset("responses", shape, dtype, chunks=chunks, fletcher32=True, track_times=False)
         for first in range(0, recording.n_voxels, width):
             y = _read_block(parts, recording, first, width)
             last = first + y.shape[1]
@@ -228,12 +352,15 @@ def _assemble(
                 ncsnr[first:last] = _ncsnr(sums, squares, counts)
             varies = np.ptp(means, axis=0) > 0 if counts.size > 1 else True
             included[first:last] = np.isfinite(squares) & varies
-            out[:, first:last] = means
+            stored = means.astype(dtype, copy=False)
+            out[:, first:last] = stored
+            check()
+            crc32.append(checksums(stored, chunks[1]))
             progress = round(last / recording.n_voxels * recording.n_trials)
             done(progress - told)
             told = progress
         signal = recording.ncsnr if recording.ncsnr is not None else ncsnr
-        write_header(file, recording, images, counts, included, signal, key)
+        write_header(file, recording, images, counts, included, signal, key, np.concatenate(crc32))
 
 
 def _average(

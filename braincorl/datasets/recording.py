@@ -73,6 +73,13 @@ class Recording:
                 "zscore='session' needs the session of every trial: add a column 'session' to the trials tables, "
                 "or 'ses-' to the names of the betas files."
             )
+        if self.zscore and sessions.size == 1 and sessions[0] == "":
+            logger.warning(
+                "nothing says which session the %d trials of %s are of: they are scaled as one session (a column "
+                "'session' in the trials table tells)",
+                self.n_trials,
+                self.sources[0].path,
+            )
         if not self.zscore and sessions.size > 1:
             logger.info(
                 "the betas come from %d sessions and are not z-scored: consider scaling each session (zscore session)",
@@ -163,7 +170,9 @@ class Recording:
         """Where the voxels are, given which of the mask carry data."""
         if self.surface is not None:
             return VoxelSpace(included, surface=self.surface)
-        return VoxelSpace(included, *((self.grid.mask, self.grid.affine) if self.grid else (None, None)))
+        if self.grid is None:
+            return VoxelSpace(included)
+        return VoxelSpace(included, self.grid.mask, self.grid.affine, space_code=self.grid.space_code)
 
 
 def _images_to_keep(shown: list[str], wanted: set[str]) -> npt.NDArray[np.str_]:

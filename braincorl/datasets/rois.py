@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.datasets.volumes import Grid, check_same_grid, read_volume
+from braincorl.datasets.names import blanked, entities
+from braincorl.datasets.volumes import Grid, as_labels, check_same_grid, read_volume
 from braincorl.errors import InputError
+from braincorl.files import read_text, text_lines
 
 Rois = dict[str, npt.NDArray[np.bool_]]
 
-UNLABELLED = ("", "n/a", "none", "unlabelled")
+UNLABELLED = ("unlabelled", "unlabeled")
 
 
 def read_rois(paths: Iterable[str | Path], grid: Grid | None, n_voxels: int) -> Rois:
@@ -62,7 +64,8 @@ def labels_to_rois(labels: Iterable[Any], n_voxels: int, source: str = "rois") -
     Parameters
     ----------
     labels
-        Text per voxel (n_voxels,); "", "n/a" and "none" mean no region.
+        Text per voxel (n_voxels,); "", "n/a" and "unlabelled" mean no region, and so do words like "none", with a
+        warning.
     n_voxels
         Voxels expected.
     source
@@ -78,10 +81,10 @@ def labels_to_rois(labels: Iterable[Any], n_voxels: int, source: str = "rois") -
     InputError
         If the number of labels differs.
     """
-    names = np.asarray([str(label).strip() for label in labels], dtype=np.str_)
+    names = np.asarray(blanked(map(str, labels), source, UNLABELLED), dtype=np.str_)
     if names.shape != (n_voxels,):
         raise InputError(f"{source} has {names.size} labels for {n_voxels} voxels of the mask: one label per voxel.")
-    return {str(name): names == name for name in np.unique(names) if str(name).lower() not in UNLABELLED}
+    return {str(name): names == name for name in np.unique(names) if name != ""}
 
 
 def rois_to_labels(rois: Mapping[str, npt.NDArray[np.bool_]], n_voxels: int) -> npt.NDArray[np.str_]:
@@ -110,19 +113,22 @@ def _from_image(path: Path, grid: Grid | None) -> Rois:
         raise InputError(f"{path} is an image, but the betas came without a mask: pass a mask, or one label per voxel.")
     values, affine = read_volume(path)
     check_same_grid(values.shape, affine, path, grid)
-    inside = np.nan_to_num(values)[grid.mask]
+    values = values[grid.mask]
+    finite = values[np.isfinite(values)]
+    table = path.with_name(_stem(path) + ".tsv")
+    if np.unique(finite[finite > 0]).size == 1 and not (finite < 0).any() and not table.is_file():
+        values = values > 0  # a mask, whatever number stands for inside
+    inside = as_labels(values, path)
     labels = np.unique(inside[inside > 0])
     if labels.size == 0:
         raise InputError(f"{path} labels no voxel of the mask: check that it belongs to this person.")
-    table = path.with_name(_stem(path) + ".tsv")
     if labels.size == 1 and not table.is_file():
         return {_mask_name(path): inside > 0}
-    if not np.array_equal(labels, np.round(labels)):
-        raise InputError(f"{path} holds values such as {labels[0]:g}, expected a mask or integer labels.")
     names = _read_label_names(table) if table.is_file() else {}
     rois: Rois = {}
     for label in labels:
-        name = names.get(int(label), f"{_mask_name(path)}-{int(label)}")
+        named = names.get(int(label))
+        name = f"{_mask_name(path)}-{int(label)}" if named is None else named + _side(path)
         rois[name] = rois.get(name, False) | (inside == label)  # left and right parts may share a name
     return rois
 
@@ -132,20 +138,25 @@ def _stem(path: Path) -> str:
 
 
 def _mask_name(path: Path) -> str:
-    entity = re.search(r"(?:^|_)label-([A-Za-z0-9]+)", path.name)
-    return entity.group(1) if entity else _stem(path)
+    label = entities(path).get("label")
+    return _stem(path) if label is None else label + _side(path)
+
+
+def _side(path: Path) -> str:
+    """Hemisphere that a file's name states: a region of the left is another than that of the right."""
+    hemisphere = entities(path).get("hemi")
+    return "" if hemisphere is None else f"_hemi-{hemisphere}"
 
 
 def _read_label_names(path: Path) -> dict[int, str]:
+    lines = text_lines(read_text(path, "table of labels"))
     try:
-        rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines(), delimiter="\t"))
-        return {int(row["index"]): row["name"].strip() for row in rows}
-    except (KeyError, ValueError, AttributeError, OSError, csv.Error) as error:
+        rows = list(csv.DictReader(lines, delimiter="\t"))
+        names = blanked([row["name"] for row in rows], str(path))
+        return {int(row["index"]): name for row, name in zip(rows, names, strict=True) if name}
+    except (KeyError, ValueError, AttributeError, TypeError, csv.Error) as error:
         raise InputError(f"{path} must have columns 'index' (whole numbers) and 'name', separated by tabs.") from error
 
 
 def _read_labels(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is neither a NIfTI image nor a text file of one label per voxel: {error}.") from error
+    return text_lines(read_text(path, "NIfTI image or text file of one label per voxel"))

@@ -14,7 +14,8 @@ from typing import Any, BinaryIO, Never
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.errors import FileFormatError, InputError
+from braincorl.errors import FileFormatError
+from braincorl.files import check_regular, reading
 
 PLAIN_TYPE = re.compile(r"[<>=|]?([?bBhHiIlLqQefdgFD]|b1|[iu][1248]|f[248]|c(8|16)|[SU]\d{1,6}|O8?)")
 
@@ -39,19 +40,39 @@ def load_pickled_npy(path: str | Path) -> Any:
     FileFormatError
         If it is damaged, or its pickle names anything but plain data. Nothing of the file has run then.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path} does not exist or is not a file.")
+    path = check_regular(path, ".npy file")
     try:
-        with path.open("rb") as file:
-            if not _is_pickled(file):
-                file.seek(0)
-                return np.load(file, allow_pickle=False)
-            return _resolve(_PlainUnpickler(file).load(), {})
+        with reading(path, "is not a readable .npy file"), path.open("rb") as file:
+            if _is_pickled(file):
+                return _resolve(_PlainUnpickler(file).load(), {})
+    except MemoryError as error:
+        raise FileFormatError(
+            f"{path} asks for more memory than there is: it is damaged (get a new copy), or too large for this machine."
+        ) from error
     except FileFormatError as error:
-        raise FileFormatError(f"{path}: {error}") from error
-    except Exception as error:  # a damaged pickle can raise anything; none of it is a fault of this program
-        raise FileFormatError(f"{path} is not a readable .npy file ({type(error).__name__}: {error}).") from error
+        if error.__cause__ is None:  # of the classes below, which do not know the file
+            raise FileFormatError(f"{path}: {error}") from error
+        raise
+    return np.array(map_npy(path))
+
+
+def map_npy(path: str | Path) -> npt.NDArray[Any]:
+    """Map the array of a `.npy` file, without reading it.
+
+    Raises
+    ------
+    InputError
+        If the file is missing.
+    FileFormatError
+        If it is damaged, or holds objects.
+    """
+    path = check_regular(path, ".npy array")
+    with reading(path, "is not a readable .npy array"):
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray):  # an archive of several
+            array.close()
+            raise FileFormatError(f"{path} is not a readable .npy array: it is an .npz archive, pass one array of it.")
+        return array
 
 
 def _is_pickled(file: BinaryIO) -> bool:

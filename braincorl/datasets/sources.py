@@ -7,21 +7,16 @@ mask's voxels in C order of the grid. Letters: T trials, X Y Z the grid.
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
-from xml.parsers.expat import ExpatError
 
-import h5py
 import numpy as np
 import numpy.typing as npt
-from nibabel.arrayproxy import ArrayProxy
-from nibabel.filebasedimages import ImageFileError
-from nibabel.freesurfer.mghformat import MGHHeader
-from nibabel.gifti.gifti import GiftiImage
-from nibabel.openers import ImageOpener
-from nibabel.spatialimages import HeaderDataError
 
 from braincorl.datasets.space import Surface
-from braincorl.datasets.volumes import CHUNK_BYTES, BetasSource, first_line
-from braincorl.errors import FileFormatError, InputError
+from braincorl.datasets.surface_file import SurfaceFile, check_hemispheres
+from braincorl.datasets.volumes import CHUNK_BYTES, BetasSource, as_float32
+from braincorl.errors import InputError
+from braincorl.files import reading
+from braincorl.hdf5 import dataset_in, open_hdf5
 
 BLOCK_BYTES = 256 * 2**20  # of chosen voxels, where a file is better read through than trial by trial
 
@@ -57,7 +52,7 @@ class HDF5Betas:
     path
         The file.
     dataset
-        Name of the dataset in it.
+        Name of the dataset in it. Of two axes, voxels and trials, it is taken as a grid of n_voxels x 1 x 1.
     axes
         Order of its axes: "TZYX", as MATLAB's (X, Y, Z, T) appears here, or "XYZT", as Python writes it.
     mask
@@ -74,15 +69,17 @@ class HDF5Betas:
     def __init__(self, path: str | Path, dataset: str, axes: Axes, mask: npt.NDArray[np.bool_] | None) -> None:
         self.path, self._dataset, self._axes = Path(path), dataset, axes
         with open_hdf5(self.path) as file:
-            if dataset not in file:
-                raise InputError(f"{path} holds {', '.join(file) or 'nothing'} but no '{dataset}'.")
-            shape, self.stored_type = file[dataset].shape, file[dataset].dtype
-        if len(shape) != 4 or 0 in shape or self.stored_type.kind not in "fiu":
+            data = dataset_in(file, dataset, self.path)
+            shape, self.stored_type = data.shape, data.dtype
+        self._flat = shape is not None and len(shape) == 2
+        if self._flat:
+            shape = (shape[0], 1, 1, shape[1])
+        if shape is None or len(shape) != 4 or 0 in shape or self.stored_type.kind not in "fiu":
             raise InputError(
                 f"{path}: '{dataset}' has shape {shape} and type {self.stored_type}, expected numbers on four axes."
             )
         self.n_trials = shape[0] if axes == "TZYX" else shape[3]
-        self.shape = shape[:0:-1] if axes == "TZYX" else shape[:3]
+        self.shape: tuple[int, ...] = shape[:0:-1] if axes == "TZYX" else shape[:3]
         self._mask = np.ones(self.shape, dtype=bool) if mask is None else mask
         if self._mask.shape != self.shape:
             hint = ""
@@ -97,28 +94,27 @@ class HDF5Betas:
     def chunks(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Yield (index of the first trial, responses (n, n_voxels)) in order."""
         with open_hdf5(self.path) as file:
-            data = file[self._dataset]
+            data = dataset_in(file, self._dataset, self.path)
             # Where many trials of a voxel lie together, each read of one trial would touch the whole file.
-            by_trial = self._axes == "TZYX" and (data.chunks is None or data.chunks[0] == 1)
+            by_trial = not self._flat and self._axes == "TZYX" and (data.chunks is None or data.chunks[0] == 1)
             bytes_per_trial = 4 * (self._mask.size if by_trial else self.n_voxels)
             step = max(1, (CHUNK_BYTES if by_trial else BLOCK_BYTES) // bytes_per_trial)
             for start in range(0, self.n_trials, step):
                 stop = min(start + step, self.n_trials)
-                try:
-                    yield start, self._whole(data, start, stop) if by_trial else self._by_slab(data, start, stop)
-                except OSError as error:
-                    raise FileFormatError(
-                        f"{self.path} is truncated or damaged at trial {start} of {self.n_trials} "
-                        f"({first_line(error)}): get a new copy."
-                    ) from error
+                with reading(self.path, f"is truncated or damaged at trial {start} of {self.n_trials}"):
+                    block = self._whole(data, start, stop) if by_trial else self._by_slab(data, start, stop)
+                yield start, block
 
     def _whole(self, data: Any, start: int, stop: int) -> npt.NDArray[np.float32]:
         flat = np.ravel_multi_index(np.nonzero(self._mask), self.shape, order="F")
         block = data[start:stop].reshape(stop - start, -1).take(flat, axis=1)
-        return np.asarray(block, dtype=np.float32)
+        return as_float32(block)
 
     def _by_slab(self, data: Any, start: int, stop: int) -> npt.NDArray[np.float32]:
         """Read plane by plane of the slowest spatial axis, all trials of the block together."""
+        if self._flat:
+            values = data[start:stop] if self._axes == "TZYX" else data[:, start:stop].T
+            return as_float32(values[:, self._mask[:, 0, 0]])
         out = np.empty((stop - start, self.n_voxels), dtype=np.float32)
         slow = 2 if self._axes == "TZYX" else 0
         plane_of = np.nonzero(self._mask)[slow]
@@ -128,7 +124,7 @@ class HDF5Betas:
                 values = data[start:stop, plane].transpose(0, 2, 1)[:, members]  # (T, Y, X) -> (T, X, Y)
             else:
                 values = data[plane, :, :, start:stop][members].T
-            out[:, plane_of == plane] = values
+            out[:, plane_of == plane] = as_float32(values)
         return out
 
 
@@ -166,7 +162,7 @@ class VolumeArrayBetas:
         """Yield (index of the first trial, responses (n, n_voxels)) in order."""
         step = max(1, CHUNK_BYTES // (4 * self.n_voxels))
         for start in range(0, self.n_trials, step):
-            yield start, np.array(self._values[:, start : start + step].T, dtype=np.float32)
+            yield start, as_float32(np.array(self._values[:, start : start + step].T))
 
 
 class SurfaceBetas:
@@ -175,14 +171,14 @@ class SurfaceBetas:
     Parameters
     ----------
     left, right
-        FreeSurfer `.mgh` or `.mgz` (n_vertices, 1, 1, T), or GIFTI with an array (n_vertices,) per trial.
+        As `SurfaceFile` reads them.
     surface
         Vertices to read.
 
     Raises
     ------
     InputError
-        If a file is missing, or the hemispheres disagree with one another or with the surface.
+        If a file is missing, or the hemispheres are swapped, or disagree with one another or with the surface.
     FileFormatError
         If a file is damaged.
     """
@@ -191,11 +187,12 @@ class SurfaceBetas:
         self.path = Path(left)
         self.paths = (Path(left), Path(right))
         self._chosen = (surface.left, surface.right)
-        shapes = [_surface_shape(path) for path in self.paths]
-        for path, shape, chosen in zip(self.paths, shapes, self._chosen, strict=True):
-            if shape[0] != chosen.size:
-                raise InputError(f"{path} has {shape[0]} vertices, but the surface has {chosen.size}.")
-        counts = [shape[1] for shape in shapes]
+        self._files = (SurfaceFile(left), SurfaceFile(right))
+        check_hemispheres(*self._files)
+        for file, chosen in zip(self._files, self._chosen, strict=True):
+            if file.n_vertices != chosen.size:
+                raise InputError(f"{file.path} has {file.n_vertices} vertices, but the surface has {chosen.size}.")
+        counts = [file.n_trials for file in self._files]
         if counts[0] != counts[1]:
             raise InputError(f"{left} has {counts[0]} trials but {right} has {counts[1]}: get a new copy of both.")
         self.n_trials, self.n_voxels = counts[0], surface.n_chosen
@@ -203,92 +200,15 @@ class SurfaceBetas:
     @staticmethod
     def n_vertices(path: Path) -> int:
         """Vertices of one surface file."""
-        return _surface_shape(path)[0]
+        return SurfaceFile(path).n_vertices
 
     def chunks(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Yield (index of the first trial, responses (n, n_vertices)) in order."""
-        images = [open_surface(path) for path in self.paths]
         step = max(1, CHUNK_BYTES // (8 * sum(chosen.size for chosen in self._chosen)))
-        for start in range(0, self.n_trials, step):
-            stop = min(start + step, self.n_trials)
-            parts = []
-            for path, image, chosen in zip(self.paths, images, self._chosen, strict=True):
-                try:
-                    parts.append(_surface_trials(image, start, stop)[:, chosen])
-                except (OSError, EOFError, ValueError) as error:
-                    raise FileFormatError(
-                        f"{path} is truncated or damaged at trial {start} ({first_line(error)}): get a new copy."
-                    ) from error
-            yield start, np.concatenate(parts, axis=1).astype(np.float32)
-
-
-def _surface_shape(path: Path) -> tuple[int, int]:
-    """Vertices and trials of a surface file."""
-    image = open_surface(path)
-    if isinstance(image, GiftiImage):
-        sizes = {array.data.shape for array in image.darrays}
-        if len(sizes) != 1 or len(next(iter(sizes))) != 1:
-            raise InputError(f"{path} holds arrays of shapes {sorted(sizes)}, expected one (n_vertices,) per trial.")
-        return int(next(iter(sizes))[0]), len(image.darrays)
-    shape = image.shape
-    if len(shape) not in (3, 4) or shape[1:3] != (1, 1):
-        raise InputError(f"{path} has shape {shape}, expected (n_vertices, 1, 1, trials).")
-    return int(shape[0]), int(shape[3]) if len(shape) == 4 else 1
-
-
-def _surface_trials(image: Any, start: int, stop: int) -> npt.NDArray[Any]:
-    """Trials of one hemisphere (n, n_vertices)."""
-    if isinstance(image, GiftiImage):
-        return np.stack([array.data for array in image.darrays[start:stop]])
-    data = image[..., start:stop] if len(image.shape) == 4 else np.asarray(image)[..., None]
-    return np.asarray(data)[:, 0, 0].T
-
-
-def open_hdf5(path: Path) -> Any:
-    """Open an HDF5 file for reading.
-
-    Raises
-    ------
-    InputError
-        If it is missing.
-    FileFormatError
-        If it is no HDF5 file or truncated.
-    """
-    if not path.is_file():
-        raise InputError(f"{path} does not exist or is not a file.")
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise FileFormatError(f"{path} is not a readable HDF5 file ({first_line(error)}): get a new copy.") from error
-
-
-def open_surface(path: Path) -> Any:
-    """Open a FreeSurfer or GIFTI file of one hemisphere.
-
-    Returns
-    -------
-    nibabel.GiftiImage or nibabel.arrayproxy.ArrayProxy
-        A proxy with shape and slices for FreeSurfer's files, which are read as they are asked for.
-
-    Raises
-    ------
-    InputError
-        If it is missing or another kind of file.
-    FileFormatError
-        If it is damaged.
-    """
-    if not path.is_file():
-        raise InputError(f"{path} does not exist or is not a file.")
-    if not path.name.endswith((".mgh", ".mgz", ".gii")):
-        raise InputError(f"{path} is of another kind, expected .mgh, .mgz or .gii of one hemisphere.")
-    try:
-        if path.suffix == ".gii":
-            return GiftiImage.from_filename(path)
-        with ImageOpener(str(path)) as file:  # nibabel's own MGHImage would leave the file open
-            header = MGHHeader.from_fileobj(file)
-        return ArrayProxy(str(path), header, mmap=False)
-    except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, ExpatError) as error:
-        raise FileFormatError(f"{path} is not a readable surface file ({first_line(error)}).") from error
+        halves = zip(*(file.trials(step) for file in self._files), strict=True)
+        for start, parts in zip(range(0, self.n_trials, step), halves, strict=True):
+            chosen = [part[:, vertices] for part, vertices in zip(parts, self._chosen, strict=True)]
+            yield start, as_float32(np.concatenate(chosen, axis=1))
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -9,6 +9,10 @@ import numpy.typing as npt
 from braincorl.errors import InputError
 from braincorl.validation import FloatArray
 
+SINGULAR = 1e-6  # volume of a voxel whose edges have length one, about
+SPACE_CODES = range(1, 6)
+ALIGNED = 2  # NIfTI's code of a space that is some other image's
+
 
 @dataclass(frozen=True)
 class Surface:
@@ -44,6 +48,25 @@ class Surface:
         return int(self.left.sum() + self.right.sum())
 
 
+def check_affine(affine: npt.NDArray[np.float64], name: str) -> None:
+    """Refuse an affine that puts no voxel anywhere, or all of them into one plane.
+
+    Raises
+    ------
+    InputError
+        If it is not (4, 4), finite and invertible.
+    """
+    affine = np.asarray(affine)
+    if affine.shape != (4, 4) or not np.isfinite(affine).all() or not np.array_equal(affine[3], [0, 0, 0, 1]):
+        raise InputError(f"{name} is no affine of finite numbers (4, 4) ending in 0 0 0 1: set the image's transform.")
+    edges = np.abs(affine[:3, :3]).max(axis=0)
+    if not edges.all() or abs(np.linalg.det(affine[:3, :3] / np.where(edges, edges, 1))) < SINGULAR:
+        raise InputError(
+            f"{name} is singular, so it says of no voxel where it is (an sform with rows of zeros?): set the image's "
+            "transform (fslorient, 3drefit, or nibabel)."
+        )
+
+
 @dataclass(frozen=True)
 class VoxelSpace:
     """A mask, and which of its voxels carry data.
@@ -62,19 +85,27 @@ class VoxelSpace:
         Voxel indices to millimetres (4, 4), or None without a grid.
     surface
         Chosen vertices, for data on a surface; excludes `mask` and `affine`.
+    space_code
+        NIfTI's code of the space that the affine leads to, for maps: 1 scanner, 2 aligned, 3 Talairach, 4 MNI,
+        5 another template. Programs overlay only images that say the same.
 
     Raises
     ------
     InputError
-        If nothing is included, or the mask and `included` do not fit together.
+        If nothing is included, the mask and `included` do not fit together, or the affine is no transform.
     """
 
     included: npt.NDArray[np.bool_]
     mask: npt.NDArray[np.bool_] | None = None
     affine: npt.NDArray[np.float64] | None = None
     surface: Surface | None = None
+    space_code: int = ALIGNED
 
     def __post_init__(self) -> None:
+        if self.affine is not None:
+            check_affine(self.affine, "the affine")
+        if self.space_code not in SPACE_CODES:
+            raise InputError(f"space_code is {self.space_code!r}, expected one of NIfTI's: 1 to 5.")
         if not self.included.any():
             raise InputError(f"none of {self.included.size} voxels varies and is finite: check the mask and the betas.")
         if (self.mask is None) != (self.affine is None):

@@ -9,15 +9,18 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from nibabel.filebasedimages import ImageFileError
-from nibabel.gifti.gifti import GiftiImage
 
+from braincorl.datasets.names import subject_label
 from braincorl.datasets.recording import Recording
-from braincorl.datasets.sources import SurfaceBetas, open_surface
+from braincorl.datasets.same import check_different
+from braincorl.datasets.sources import SurfaceBetas
 from braincorl.datasets.space import Surface
 from braincorl.datasets.subject import SubjectData
+from braincorl.datasets.surface_file import SurfaceFile, check_hemispheres, read_vertices
 from braincorl.datasets.trials import match_trials, read_trials
-from braincorl.errors import FileFormatError, InputError
+from braincorl.datasets.volumes import as_labels, as_mask, check_ncsnr
+from braincorl.datasets.zscoring import check_zscore
+from braincorl.errors import InputError
 from braincorl.files import Progress
 
 Paths = str | Path | Sequence[str | Path]
@@ -35,7 +38,7 @@ def load_surface(
     surface: str = "fsaverage",
     zscore: Literal["none", "session"] = "none",
     images: Iterable[str] | None = None,
-    name: str = "sub-new",
+    name: str | None = None,
     progress: Progress | None = None,
 ) -> SubjectData:
     """Read a person on a surface, averaging the repeats of each image.
@@ -57,7 +60,7 @@ def load_surface(
     zscore, images, progress
         As for `load_subject`.
     name
-        BIDS label.
+        BIDS label; by default the `sub-` of the first file.
 
     Returns
     -------
@@ -71,9 +74,11 @@ def load_surface(
     FileFormatError
         If a file is damaged.
     """
+    check_zscore(zscore)
     halves = [_paths(left, "left"), _paths(right, "right")]
     if len(halves[0]) != len(halves[1]):
         raise InputError(f"left has {len(halves[0])} files but right has {len(halves[1])}: pass both of each session.")
+    check_different(halves[1], "right")
     chosen = _mask_of(halves, mask, surface)
     sources = [SurfaceBetas(one, two, chosen) for one, two in zip(*halves, strict=True)]
     tables = [Path(path) for path in _paths(trials, "trials")]
@@ -81,13 +86,13 @@ def load_surface(
         [read_trials(path) for path in tables], tables, halves[0], [source.n_trials for source in sources]
     )
     return Recording(
-        name=name,
+        name=name or subject_label(halves[0][0]),
         sources=sources,
         tables=matched,
         zscore=zscore == "session",
         surface=chosen,
-        rois={region: read_pair(pair, chosen) > 0 for region, pair in (rois or {}).items()},
-        ncsnr=None if ncsnr is None else read_pair(ncsnr, chosen).astype(np.float64),
+        rois={region: as_labels(read_pair(pair, chosen), Path(pair[0])) > 0 for region, pair in (rois or {}).items()},
+        ncsnr=None if ncsnr is None else check_ncsnr(read_pair(ncsnr, chosen).astype(np.float64), Path(ncsnr[0])),
     ).load(images, progress)
 
 
@@ -101,6 +106,7 @@ def read_pair(pair: Pair, surface: Surface) -> npt.NDArray[Any]:
     FileFormatError
         If a file is damaged.
     """
+    check_hemispheres(*(SurfaceFile(path) for path in pair))
     parts = []
     for path, chosen in zip(pair, (surface.left, surface.right), strict=True):
         values = read_vertices(path)
@@ -110,31 +116,10 @@ def read_pair(pair: Pair, surface: Surface) -> npt.NDArray[Any]:
     return np.concatenate(parts)
 
 
-def read_vertices(path: str | Path) -> npt.NDArray[Any]:
-    """Read one value per vertex (n_vertices,) from `.mgh`, `.mgz` or `.gii`.
-
-    Raises
-    ------
-    InputError
-        If the file is missing or holds more than one value per vertex.
-    FileFormatError
-        If it is damaged.
-    """
-    path = Path(path)
-    image = open_surface(path)
-    try:
-        values = image.agg_data() if isinstance(image, GiftiImage) else np.asarray(image)
-    except (ImageFileError, OSError, EOFError, ValueError) as error:
-        raise FileFormatError(f"{path} is truncated or damaged: get a new copy.") from error
-    array = np.squeeze(np.asarray(values))
-    if array.ndim != 1:
-        raise InputError(f"{path} has shape {np.shape(values)}, expected one value per vertex.")
-    return array
-
-
 def _mask_of(halves: list[list[Path]], mask: Pair | None, name: str) -> Surface:
     if mask is not None:
-        left, right = (np.nan_to_num(read_vertices(path)) != 0 for path in mask)
+        check_hemispheres(*(SurfaceFile(path) for path in mask))
+        left, right = (as_mask(read_vertices(path), Path(path), may_be_empty=True) for path in mask)
         return Surface(left, right, name)
     sizes = [SurfaceBetas.n_vertices(paths[0]) for paths in halves]
     return Surface(np.ones(sizes[0], dtype=bool), np.ones(sizes[1], dtype=bool), name)

@@ -4,7 +4,6 @@ A tab-separated table with one row per volume, in order. Column `image` names th
 marks a volume that shows none, which is left out. Optional columns are `session` and `run`.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from braincorl.datasets.names import blanked, check_agree, identity, plain
+from braincorl.datasets.same import check_different
 from braincorl.errors import InputError
-from braincorl.names import normal_name
-
-BLANK = ("", "n/a", "N/A", "nan")
+from braincorl.files import read_text, text_lines
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,8 @@ class TrialsTable:
     images
         Image of each trial (n_trials,); "" where no image was shown.
     sessions
-        Session of each trial (n_trials,); "" where unknown.
+        Session of each trial (n_trials,); "" where unknown. Numbers are without leading zeros and `ses-`, so that
+        `ses-01` and `1` are one session.
     """
 
     images: npt.NDArray[np.str_]
@@ -55,11 +55,8 @@ def read_trials(path: str | Path) -> TrialsTable:
         If it cannot be read, has no column `image`, or rows of differing length.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as a tab-separated text table: {error}.") from error
-    lines = text.rstrip("\r\n").splitlines()
+    text = read_text(path, "tab-separated text table")
+    lines = text_lines(text.rstrip("\r\n"))
     header = [name.strip() for name in lines[0].split("\t")] if lines else []
     # In a table of one column a blank line is a volume without an image; in others it is nothing.
     rows = [line.split("\t") for line in lines if line or len(header) == 1]
@@ -71,7 +68,9 @@ def read_trials(path: str | Path) -> TrialsTable:
     ragged = [number for number, row in enumerate(rows, start=1) if len(row) != len(header)]
     if ragged:
         raise InputError(f"{path}, line {ragged[0]}: {len(rows[ragged[0] - 1])} cells under {len(header)} columns.")
-    return TrialsTable(_column(rows[1:], header, "image"), _column(rows[1:], header, "session"))
+    images = _column(rows[1:], header, "image", str(path))
+    sessions = [plain(name) for name in _column(rows[1:], header, "session", str(path))]
+    return TrialsTable(np.asarray(images, dtype=np.str_), np.asarray(sessions, dtype=np.str_))
 
 
 def match_trials(
@@ -98,8 +97,10 @@ def match_trials(
     Raises
     ------
     InputError
-        If the number of tables or rows does not fit.
+        If the number of tables or rows does not fit, names contradict one another, or a betas file is given twice.
     """
+    check_different(betas, "betas")
+    _check_names(paths, betas)
     if len(trials) == 1 and len(betas) > 1:
         _check_rows(len(trials[0]), sum(n_volumes), f"{paths[0]} (one table for {len(betas)} betas files)", "they")
         ends = np.cumsum(n_volumes)
@@ -125,12 +126,22 @@ def match_trials(
     ]
 
 
-def _column(rows: list[list[str]], header: list[str], name: str) -> npt.NDArray[np.str_]:
+def _check_names(paths: Sequence[Path], betas: Sequence[Path]) -> None:
+    """Refuse betas of two people, and tables that by their names are of other betas than they are given for."""
+    people = {plain(label): file for file in betas if (label := identity(file).get("sub")) is not None}
+    if len(people) > 1:
+        first, second = list(people.values())[:2]
+        raise InputError(f"the betas are of two people, {first} and {second}: pass those of one.")
+    if len(paths) in (1, len(betas)):
+        for path, file in zip(paths if len(paths) > 1 else [paths[0]] * len(betas), betas, strict=True):
+            check_agree(path, file)
+
+
+def _column(rows: list[list[str]], header: list[str], name: str, source: str) -> list[str]:
     """Cells of one column, "" where blank or where there is no such column."""
     if name not in header:
-        return np.full(len(rows), "", dtype="<U1")
-    cells = [normal_name(row[header.index(name)].strip()) for row in rows]
-    return np.asarray(["" if cell in BLANK else cell for cell in cells], dtype=np.str_)
+        return [""] * len(rows)
+    return blanked([row[header.index(name)] for row in rows], f"{source}, column '{name}'")
 
 
 def _check_rows(n_rows: int, n_volumes: int, table: str, file: str) -> None:
@@ -143,20 +154,18 @@ def _check_rows(n_rows: int, n_volumes: int, table: str, file: str) -> None:
 
 
 def _session_in_name(file: Path) -> str:
-    entity = re.search(r"(?:^|_)ses-([A-Za-z0-9]+)", file.name)
-    return entity.group(1) if entity else ""
+    return plain(identity(file).get("ses", ""))
 
 
 def _check_order(table: TrialsTable, file: Path, session: str, named: Sequence[str]) -> None:
-    """Refuse a table that states, for the volumes of one file, the session that another file is named after."""
-    others = {_plain(name) for name in named if _plain(name) != _plain(session)} - {""}
-    for stated in np.unique(table.sessions):
-        if _plain(str(stated)) in others:
+    """Refuse a table that states, for the volumes of one file, another session than the file is named after.
+
+    Sessions that are named otherwise, as after their dates, contradict nothing unless another file has that name.
+    """
+    others = {name for name in named if name != session} - {""}
+    for stated in np.unique(table.sessions).tolist():
+        if stated in others or (session.isdecimal() and stated.isdecimal() and stated != session):
             raise InputError(
                 f"the trials table says session '{stated}' for volumes of {file}: pass the betas files in the order of "
                 "the table (a shell sorts ses-10 before ses-2)."
             )
-
-
-def _plain(session: str) -> str:
-    return session.removeprefix("ses-").lstrip("0")

@@ -5,21 +5,27 @@ arrays of the mask's voxels.
 """
 
 import itertools
-import zlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-from nibabel.filebasedimages import ImageFileError
 
-from braincorl.errors import FileFormatError, InputError
+from braincorl.datasets.nifti import NiftiFile
+from braincorl.datasets.safe_pickle import map_npy
+from braincorl.datasets.space import ALIGNED, check_affine
+from braincorl.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 64 * 2**20
 AFFINE_TOLERANCE_MM = 1e-2
+LABEL_TOLERANCE = 1e-3
+LARGEST_LABEL = 2**31
+LARGEST_NCSNR = 10
 
 
 class BetasSource(Protocol):
@@ -45,37 +51,22 @@ class Grid:
         (4, 4), voxel indices to millimetres.
     path
         Where it was read, for messages.
+    space_code
+        NIfTI's code of the space that the affine leads to, as of `VoxelSpace`.
+
+    Raises
+    ------
+    InputError
+        If the affine is not finite or singular.
     """
 
     mask: npt.NDArray[np.bool_]
     affine: npt.NDArray[np.float64]
     path: Path
+    space_code: int = ALIGNED
 
-
-def open_image(path: str | Path) -> Any:
-    """Open a NIfTI image without reading its data.
-
-    Raises
-    ------
-    InputError
-        If the file is missing.
-    FileFormatError
-        If it is no NIfTI image.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path} does not exist or is not a file: pass a NIfTI image.")
-    try:
-        # The file stays open so that a compressed one is read once through, not from its start for every chunk.
-        # Not mapped: mapped pages of many sessions would count as memory of this process.
-        image = nib.load(path, keep_file_open=True, mmap=False)
-    except (ImageFileError, OSError, EOFError, zlib.error, ValueError) as error:
-        raise FileFormatError(f"{path} is not a readable NIfTI image ({first_line(error)}).") from error
-    if not isinstance(image, nib.Nifti1Image):
-        raise FileFormatError(f"{path} is a {type(image).__name__}, expected a NIfTI image (.nii or .nii.gz).")
-    if image.get_data_dtype().kind not in "fiub":
-        raise FileFormatError(f"{path} holds values of type {image.get_data_dtype()}, expected real numbers.")
-    return image
+    def __post_init__(self) -> None:
+        check_affine(self.affine, f"the affine of {self.path}")
 
 
 def read_volume(path: str | Path) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
@@ -98,33 +89,120 @@ def read_volume(path: str | Path) -> tuple[npt.NDArray[Any], npt.NDArray[np.floa
     FileFormatError
         If it is damaged.
     """
-    image = open_image(path)
-    try:
-        values = np.asanyarray(image.dataobj)
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise FileFormatError(f"{path} is truncated or damaged ({first_line(error)}): get a new copy.") from error
-    while values.ndim > 3 and values.shape[-1] == 1:
-        values = values[..., 0]
-    if values.ndim != 3:
-        raise InputError(f"{path} has shape {values.shape}, expected one 3-D volume.")
-    return values, np.asarray(image.affine, dtype=np.float64)
+    image = NiftiFile(path)
+    return _one_volume(image), image.affine
+
+
+def _one_volume(image: NiftiFile) -> npt.NDArray[Any]:
+    if len(image.shape) < 3 or any(size != 1 for size in image.shape[3:]):
+        raise InputError(f"{image.path} has shape {image.shape}, expected one 3-D volume.")
+    return image.read().reshape(image.shape[:3])
 
 
 def read_mask(path: str | Path) -> Grid:
-    """Read a mask: voxels that are neither 0 nor NaN.
+    """Read a mask: voxels above 0.
 
     Raises
     ------
     InputError
-        If it is missing, not 3-D, or empty.
+        If it is missing, not 3-D, empty, or holds negative values.
     FileFormatError
         If it is damaged.
     """
-    values, affine = read_volume(path)
-    mask = np.nan_to_num(values) != 0
+    image = NiftiFile(path)
+    return Grid(as_mask(_one_volume(image), Path(path)), image.affine, Path(path), image.space_code or ALIGNED)
+
+
+def as_mask(values: npt.NDArray[Any], path: Path, *, may_be_empty: bool = False) -> npt.NDArray[np.bool_]:
+    """Tell inside from outside: values above 0 are inside, 0 and NaN outside.
+
+    Parameters
+    ----------
+    values
+        Of any shape. More than one value above 0, as in an atlas or a probability map, is told in a warning.
+    path
+        Where they are from, for messages.
+    may_be_empty
+        None inside is fine, as in one hemisphere of two.
+
+    Raises
+    ------
+    InputError
+        If none is inside, or some are negative: 0 may then be meant as inside.
+    """
+    finite = np.where(np.isfinite(values), values, 0)
+    mask: npt.NDArray[np.bool_] = finite > 0
+    if (finite < 0).any():
+        raise InputError(
+            f"{path} holds values below 0, such as {finite.min():g}: is it an atlas or a statistic? "
+            "A mask is 0 outside and 1 inside."
+        )
     if not mask.any():
+        if may_be_empty:
+            return mask
         raise InputError(f"{path} is an empty mask: every voxel is 0; check that it is the right file.")
-    return Grid(mask, affine, Path(path))
+    low, high = finite[mask].min(), finite[mask].max()
+    if low < high:
+        logger.warning(
+            "%s is no mask of 0 and 1, it holds values from %g to %g: every voxel above 0 is taken", path, low, high
+        )
+    return mask
+
+
+def as_labels(values: npt.NDArray[Any], path: Path) -> npt.NDArray[np.int64]:
+    """Whole-number labels, of the same shape; NaN becomes 0.
+
+    An image that is stored with a slope gives 1.000001 for 1; values that are further from whole numbers are no labels.
+
+    Raises
+    ------
+    InputError
+        If the values are not whole numbers, or several are negative: one that is stands for outside.
+    """
+    finite = np.where(np.isfinite(values), values, 0)
+    if (np.abs(finite) > LARGEST_LABEL).any():
+        raise InputError(
+            f"{path} holds values as large as {np.abs(finite).max():g}: expected a mask or integer labels."
+        )
+    labels: npt.NDArray[np.int64] = np.rint(finite).astype(np.int64)
+    off = np.abs(finite - labels)
+    if (off > LABEL_TOLERANCE).any():
+        raise InputError(
+            f"{path} holds values such as {finite.flat[int(off.argmax())]:g}, which are not whole numbers: expected a "
+            "mask or integer labels."
+        )
+    negative = np.unique(labels[labels < 0])
+    if negative.size > 1:
+        raise InputError(
+            f"{path} holds {negative.size} different values below 0, such as {negative[0]}: expected labels above 0."
+        )
+    return labels
+
+
+def check_ncsnr(signal: npt.NDArray[np.float64], path: Path) -> npt.NDArray[np.float64]:
+    """Refuse a map that cannot be signal over noise standard deviations of single trials.
+
+    Raises
+    ------
+    InputError
+        If it is nowhere finite, negative somewhere, or as large as noise ceilings in percent are.
+    """
+    if "ceiling" in path.name.lower() and "snr" not in path.name.lower():
+        raise InputError(
+            f"{path} is a map of noise ceilings by its name, but an ncsnr map is a ratio of standard deviations: "
+            "ceiling / (1 - ceiling) is its square for single trials."
+        )
+    finite = signal[np.isfinite(signal)]
+    if finite.size == 0:
+        raise InputError(f"{path} holds no finite value in the mask: check that it belongs to this person.")
+    if finite.min() < 0:
+        raise InputError(f"{path} holds negative values, but an ncsnr map is a ratio of standard deviations.")
+    if finite.max() > LARGEST_NCSNR:
+        raise InputError(
+            f"{path} holds values up to {finite.max():.4g}, but the signal of a single trial is no {LARGEST_NCSNR} "
+            "times its noise: are these noise ceilings in percent? An ncsnr map is a ratio of standard deviations."
+        )
+    return signal
 
 
 def check_same_grid(shape: tuple[int, ...], affine: npt.NDArray[np.float64], path: Path, grid: Grid) -> None:
@@ -142,7 +220,7 @@ def check_same_grid(shape: tuple[int, ...], affine: npt.NDArray[np.float64], pat
         )
     corners = np.array(list(itertools.product(*((0, size) for size in grid.mask.shape), (1,))), dtype=np.float64)
     distance = float(np.abs(corners @ (affine - grid.affine).T).max())
-    if distance > AFFINE_TOLERANCE_MM:
+    if not distance <= AFFINE_TOLERANCE_MM:  # NaN is no distance
         raise InputError(
             f"{path} and the mask {grid.path} have different affines: they place the same voxel up to "
             f"{distance:.3g} mm apart; use a mask in the space of the betas."
@@ -172,12 +250,12 @@ class NiftiBetas:
 
     def __init__(self, path: str | Path, grid: Grid | None, *, same_affine: bool = True) -> None:
         self.path = Path(path)
-        self._image = open_image(path)
+        self._image = NiftiFile(path)
         shape = self._image.shape
-        if len(shape) not in (3, 4) or 0 in shape:
+        if len(shape) not in (3, 4):
             raise InputError(f"{path} has shape {shape}, expected (X, Y, Z, trials).")
-        affine = np.asarray(self._image.affine, dtype=np.float64)
-        self.grid = grid or Grid(np.ones(shape[:3], dtype=bool), affine, self.path)
+        affine = self._image.affine
+        self.grid = grid or Grid(np.ones(shape[:3], dtype=bool), affine, self.path, self._image.space_code or ALIGNED)
         check_same_grid(shape[:3], affine if same_affine else self.grid.affine, self.path, self.grid)
         self.n_trials = shape[3] if len(shape) == 4 else 1
         self._flat = flat_index(self.grid.mask)
@@ -186,29 +264,26 @@ class NiftiBetas:
     @property
     def stored_type(self) -> np.dtype[Any]:
         """Type of the numbers in the file, before any scaling of its header."""
-        stored: np.dtype[Any] = self._image.get_data_dtype()
-        return stored
+        return self._image.stored_type
 
     @property
     def is_scaled(self) -> bool:
         """Whether the file's header scales or shifts its numbers."""
-        return (float(self._image.dataobj.slope), float(self._image.dataobj.inter)) != (1.0, 0.0)
+        return self._image.is_scaled
 
     def chunks(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Yield (index of the first trial, responses (n, n_voxels)) in order."""
-        data = self._image.dataobj
         step = max(1, CHUNK_BYTES // (8 * self.grid.mask.size))  # a scaled chunk is float64
-        for start in range(0, self.n_trials, step):
-            try:
-                chunk = np.asarray(data[..., start : start + step] if self._image.ndim == 4 else data[..., None])
-            except (OSError, EOFError, zlib.error, ValueError) as error:
-                raise FileFormatError(
-                    f"{self.path} is truncated or damaged at volume {start} of {self.n_trials} "
-                    f"({first_line(error)}): get a new copy."
-                ) from error
+        for start, chunk in self._image.volumes(step):
             # In the order of the file the trials are rows, so that taking voxels moves each through the cache once.
             trials = chunk.reshape(-1, chunk.shape[-1], order="F").T
-            yield start, trials.take(self._flat, axis=1).astype(np.float32, copy=False)
+            yield start, as_float32(trials.take(self._flat, axis=1))
+
+
+def as_float32(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Numbers in single precision; those that are too large become infinite, which averaging looks for."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32, copy=False)
 
 
 def flat_index(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
@@ -234,7 +309,7 @@ class ArrayBetas:
 
     def __init__(self, values: str | Path | npt.NDArray[Any]) -> None:
         self.path = Path("betas") if isinstance(values, np.ndarray) else Path(values)
-        array = values if isinstance(values, np.ndarray) else _map_npy(self.path)
+        array = values if isinstance(values, np.ndarray) else map_npy(self.path)
         if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "fiu":
             raise InputError(
                 f"{self.path} has shape {array.shape} and type {array.dtype}, expected numbers (n_trials, n_voxels)."
@@ -254,19 +329,4 @@ class ArrayBetas:
 
     def rows(self, start: int, stop: int) -> npt.NDArray[np.float32]:
         """Read some trials (n, n_voxels), as a copy."""
-        return np.array(self._values[start:stop], dtype=np.float32)
-
-
-def _map_npy(path: Path) -> npt.NDArray[Any]:
-    if not path.is_file():
-        raise InputError(f"{path} does not exist or is not a file.")
-    try:
-        array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise FileFormatError(f"{path} is not a readable .npy array ({first_line(error)}).") from error
-    return array
-
-
-def first_line(error: BaseException) -> str:
-    """Cut another library's error down to its first line, for a message of one."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+        return as_float32(np.array(self._values[start:stop]))

@@ -15,6 +15,18 @@ from braincorl.errors import InputError
 _ROUNDING = 1e-12
 
 
+def check_zscore(zscore: str) -> None:
+    """Refuse a scaling that there is not.
+
+    Raises
+    ------
+    InputError
+        If it is neither "none" nor "session".
+    """
+    if zscore not in ("none", "session"):
+        raise InputError(f"zscore must be 'none' or 'session', but is {zscore!r}.")
+
+
 @dataclass(frozen=True)
 class SessionScaling:
     """How a session's trials are scaled.

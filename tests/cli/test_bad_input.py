@@ -134,7 +134,7 @@ CASES = {
     "a number that is none": (lambda i, f: {"n-context": "ten"}, "invalid int value: 'ten'"),
     "a seed below zero": (lambda i, f: {"random-state": -1}, "whole number of at least 0"),
     "a name that is no text": (lambda i, f: {"mask": os.fsdecode(b"\xff.nii")}, "is no valid UTF-8: rename that file"),
-    "a name that is too long": (lambda i, f: {"mask": f / ("n" * 300 + ".nii")}, "cannot be used: File name too long"),
+    "a name that is too long": (lambda i, f: {"mask": f / ("n" * 300 + ".nii")}, "File name too long"),
     "responses beyond single precision": (betas_times_1e20, "numbers above 1e+12 in float32 have squares that"),
     "a forgotten option": (lambda i, f: {"trials": None}, "required: --trials"),
 }  # fmt: skip

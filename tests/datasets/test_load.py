@@ -364,9 +364,10 @@ def test_bad_input_gets_one_clear_line(person, case):
 
 def test_a_compressed_file_is_read_once_through(person, monkeypatch):
     """Small chunks of a gzip file must not each start from its beginning."""
-    from braincorl.datasets import volumes
+    from braincorl.datasets import streams, volumes
 
     monkeypatch.setattr(volumes, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(streams, "BLOCK_BYTES", 64)
     read = []
     original = gzip.GzipFile.read
     monkeypatch.setattr(gzip.GzipFile, "read", lambda self, n=-1: read.append(n) or original(self, n))

@@ -124,7 +124,7 @@ NSD = {
     "no colour table": (
         lambda n: (n.root / "nsddata/freesurfer/subj01/label/floc-faces.mgz.ctab").unlink(), "same", None),
     "an empty colour table": (
-        lambda n: (n.root / "nsddata/freesurfer/subj01/label/floc-faces.mgz.ctab").write_text(""), "error",
+        lambda n: (n.root / "nsddata/freesurfer/subj01/label/floc-faces.mgz.ctab").write_text("# none\n"), "error",
         "names no label"),
     "a label volume absent": (lambda n: atlas(n).unlink(), "error", "prf-visualrois.nii.gz is missing"),
     "a label volume of another grid": (

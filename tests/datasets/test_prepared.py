@@ -193,7 +193,7 @@ def test_other_files_are_not_taken_for_prepared_ones(nsd, tmp_path):
     with pytest.raises(FileFormatError, match="not a readable HDF5"):
         load_prepared(tmp_path / "a.h5")
     tiny = TinyGlmsingle(tmp_path)
-    with pytest.raises(FileFormatError, match="not a braincorl-prepared/1 file"):
+    with pytest.raises(FileFormatError, match="not a braincorl-prepared/2 file"):
         load_prepared(tiny.hdf5)
     with pytest.raises(OutputError, match="does not exist"):
         prepare(open_(nsd), tmp_path / "no" / "p.h5")
@@ -209,10 +209,15 @@ def test_a_file_that_is_not_a_prepared_person_is_never_replaced(nsd, tmp_path):
     (tmp_path / "folder.h5").mkdir()
     (tmp_path / "link.h5").symlink_to(tmp_path / "nothing")
     (tmp_path / "text.h5").write_text("notes")
+    (tmp_path / "empty.h5").touch()
     before = {path.name: path.is_file() and path.read_bytes() for path in tmp_path.iterdir()}
-    for name, message in (("thesis.h5", "is no prepared person"), ("folder.h5", "is a folder"), ("link.h5", "a link")):
+    for name, message in (
+        ("thesis.h5", "is no prepared person"),
+        ("text.h5", "no prepared"),
+        ("empty.h5", "no prepared"),
+        ("folder.h5", "is a folder"),
+        ("link.h5", "a link"),
+    ):
         with pytest.raises(OutputError, match=message):
             prepare(open_(nsd), tmp_path / name)
-    with pytest.raises(FileFormatError):
-        prepare(open_(nsd), tmp_path / "text.h5")
     assert {path.name: path.is_file() and path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -130,11 +130,13 @@ def test_mistakes_on_surfaces(tmp_path, sessions):
         write_mgh(tmp_path / f"{side}.mgh", values)
     write_mgh(tmp_path / "short.mgh", sessions[0]["rh"][:4])
     (tmp_path / "bad.gii").write_text("<GIFTI")
+    write_mgh(tmp_path / "third.mgh", 2 * sessions[0]["lh"])
+    write_mgh(tmp_path / "second.mgh", 2 * sessions[0]["rh"])
     table = tmp_path / "t.tsv"
     table.write_text("image\n" + "\n".join(SHOWN[:6]))
     left, right = tmp_path / "lh.mgh", tmp_path / "rh.mgh"
     with pytest.raises(InputError, match="17 vertices, but the surface has 13"):
-        load_surface([left, right], [right, left], table)
+        load_surface([left, tmp_path / "second.mgh"], [right, tmp_path / "third.mgh"], table)
     with pytest.raises(InputError, match=r"6 trials but .* has 4"):
         load_surface(left, tmp_path / "short.mgh", table)
     with pytest.raises(InputError, match="left has 1 files but right has 2"):
