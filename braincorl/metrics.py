@@ -8,6 +8,10 @@ Letters: y responses, ŷ predictions, both (n_images, n_voxels); σ²_s variance
 
 EV forgives a wrong mean, R² does not, r forgives a wrong scale too. None is corrected for noise: NC is the largest EV
 or R² that a perfect encoder can reach, √NC the largest r. A voxel whose measured responses are constant gets NaN.
+
+Numbers are as exact as the arrays that come in: float32 holds 7 digits, so a prediction near 1,000 that varies by less
+than .0005 is mostly rounding. `r` is NaN there rather than the correlation of rounding errors; pass float64, or
+predictions without the voxel's mean.
 """
 
 from typing import Any
@@ -17,6 +21,9 @@ import numpy.typing as npt
 
 from braincorl.errors import InputError
 from braincorl.validation import FloatArray, check_same_shape
+
+# Units in the last place. Rounding alone has a standard deviation of .3 of them: at 8 it moves r by less than .001.
+ROUNDING = 8
 
 
 def explained_variance(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -80,7 +87,8 @@ def pearson_r(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> npt.NDArray[np.fl
     Returns
     -------
     ndarray of shape (n_voxels,)
-        In [-1, 1]; 0 where only the prediction is constant (it tells nothing); NaN for constant voxels.
+        In [-1, 1]; 0 where only the prediction is constant (it tells nothing); NaN for constant voxels, and where
+        either varies, but by less than 8 units in the last place of its own type (that is rounding).
 
     Raises
     ------
@@ -89,10 +97,11 @@ def pearson_r(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> npt.NDArray[np.fl
     """
     true, predicted = _pair(y_true, y_pred)
     true_scale, predicted_scale = _deviation(true), _deviation(predicted)
+    rounding = _is_rounding(true_scale, y_true, true) | _is_rounding(predicted_scale, y_pred, predicted)
     standard_true = (true - true.mean(axis=0)) / np.where(true_scale > 0, true_scale, np.nan)
     standard_predicted = (predicted - predicted.mean(axis=0)) / np.where(predicted_scale == 0, np.inf, predicted_scale)
     r: npt.NDArray[np.float64] = np.clip((standard_true * standard_predicted).mean(axis=0), -1.0, 1.0)
-    return r
+    return np.where(rounding, np.nan, r)
 
 
 def noise_ceiling(ncsnr: npt.ArrayLike, n_repeats: npt.ArrayLike = 1) -> npt.NDArray[np.float64]:
@@ -251,6 +260,13 @@ def normalize_by_ceiling(
     return normalized, mask
 
 
+def mean_over_voxels(values: npt.ArrayLike) -> float:
+    """Mean of the voxels whose value is known (finite), of any shape; NaN, without a warning, if there are none."""
+    array = np.asarray(values, dtype=np.float64)
+    known = array[np.isfinite(array)]
+    return float(known.mean()) if known.size else float("nan")
+
+
 def _pair(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     true, predicted = np.asarray(y_true, dtype=np.float64), np.asarray(y_pred, dtype=np.float64)
     if true.ndim == 1 and predicted.ndim == 1:
@@ -272,6 +288,15 @@ def _root_mean_square(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64
 def _deviation(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Take the standard deviation over images, 0 for constant columns (rounding of the mean would leave a trace)."""
     return np.where(np.ptp(values, axis=0) == 0, 0.0, _root_mean_square(values - values.mean(axis=0)))
+
+
+def _is_rounding(
+    deviation: npt.NDArray[np.float64], given: npt.ArrayLike, values: npt.NDArray[np.float64]
+) -> npt.NDArray[np.bool_]:
+    """Whether a column varies by so little that the type it came in may have made most of it."""
+    dtype = np.asarray(given).dtype
+    resolution = np.finfo(dtype).eps if np.issubdtype(dtype, np.floating) else 0.0
+    return np.asarray((deviation > 0) & (deviation < ROUNDING * resolution * np.abs(values).max(axis=0)))
 
 
 def _squared_ratio(numerator: FloatArray, denominator: FloatArray) -> npt.NDArray[np.float64]:

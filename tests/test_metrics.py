@@ -121,3 +121,25 @@ def test_normalised_scores_are_masked_not_clipped():
     np.testing.assert_allclose(normalized, [1.5, np.nan, np.nan, np.nan])
     with pytest.raises(InputError, match="min_ceiling"):
         normalize_by_ceiling([0.1], [0.1], min_ceiling=0.0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("baseline", [0.0, 1.0, 1e3, -1e3, 1e6])
+@pytest.mark.parametrize("which", ["measured", "predicted", "both"])
+def test_r_is_that_of_the_numbers_or_nan_where_only_rounding_is_left(dtype, baseline, which):
+    rng = np.random.default_rng(2)
+    spread = 10.0 ** np.arange(-9, 2)
+    y, p = rng.standard_normal((2, 200, 1)) * spread + 0.5 * rng.standard_normal((200, 1)) * spread
+    exact = np.array([pearsonr(a, b).statistic for a, b in zip(y.T, p.T, strict=True)])
+    given_y = (y + baseline * (which != "predicted")).astype(dtype if which != "predicted" else np.float64)
+    given_p = (p + baseline * (which != "measured")).astype(dtype if which != "measured" else np.float64)
+    r = pearson_r(given_y, given_p)
+    told = np.isfinite(r) & ~((np.ptp(given_p, axis=0) == 0) & (r == 0))  # constant to the bit: 0, as documented
+    np.testing.assert_allclose(r[told], exact[told], atol=0.005)
+    assert told[spread > 1e-2 * np.finfo(dtype).eps / 1e-7 * max(abs(baseline), 1e-7)].all()
+    assert told.all() or baseline
+
+
+def test_integers_have_no_rounding():
+    y = np.tile([1_000_000, 1_000_001], 20)[:, None]
+    assert pearson_r(y, y)[0] == pytest.approx(1.0)

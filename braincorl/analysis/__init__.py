@@ -1,35 +1,59 @@
 """From encoders to maps, tables and figures."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from braincorl.analysis.attention import context_attention, context_by_roi
-from braincorl.analysis.components import (
-    cluster_voxels,
-    compare_encoders,
-    embed_voxels,
-    encoder_components,
-    tuning_correlation,
-)
-from braincorl.analysis.influence import context_influence
-from braincorl.analysis.maps import save_map, unmask
-from braincorl.analysis.scaling import scaling_curve
-from braincorl.analysis.scores import score_encoder, summarize_rois
-from braincorl.analysis.selection import (
-    localizer_accuracy,
-    preferred_images,
-    preferred_texts,
-    selection_by_roi,
-    top_voxels,
-)
-from braincorl.analysis.selectivity import TextSelectivity, text_selectivity
+if TYPE_CHECKING:
+    from braincorl.analysis.attention import context_attention, context_by_roi
+    from braincorl.analysis.components import (
+        cluster_voxels,
+        compare_encoders,
+        embed_voxels,
+        encoder_components,
+        tuning_correlation,
+    )
+    from braincorl.analysis.flatmap import plot_flatmap
+    from braincorl.analysis.influence import context_influence
+    from braincorl.analysis.maps import save_map, unmask
+    from braincorl.analysis.scaling import scaling_curve
+    from braincorl.analysis.scores import score_encoder, summarize_rois
+    from braincorl.analysis.selection import (
+        localizer_accuracy,
+        preferred_images,
+        preferred_texts,
+        selection_by_roi,
+        top_voxels,
+    )
+    from braincorl.analysis.selectivity import TextSelectivity, text_selectivity
+    from braincorl.analysis.surface_plots import plot_surface
+    from braincorl.analysis.volume_plots import plot_glass_brain, plot_mosaic
 
-# Imported when first used: matplotlib takes its time, and a fit needs none of it.
+# Imported when first used: a verb that needs one of them should not wait for all.
 _HOMES = {
+    "cluster_voxels": "braincorl.analysis.components",
+    "compare_encoders": "braincorl.analysis.components",
+    "context_attention": "braincorl.analysis.attention",
+    "context_by_roi": "braincorl.analysis.attention",
+    "context_influence": "braincorl.analysis.influence",
+    "embed_voxels": "braincorl.analysis.components",
+    "encoder_components": "braincorl.analysis.components",
+    "localizer_accuracy": "braincorl.analysis.selection",
     "plot_flatmap": "braincorl.analysis.flatmap",
     "plot_glass_brain": "braincorl.analysis.volume_plots",
     "plot_mosaic": "braincorl.analysis.volume_plots",
     "plot_surface": "braincorl.analysis.surface_plots",
+    "preferred_images": "braincorl.analysis.selection",
+    "preferred_texts": "braincorl.analysis.selection",
+    "save_map": "braincorl.analysis.maps",
+    "scaling_curve": "braincorl.analysis.scaling",
+    "score_encoder": "braincorl.analysis.scores",
+    "selection_by_roi": "braincorl.analysis.selection",
+    "summarize_rois": "braincorl.analysis.scores",
+    "text_selectivity": "braincorl.analysis.selectivity",
+    "TextSelectivity": "braincorl.analysis.selectivity",
+    "top_voxels": "braincorl.analysis.selection",
+    "tuning_correlation": "braincorl.analysis.components",
+    "unmask": "braincorl.analysis.maps",
 }
 
 __all__ = [

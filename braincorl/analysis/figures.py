@@ -1,18 +1,57 @@
-"""Figures: how accuracy grows with the number of images; figures made and saved without a window."""
+"""Figures: how accuracy grows with the number of images; figures made, shown and saved without a window."""
 
+import io
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from matplotlib import style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from braincorl.analysis.colours import COLOURS
 from braincorl.files import atomic_file
 
+DPI = 110
 
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def own_style(draw: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Make a drawing function blind to the user's matplotlib style.
+
+    Our figures have a white ground, in files and pages alike: under a dark style their text would be white on white.
+    """
+
+    @wraps(draw)
+    def wrapper(*args: Arguments.args, **options: Arguments.kwargs) -> Result:
+        with style.context("default"):
+            return draw(*args, **options)
+
+    return wrapper
+
+
+class ShownFigure(Figure):
+    """A figure that Jupyter shows where it is a cell's last line.
+
+    Jupyter knows how to show matplotlib's own figures only once pyplot was imported, which nothing here does. What is
+    added to it is in our style too, as its ground is.
+    """
+
+    def _repr_png_(self) -> bytes:
+        return png_bytes(self)
+
+
+for _name in ("add_axes", "add_subplot", "legend", "suptitle"):
+    setattr(ShownFigure, _name, own_style(getattr(Figure, _name)))
+
+
+@own_style
 def plot_scaling(axes: Any, scores: pd.DataFrame, ylabel: str, ceiling: float | None = None) -> None:
     """Draw score against number of context images, one line per encoder, spread over draws shaded.
 
@@ -49,6 +88,7 @@ def plot_scaling(axes: Any, scores: pd.DataFrame, ylabel: str, ceiling: float | 
         axes.legend(frameon=False)
 
 
+@own_style
 def plot_accuracy(ev: npt.NDArray[np.floating[Any]], ceiling: npt.NDArray[np.floating[Any]] | None = None) -> Figure:
     """Draw the spread of explained variance over voxels, and how it relates to the noise ceiling.
 
@@ -88,14 +128,25 @@ def plot_accuracy(ev: npt.NDArray[np.floating[Any]], ceiling: npt.NDArray[np.flo
     return figure
 
 
+@own_style
 def new_figure(width: float, height: float) -> Figure:
-    """Make a figure without a window (inches)."""
-    figure = Figure(figsize=(width, height), dpi=110)
+    """Make a figure without a window (inches), which shows itself in Jupyter."""
+    figure = ShownFigure(figsize=(width, height), dpi=DPI)
     FigureCanvasAgg(figure)
     return figure
 
 
+@own_style
+def png_bytes(figure: Figure, **options: Any) -> bytes:
+    """Render a figure as PNG on white ground; `options` are those of matplotlib's `savefig`."""
+    buffer = io.BytesIO()
+    settings: dict[str, Any] = {"format": "png", "dpi": DPI, "facecolor": "white"} | options
+    figure.savefig(buffer, **settings)
+    return buffer.getvalue()
+
+
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a figure as PNG, whole or not at all."""
+    content = png_bytes(figure, bbox_inches="tight")
     with atomic_file(path) as temporary:
-        figure.savefig(temporary, format="png", bbox_inches="tight", facecolor="white")
+        temporary.write_bytes(content)

@@ -66,7 +66,10 @@ MAPS = {
     "alpha": ("Regularisation of each voxel's ridge regression, chosen by cross-validation", "arbitrary"),
     "cvr2": ("Cross-validated R² over the context images, at the regularisation chosen on it", "1"),
     "ev": ("Explained variance of held-out responses, 1 - Var(y - prediction) / Var(y)", "1"),
-    "evnormalized": ("Explained variance of held-out responses over its noise ceiling", "1"),
+    "evnormalized": (
+        "Explained variance of held-out responses over its noise ceiling; both are estimates, so it can exceed 1",
+        "1",
+    ),
     "noiseceiling": ("Largest explained variance that a perfect encoder could reach, given the noise", "1"),
     "noisevariance": ("Variance of a response around the encoder's prediction", "squared response unit"),
     "r": ("Pearson correlation of held-out and predicted responses", "1"),

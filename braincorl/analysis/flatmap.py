@@ -6,11 +6,13 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from braincorl.analysis.colours import colour_scale, reliable_values
+from braincorl.analysis.figures import own_style
 from braincorl.analysis.maps import unmask
 from braincorl.datasets.space import VoxelSpace
 from braincorl.errors import InputError
 
 
+@own_style
 def plot_flatmap(
     values: npt.ArrayLike,
     space: VoxelSpace,

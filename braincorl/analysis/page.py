@@ -5,7 +5,6 @@ Every function returns HTML; whatever text comes in is escaped here and nowhere 
 
 import base64
 import html
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from braincorl import __version__
+from braincorl.analysis.figures import png_bytes
 from braincorl.files import GENERATOR, atomic_file
 
 # The page's own mark, by which a report is known as ours before it is replaced.
@@ -97,11 +97,9 @@ def facts_table(facts: Mapping[str, object]) -> str:
     return f'<table class="facts"><tbody>{rows}</tbody></table>'
 
 
-def picture(figure: Figure, caption: str, dpi: int = 110) -> str:
+def picture(figure: Figure, caption: str) -> str:
     """Embed a figure as PNG; its caption is also what a screen reader says."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
-    image = image_tag(buffer.getvalue(), "png", caption)
+    image = image_tag(png_bytes(figure), "png", caption)
     return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
 
 

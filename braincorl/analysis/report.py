@@ -14,7 +14,7 @@ import numpy.typing as npt
 from braincorl import __version__
 from braincorl.analysis import page
 from braincorl.analysis.benchmark_directory import Benchmark, find_benchmark
-from braincorl.analysis.figures import new_figure, plot_accuracy, plot_scaling
+from braincorl.analysis.figures import new_figure, own_style, plot_accuracy, plot_scaling
 from braincorl.analysis.fit_directory import MAPS, FitDirectory, read_maps
 from braincorl.analysis.scaling import summarize_curve
 from braincorl.analysis.scores import summarize_rois
@@ -39,6 +39,11 @@ OUTLINED = 8  # more outlines than this hide the map
 FEW_IMAGES = 20
 N_BOOTSTRAP = 300
 LOW_CEILING = 0.1
+ABOVE_ONE = (
+    "EV / ceiling is the share of what can be explained. EV and ceiling are both estimates from noisy responses, so "
+    "the ratio of a single voxel can exceed 1, most of all where the ceiling is low, without meaning that more than "
+    "everything is explained; it is not cut off at 1, because that would bias the mean."
+)
 
 
 @dataclass(frozen=True)
@@ -144,7 +149,9 @@ def find_warnings(fit: FitDirectory, maps: Maps) -> list[str]:
         lines.append(
             f"The encoder rests on {len(fit.context)} images: single voxels are uncertain, means over regions less so."
         )
-    if "ev" not in maps:
+    if "ev" in maps and not np.isfinite(maps["ev"]).any():
+        lines.append("The responses to the images left out are constant in every voxel: there is nothing to score.")
+    elif "ev" not in maps:
         lines.append("No image was left out of the fit, so its accuracy on new images is unknown: see braincorl score.")
     elif np.nanmean(maps["ev"]) <= 0:
         lines.append("On average the encoder predicts new responses no better than their mean (EV at or below 0).")
@@ -162,10 +169,15 @@ def find_warnings(fit: FitDirectory, maps: Maps) -> list[str]:
 def _tiles(fit: FitDirectory, maps: Maps) -> str:
     names = ("ev", "r", "noiseceiling", "evnormalized") if "ev" in maps else LABELS
     known = [name for name in names if name in maps and np.isfinite(maps[name]).any()]
-    means = {f"mean {LABELS[name]}": float(np.nanmean(maps[name])) for name in known}
+    means = {f"mean {_labels(fit)[name]}": float(np.nanmean(maps[name])) for name in known}
     n_voxels, n_features = fit.encoder.coef_.shape
     counts = {"voxels": n_voxels, "context images": len(fit.context), "features": n_features}
     return page.tiles({name: page.plain(value) for name, value in (counts | means).items()})
+
+
+def _labels(fit: FitDirectory) -> dict[str, str]:
+    """Names of the maps; a simulation also knows EV against the truth, so it says of which responses this one is."""
+    return LABELS | ({"ev": "EV of measured responses"} if fit.config.get("simulation") else {})
 
 
 def _accuracy(maps: Maps) -> str:
@@ -173,13 +185,13 @@ def _accuracy(maps: Maps) -> str:
         return ""
     ev, ceiling = maps["ev"], maps.get("noiseceiling")
     known = ceiling is not None and np.isfinite(ceiling).any()
-    caption = (
-        f"Explained variance (EV) of images that the fit has not seen, {page.plain(ev[np.isfinite(ev)].size)} voxels."
-    )
+    n_voxels = page.plain(ev[np.isfinite(ev)].size)
+    caption = f"Explained variance (EV) of measured responses to images that the fit has not seen, {n_voxels} voxels."
     caption += " Right: a perfect encoder would lie on the line." if known else ""
     return page.picture(plot_accuracy(ev, ceiling if known else None), caption)
 
 
+@own_style
 def _scaling(fit: FitDirectory, found: Benchmark | None) -> str:
     if found is None:
         return ""
@@ -229,13 +241,14 @@ def _regions(fit: FitDirectory, maps: Maps) -> str:
     summary = summarize_rois(shown, fit.rois)
     bounds = summarize_rois({main: shown[main]}, fit.rois, N_BOOTSTRAP)[[f"{main}_low", f"{main}_high"]].to_numpy()
     table = summary[["roi", "n_voxels", *(f"{name}_mean" for name in shown)]]
-    table = table.rename(columns={"roi": "region", "n_voxels": "voxels"} | {f"{n}_mean": LABELS[n] for n in shown})
+    labels = _labels(fit)
+    table = table.rename(columns={"roi": "region", "n_voxels": "voxels"} | {f"{n}_mean": labels[n] for n in shown})
     table.insert(3, "95 % interval", [f"{low:.3f} to {high:.3f}" if low == low else "n/a" for low, high in bounds])
-    what = "Means over voxels" + (
-        "; EV / ceiling where the ceiling is high enough." if "evnormalized" in shown else "."
-    )
+    what = "Means over voxels."
+    if "evnormalized" in shown:
+        what = f"Means over voxels; EV / ceiling where the ceiling is at least {LOW_CEILING}. {ABOVE_ONE}"
     what += (
-        f" The interval is that of {LABELS[main]}, a bootstrap over voxels. Voxels are not independent: it says how "
+        f" The interval is that of {labels[main]}, a bootstrap over voxels. Voxels are not independent: it says how "
     )
     what += "much the mean hangs on which of them were counted, and nothing on other people."
     return page.data_table(table) + page.paragraph(what, "soft")

@@ -9,11 +9,11 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.base import clone
 
-from braincorl.analysis.scores import summarize_rois
+from braincorl.analysis.scores import predict_exactly, summarize_rois
 from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import InputError
 from braincorl.files import Progress, ProgressCounter
-from braincorl.metrics import explained_variance, pearson_r
+from braincorl.metrics import explained_variance, mean_over_voxels, pearson_r
 from braincorl.validation import check_pair
 
 Makers = Mapping[str, LinearEncoder | Callable[[], LinearEncoder]]
@@ -94,9 +94,9 @@ def scaling_curve(
             start = time.perf_counter()
             encoder.fit(features[context], responses[context], **arguments)
             seconds = time.perf_counter() - start
-            predicted = encoder.predict(tests)
+            predicted = predict_exactly(encoder, tests).reshape(len(tests), *responses.shape[1:])
             ev, r = explained_variance(y_test, predicted), pearson_r(y_test, predicted)
-            rows.append((name, n, draw, float(np.nanmean(ev)), float(np.nanmean(r)), seconds))
+            rows.append((name, n, draw, mean_over_voxels(ev), mean_over_voxels(r), seconds))
             if keep is not None:
                 keep(name, n, ev)
             counter.add(1)

@@ -13,6 +13,7 @@ from braincorl.datasets.space import VoxelSpace
 from braincorl.datasets.subject import SubjectData
 from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import InputError
+from braincorl.validation import check_finite
 
 VOXELS_AT_A_TIME = 4096
 
@@ -58,7 +59,7 @@ def score_encoder(
     scores = {name: np.full(space.n_voxels, np.nan) for name in ("ev", "r2", "r")}
     for start in range(0, ours.size, VOXELS_AT_A_TIME):
         mine, other = ours[start : start + VOXELS_AT_A_TIME], theirs[start : start + VOXELS_AT_A_TIME]
-        predicted = features @ encoder.coef_[mine].T + encoder.intercept_[mine]
+        predicted = predict_exactly(encoder, features, mine)
         measured = subject.responses[:, other]
         scores["ev"][mine] = metrics.explained_variance(measured, predicted)
         scores["r2"][mine] = metrics.r2_score(measured, predicted)
@@ -71,6 +72,44 @@ def score_encoder(
         scores["evnormalized"] = metrics.normalize_by_ceiling(scores["ev"], scores["noiseceiling"], min_ceiling)[0]
         scores["rnormalized"] = metrics.normalize_by_ceiling(scores["r"], root, min_ceiling**0.5)[0]
     return scores
+
+
+def predict_exactly(
+    encoder: LinearEncoder,
+    features: npt.NDArray[np.floating[Any]],
+    voxels: npt.NDArray[np.intp] | slice = slice(None),
+) -> npt.NDArray[np.float64]:
+    """Predict in float64, for scoring: where predictions hardly vary around a large mean, float32 rounds r away.
+
+    Parameters
+    ----------
+    encoder
+        Fitted.
+    features
+        (n_images, n_features).
+    voxels
+        Which of the encoder's, by default all.
+
+    Returns
+    -------
+    ndarray of shape (n_images, n_voxels)
+        In the units of the responses.
+
+    Raises
+    ------
+    InputError
+        If the number of features differs from the encoder's, or a feature is not finite.
+    """
+    if features.ndim != 2 or features.shape[1] != encoder.coef_.shape[1]:
+        raise InputError(
+            f"features has shape {features.shape}, but the encoder has {encoder.coef_.shape[1]} features: pass "
+            "(n_images, n_features) of the same backbone."
+        )
+    check_finite(features, "features")
+    weights = encoder.coef_[voxels].astype(np.float64, copy=False)
+    predicted: npt.NDArray[np.float64] = features.astype(np.float64, copy=False) @ weights.T
+    predicted += encoder.intercept_[voxels]
+    return predicted
 
 
 def common_voxels(space: VoxelSpace, other: VoxelSpace) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:

@@ -18,7 +18,7 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
 
 from braincorl.analysis.colours import OUTLINES, ColourScale, colour_scale, reliable_values
-from braincorl.analysis.figures import new_figure
+from braincorl.analysis.figures import new_figure, own_style
 from braincorl.analysis.maps import unmask
 from braincorl.analysis.volume_plots import Rois, add_legend, legend_height
 from braincorl.datasets.space import VoxelSpace
@@ -47,6 +47,7 @@ N_VERTICES = 10_242
 FINER = (10_242, 40_962, 163_842)  # fsaverage5, 6 and 7
 
 
+@own_style
 def plot_surface(
     values: npt.ArrayLike,
     space: VoxelSpace,

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from braincorl.analysis.colours import OUTLINES, ColourScale, colour_scale, reliable_values
-from braincorl.analysis.figures import new_figure
+from braincorl.analysis.figures import new_figure, own_style
 from braincorl.analysis.maps import unmask
 from braincorl.datasets.space import VoxelSpace
 from braincorl.errors import InputError
@@ -25,6 +25,7 @@ COLUMNS, WIDTH = 4, 6.8  # inches: also readable on a phone's screen
 LEGEND_WIDTH, LONGEST_NAME = 6.0, 30
 
 
+@own_style
 def plot_mosaic(
     values: npt.ArrayLike,
     space: VoxelSpace,
@@ -91,6 +92,7 @@ def plot_mosaic(
     return figure
 
 
+@own_style
 def plot_glass_brain(
     values: npt.ArrayLike,
     space: VoxelSpace,

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.analysis.benchmark_directory import Benchmark, write_benchmark
-from braincorl.analysis.figures import new_figure, plot_scaling, save_figure
+from braincorl.analysis.figures import new_figure, own_style, plot_scaling, save_figure
 from braincorl.analysis.fit_directory import hash_responses
 from braincorl.analysis.scaling import scaling_curve, summarize_curve, summarize_regions
 from braincorl.analysis.seen_images import without_copies
@@ -39,6 +39,7 @@ from braincorl.encoders import GroupPriorEncoder, LinearEncoder
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable
 from braincorl.features.files import read_names
+from braincorl.metrics import mean_over_voxels
 from braincorl.priors import GroupPrior
 from braincorl.result_folders import check_destination, staged_directory
 
@@ -243,7 +244,7 @@ def _read_task(options: argparse.Namespace) -> Task:
         pool=pool_without(table, test),
         makers=makers,
         arguments={name: prior_arguments(maker(), table, subject) for name, maker in makers.items()},
-        ceiling=None if ceiling is None else float(np.nanmean(ceiling)),
+        ceiling=None if ceiling is None else mean_over_voxels(ceiling),
         note=f"{subject.name}: scored on {test.size} images, {how}; contexts drawn from {own.size} others.",
         subject=subject.name,
         rois=subject.rois,
@@ -302,6 +303,7 @@ def _make(name: str, options: argparse.Namespace) -> LinearEncoder:
     return make_encoder(argparse.Namespace(**own))
 
 
+@own_style
 def _draw(path: Path, found: Benchmark) -> None:
     """EV, r and time against the number of context images."""
     figure = new_figure(14, 4)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from braincorl import __version__
 from braincorl.analysis import page
-from braincorl.analysis.figures import new_figure, plot_scaling, save_figure
+from braincorl.analysis.figures import new_figure, own_style, plot_scaling, save_figure
 from braincorl.analysis.fit_directory import encoder_maps, read_fit, write_description, write_fit, write_maps
 from braincorl.analysis.maps import Outside
 from braincorl.analysis.report import ReportOptions, collect_maps, find_warnings, fit_sections
@@ -36,8 +36,14 @@ from braincorl.result_folders import check_destination, staged_directory
 N_CONTEXT = (10, 20, 50, 100)
 NOTE = (
     "SIMULATION: these responses were drawn from known encoders, no brain was measured. "
-    "Explained variance (EV) is against the noise-free truth, on 100 images that no encoder was fitted on."
+    "Explained variance (EV) against the truth is that of noise-free responses to 100 images that no encoder was "
+    "fitted on; 1 would be perfect."
 )
+MEASURED = (
+    "EV of measured responses, in all that follows the comparison, is that of noisy responses to the same images: no "
+    "encoder can pass their noise ceiling."
+)
+TRUTH = "EV against the truth"
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -66,7 +72,7 @@ def run(options: argparse.Namespace) -> None:
     table = FeatureTable(world.features, world.image_ids, {"backbone": "simulation", "normalized": True})
     pool = world.features[~np.isin(world.image_ids, world.shared)]  # the images that are scored scale nothing
     scores = compare_encoders(world, person, pool, options.n_draws)
-    summary = summarize_curve(scores.rename(columns={"score": "EV"}), "EV")
+    summary = summarize_curve(scores.rename(columns={"score": TRUTH}), TRUTH)
     with staged_directory(options.output_dir, overwrite=options.overwrite, kind="demo") as folder:
         inputs = folder / "simulated"
         inputs.mkdir()
@@ -146,16 +152,18 @@ def _write_example_fit(
     return encoder, scores
 
 
+@own_style
 def _draw(path: Path, scores: pd.DataFrame, maps: Scores, person: SimulatedPerson) -> None:
     figure = new_figure(10, 7.5)
     top, bottom = figure.subplots(2, 1, height_ratios=[1.3, 1])
-    plot_scaling(top, scores, "EV against the truth")
+    plot_scaling(top, scores, TRUTH)
     top.set_title("A simulated person: accuracy from few images", loc="left")
     title = f"EV of measured responses, {max(N_CONTEXT)} context images"
     plot_glass_brain(maps["ev"], person.space, title=title, signed=False, axes=bottom)
     save_figure(figure, path)
 
 
+@own_style
 def _write_page(
     folder: Path, scores: pd.DataFrame, summary: pd.DataFrame, table: FeatureTable, lines: list[str]
 ) -> None:
@@ -163,7 +171,7 @@ def _write_page(
     fit = read_fit(folder / "fit")
     maps = collect_maps(fit)
     figure = new_figure(6.8, 3.6)
-    plot_scaling(figure.subplots(), scores, "EV against the truth")
+    plot_scaling(figure.subplots(), scores, TRUTH)
     figure.tight_layout()
     comparison = page.data_table(summary) + page.picture(
         figure, "Accuracy by number of context images; the shade is the spread over random draws of them. Simulation."
@@ -177,7 +185,7 @@ def _write_page(
         folder / "report.html",
         "braincorl on a simulated person",
         f"Below the comparison: an encoder from {len(fit.context)} images",
-        page.notes([NOTE, *find_warnings(fit, maps)[1:]]),
+        page.notes([NOTE, MEASURED, *find_warnings(fit, maps)[1:]]),
         sections,
     )
 

@@ -163,7 +163,13 @@ def check_space_fits(fit: FitDirectory, table: FeatureTable) -> None:
 
 def describe(scores: Scores, n_images: int) -> str:
     """One line on all voxels."""
-    parts = [f"mean {label} {np.nanmean(scores[name]):.3f}" for name, label in (("ev", "EV"), ("r2", "R²"), ("r", "r"))]
+    if not np.isfinite(scores["ev"]).any():
+        return f"{n_images} held-out images: no scores, because the responses to them are constant in every voxel"
+    parts = [
+        f"mean {label} {np.nanmean(scores[name]):.3f}"
+        for name, label in (("ev", "EV"), ("r2", "R²"), ("r", "r"))
+        if np.isfinite(scores[name]).any()
+    ]
     if "noiseceiling" in scores and np.isfinite(scores["noiseceiling"]).any():
         parts.append(f"noise ceiling {np.nanmean(scores['noiseceiling']):.3f}")
         reliable = np.isfinite(scores["evnormalized"])

@@ -8,6 +8,7 @@ Colour profiles are ignored, as the backbones' own training pipelines ignore the
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,37 @@ MAX_ASPECT_RATIO = 50
 
 # Phones append depth maps or thumbnails to a JPEG as further "frames"; the first is the photograph.
 _FIRST_FRAME_IS_THE_PICTURE = ("MPO",)
+
+
+class _WholePicturesOnly:
+    """While any thread is inside, Pillow refuses a truncated file, whatever the process asked of it.
+
+    `ImageFile.LOAD_TRUNCATED_IMAGES` is one switch for the whole process, and other libraries turn it on: half of one
+    would then be read as whole, grey below. The last thread out puts it back.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._before = threading.Lock(), 0, False
+
+    def __enter__(self) -> None:
+        from PIL import ImageFile
+
+        with self._lock:
+            if self._inside == 0:
+                self._before = ImageFile.LOAD_TRUNCATED_IMAGES
+            self._inside += 1
+            ImageFile.LOAD_TRUNCATED_IMAGES = False
+
+    def __exit__(self, *_: object) -> None:
+        from PIL import ImageFile
+
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                ImageFile.LOAD_TRUNCATED_IMAGES = self._before
+
+
+_whole_pictures_only = _WholePicturesOnly()
 
 
 def open_picture(path: str | Path, background: str = "white") -> PILImage.Image:
@@ -58,7 +90,7 @@ def open_picture(path: str | Path, background: str = "white") -> PILImage.Image:
     with reading(path, "is damaged or truncated"):
         try:
             # Opened here, because Pillow garbles turned TIFF pictures that it maps into memory by their name.
-            with path.open("rb") as file, Image.open(file) as image:
+            with _whole_pictures_only, path.open("rb") as file, Image.open(file) as image:
                 _check_header(image, path)
                 image.load()
                 return to_rgb(image, background, str(path))

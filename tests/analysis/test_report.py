@@ -263,3 +263,45 @@ def test_a_browser_shows_the_page_without_sideways_scrolling(chromium, report, t
     body = re.search(r"<body[^>]*>", done.stdout)[0]
     assert 'data-excess="0"' in body
     assert 'data-broken="0"' in body
+
+
+def rewrite(fit, **maps):
+    """The fit's folder with other maps."""
+    write_maps(fit.path, fit.config["prefix"], maps, fit.space)
+
+
+@pytest.mark.parametrize("highest", [0.4, 0.99, 1.02, 3.0])
+def test_ev_over_ceiling_above_one_is_explained_where_it_shows(world, tmp_path, highest):
+    fit, _ = make_fit(tmp_path / "fit", world)
+    rewrite(fit, evnormalized=np.where(np.arange(fit.space.n_voxels) == 5, highest, 0.2))
+    write_report(tmp_path / "r.html", fit, ReportOptions(in_mni=False))
+    assert "the ratio of a single voxel can exceed 1" in _section(tmp_path / "r.html", "Regions")
+    assert "both are estimates, so it can exceed 1" in _section(tmp_path / "r.html", "Maps")
+    sidecar = (fit.path / "sub-01_task-simulated_stat-evnormalized_statmap.json").read_text(encoding="utf-8")
+    assert "it can exceed 1" in sidecar
+
+
+def test_a_fit_without_ceilings_has_no_ratio_to_explain(world, tmp_path):
+    fit, _ = make_fit(tmp_path / "fit", world)
+    for name in ("evnormalized", "rnormalized", "noiseceiling"):
+        (fit.path / f"sub-01_task-simulated_stat-{name}_statmap.nii.gz").unlink()
+    write_report(tmp_path / "r.html", fit, ReportOptions(in_mni=False))
+    assert "can exceed 1" not in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("simulation", [True, False])
+def test_ev_says_of_which_responses_where_two_kinds_exist(world, tmp_path, simulation):
+    fit, _ = make_fit(tmp_path / "fit", world, simulation=simulation)
+    write_report(tmp_path / "r.html", fit, ReportOptions(in_mni=False))
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert ("<dt>mean EV of measured responses</dt>" in page) is simulation
+    assert ("<dt>mean EV</dt>" in page) is not simulation
+    assert ("<th>EV of measured responses</th>" in page) is simulation
+
+
+def test_constant_left_out_responses_are_told_not_scored(world, tmp_path):
+    fit, scores = make_fit(tmp_path / "fit", world)
+    unknown = np.full(fit.space.n_voxels, np.nan)
+    rewrite(fit, **dict.fromkeys(scores, unknown))
+    write_report(tmp_path / "r.html", fit, ReportOptions(in_mni=False))
+    assert "constant in every voxel" in (tmp_path / "r.html").read_text(encoding="utf-8")

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from braincorl.cli.main import VERBS
+from braincorl.cli.score import describe
 from braincorl.datasets import load_subject
 from braincorl.encoders import InContextEncoder, RidgeEncoder, load_encoder
 from braincorl.features import load_features
@@ -167,6 +169,11 @@ def test_demo_shows_every_encoder_and_says_that_it_is_a_simulation(braincorl, tm
     assert (best["bayesian-ridge"] > best["ridge"]).all()
     assert (tmp_path / "demo" / "figure.png").read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / "demo" / "report.html").read_text()
+    # The two kinds of EV have a name each: of noise-free and of measured responses.
+    assert "EV against the truth, by context images" in result.out
+    assert "<th>EV against the truth, by context images</th>" in page
+    assert "EV of measured responses" in page
+    assert not re.search(r">(mean )?EV<", page)
     assert "SIMULATION" in page
     assert "http" not in page
     fit = tmp_path / "demo" / "fit"
@@ -242,3 +249,38 @@ def test_the_native_network_refuses_a_precision_that_it_does_not_have(inputs, br
     assert done.status == 2
     assert "precision 'bfloat16' is for published networks" in done.err
     assert not (tmp_path / "f").exists()
+
+
+CONSTANT = ("ev", "r2", "r", "noiseceiling", "evnormalized", "rnormalized")
+
+
+@pytest.mark.parametrize("known", [(), ("ev",), ("ev", "r"), ("ev", "r2"), ("ev", "noiseceiling"), CONSTANT])
+def test_scores_of_nothing_are_said_in_words_without_a_warning(known):
+    rng = np.random.default_rng(0)
+    scores = {name: rng.random(4) if name in known else np.full(4, np.nan) for name in CONSTANT}
+    line = describe(scores, 7)
+    assert "nan" not in line
+    assert line.startswith("7 held-out images: ")
+    assert ("constant in every voxel" in line) is ("ev" not in known)
+
+
+def test_constant_left_out_responses_end_in_words(braincorl, tmp_path):
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((30, 4)), rng.standard_normal((30, 6)).astype(np.float32)
+    y[20:] = 3.0
+    np.savez(tmp_path / "f.npz", features=X, image_ids=[f"i{row}" for row in range(30)])
+    np.save(tmp_path / "b.npy", y)
+    (tmp_path / "t.tsv").write_text("image\n" + "".join(f"i{row}\n" for row in range(30)))
+    (tmp_path / "c.txt").write_text("".join(f"i{row}\n" for row in range(20)))
+    data = ["--features", tmp_path / "f.npz", "--betas", tmp_path / "b.npy", "--trials", tmp_path / "t.tsv"]
+    done = braincorl(
+        "fit", *data, "--encoder", "ridge", "--context", tmp_path / "c.txt", "--output-dir", tmp_path / "o"
+    )
+    assert done.status == 0
+    assert "10 held-out images: no scores, because the responses to them are constant in every voxel" in done.out
+    assert "nan" not in done.out
+    assert "Warning" not in done.err
+    scored = braincorl("score", tmp_path / "o", *data)
+    assert scored.status == 0
+    assert "no scores" in scored.out
+    assert braincorl("report", tmp_path / "o").status == 0

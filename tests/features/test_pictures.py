@@ -3,10 +3,11 @@
 import struct
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageFile
 
 from braincorl.errors import FileFormatError, InputError
 from braincorl.features.pictures import check_background, open_picture
@@ -208,3 +209,41 @@ def test_a_cameras_rotation_counts_in_pictures_of_any_depth(tmp_path, mode, name
     expected = np.zeros((16, 24), dtype=np.uint8)
     expected[:5, :8] = 60_000 // 257
     np.testing.assert_array_equal(pixels, expected)
+
+
+DAMAGES = (
+    "truncated.jpg",
+    "truncated.png",
+    "checksum.png",
+    "truncated.tif",
+    "truncated.bmp",
+    "truncated.gif",
+    "truncated.webp",
+)
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_half_a_picture_is_refused_whatever_other_libraries_ask_of_pillow(name, elsewhere, tmp_path, monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", elsewhere)
+    (with_bad_checksum if name == "checksum.png" else truncated)(tmp_path / name)
+    with pytest.raises(FileFormatError, match="damaged or truncated"):
+        open_picture(tmp_path / name)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is elsewhere
+
+
+def test_the_flag_is_put_back_by_the_last_of_many_threads(tmp_path, monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    truncated(tmp_path / "half.jpg")
+    noisy().save(tmp_path / "whole.png")
+
+    def read(row):
+        if row % 3:
+            return open_picture(tmp_path / "whole.png").size == (64, 64)
+        with pytest.raises(FileFormatError):
+            open_picture(tmp_path / "half.jpg")
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(read, range(200)))
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
