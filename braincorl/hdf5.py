@@ -3,8 +3,13 @@
 A dataset may live outside its file: behind an external link, in external storage, or as a virtual one put together
 from other files. What is missing there reads as zeros, and what is there may be any file of whoever reads. So only
 data in the file itself are read, and virtual datasets all of whose parts lie beside it.
+
+A damaged file can lead the library anywhere, into an endless loop too. So a file that is read as a whole is written
+with a seal: a checksum of all its bytes in its user block, 512 bytes before the content that HDF5 leaves to programs.
+It is checked before the library sees the file.
 """
 
+import hashlib
 import io
 import math
 from collections.abc import Callable, Iterator
@@ -12,12 +17,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import h5py
-
 from braincorl.errors import FileFormatError, InputError
 from braincorl.files import check_regular, reading
 
 KIND = "HDF5 file"
+_BLOCK, _SEAL, _READ = 512, b"braincorl sha256 ", 2**20
 
 
 @contextmanager
@@ -35,6 +39,8 @@ def open_hdf5(path: str | Path) -> Iterator[Any]:
     FileFormatError
         If it is no HDF5 file, truncated or damaged.
     """
+    import h5py
+
     path = check_regular(path, KIND)
     with reading(path, f"is not a readable {KIND}"), h5py.File(path, "r") as file:
         yield file
@@ -63,21 +69,40 @@ def dataset_in(file: Any, name: str, path: str | Path, *, may_be_virtual: bool =
     InputError
         If there is no such dataset, or it leads out of the file.
     """
+    found = find_dataset(file, name, path, may_be_virtual=may_be_virtual)
+    if found is None:
+        there = ", ".join(map(str, list(file.keys())[:20])) or "nothing"
+        raise InputError(f"{path} holds {there} but no '{name}'.")
+    return found
+
+
+def find_dataset(file: Any, name: str, path: str | Path, *, may_be_virtual: bool = True) -> Any:
+    """Dataset of an open file as `dataset_in` gives it, or None if there is nothing of that name.
+
+    Raises
+    ------
+    FileFormatError
+        If it leads out of the file, is not whole, or is no dataset.
+    """
+    import h5py
+
     here = file
     for part in name.strip("/").split("/"):
         link = here.get(part, getlink=True) if isinstance(here, h5py.Group) and part in here.keys() else None  # noqa: SIM118
         if link is None:
-            there = ", ".join(map(str, list(file.keys())[:20])) or "nothing"
-            raise InputError(f"{path} holds {there} but no '{name}'.")
+            return None
         if not isinstance(link, h5py.HardLink):
-            raise InputError(f"{path}: '{name}' is a link to other data, which is not followed: copy the data into it.")
+            there = "another file" if isinstance(link, h5py.ExternalLink) else "other data"
+            raise FileFormatError(f"{path}: '{name}' is a link to {there}, which is not followed: copy the data.")
         here = here[part]
     if not isinstance(here, h5py.Dataset):
-        raise InputError(f"{path}: '{name}' is a group, expected an array.")
+        raise FileFormatError(f"{path}: '{name}' is a group, expected an array.")
     if here.external is not None:
-        raise InputError(f"{path}: the data of '{name}' are in another file, which is not read: copy them into it.")
+        raise FileFormatError(f"{path}: the data of '{name}' are in another file, which is not read: copy them.")
     if here.is_virtual and not may_be_virtual:
-        raise InputError(f"{path}: '{name}' is put together from other data itself: copy the data into it.")
+        raise FileFormatError(
+            f"{path}: '{name}' is put together from other files: copy it into one file (h5repack, or h5py)."
+        )
     if here.is_virtual:
         _check_virtual(here, name, Path(path))
     return here
@@ -89,12 +114,12 @@ def _check_virtual(dataset: Any, name: str, path: Path) -> None:
     for part in dataset.virtual_sources():
         other = Path(part.file_name)
         if part.file_name != "." and (other.is_absolute() or ".." in other.parts or "%" in part.file_name):
-            raise InputError(
+            raise FileFormatError(
                 f"{path}: '{name}' is put together from {other}, outside its folder, which is not read: copy the data."
             )
         source = path if part.file_name == "." else path.parent / other
         if not source.is_file():
-            raise InputError(
+            raise FileFormatError(
                 f"{path}: '{name}' is put together from {source}, which does not exist: get that file too."
             )
         with open_hdf5(source) as file:
@@ -104,7 +129,9 @@ def _check_virtual(dataset: Any, name: str, path: Path) -> None:
         if extent == () and math.prod(shape) == points:  # nothing was selected, so all of it is meant
             extent = shape
         if len(extent) != len(shape) or any(need > have for need, have in zip(extent, shape, strict=True)):
-            raise InputError(f"{path}: '{name}' wants {extent} of {source}, which has {shape}: get a new copy of both.")
+            raise FileFormatError(
+                f"{path}: '{name}' wants {extent} of {source}, which has {shape}: get a new copy of both."
+            )
         covered += points
     if covered < dataset.size:
         raise FileFormatError(
@@ -113,13 +140,45 @@ def _check_virtual(dataset: Any, name: str, path: Path) -> None:
         )
 
 
+def is_sealed(path: Path) -> bool:
+    """Whether a file carries a checksum, which is then compared.
+
+    Raises
+    ------
+    FileFormatError
+        If the file's bytes are not those that were written.
+    """
+    with path.open("rb") as raw:
+        block = raw.read(_BLOCK)
+        if not block.startswith(_SEAL):
+            return False
+        if block[len(_SEAL) :].rstrip(b"\0").decode("ascii", "replace") != _hash_after_block(raw):
+            raise FileFormatError(f"{path} fails its checksum: it was altered or damaged after it was written.")
+    return True
+
+
+def _hash_after_block(raw: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    raw.seek(_BLOCK)
+    while content := raw.read(_READ):
+        digest.update(content)
+    return digest.hexdigest()
+
+
 @contextmanager
-def new_hdf5(path: Path) -> Iterator[tuple[Any, Callable[[], None]]]:
+def new_hdf5(path: Path, *, sealed: bool = False) -> Iterator[tuple[Any, Callable[[], None]]]:
     """Write an HDF5 file.
 
     HDF5 keeps what it could not write and tries again when the file is closed and when the process ends, which then
     ends in a crash. So it is never told of a failure: from the first one on nothing is written any more, and the
     failure is raised when the file is closed.
+
+    Parameters
+    ----------
+    path
+        The file, usually one of `braincorl.files.atomic_file`; what it holds is replaced.
+    sealed
+        Whether to put a checksum before the content, which `is_sealed` compares.
 
     Yields
     ------
@@ -132,9 +191,11 @@ def new_hdf5(path: Path) -> Iterator[tuple[Any, Callable[[], None]]]:
     OSError
         If the disk is full, or a file may not grow so large. The file is useless then.
     """
+    import h5py
+
     with path.open("w+b", buffering=0) as raw:
         sink = _Sink(raw)
-        file = h5py.File(sink, "w")
+        file = h5py.File(sink, "w", userblock_size=_BLOCK if sealed else 0)
         try:
             yield file, sink.check
         except Exception as error:
@@ -145,6 +206,10 @@ def new_hdf5(path: Path) -> Iterator[tuple[Any, Callable[[], None]]]:
             with suppress(*((Exception,) if sink.failure else ())):
                 file.close()
         sink.check()
+        if sealed:
+            seal = _SEAL + _hash_after_block(raw).encode()
+            raw.seek(0)
+            raw.write(seal)
 
 
 class _Sink(io.RawIOBase):
@@ -152,7 +217,7 @@ class _Sink(io.RawIOBase):
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self.failure: OSError | None = None
+        self.failure: BaseException | None = None
 
     def check(self) -> None:
         """Raise the first failure."""
@@ -165,7 +230,7 @@ class _Sink(io.RawIOBase):
         while done < len(view) and self.failure is None:
             try:
                 done += self._file.write(view[done:])
-            except OSError as error:
+            except BaseException as error:  # an interrupt too: it is raised when the library is done
                 self.failure = error
         return len(view)
 
@@ -182,7 +247,7 @@ class _Sink(io.RawIOBase):
         if self.failure is None:
             try:
                 self._file.truncate(size)
-            except OSError as error:
+            except BaseException as error:
                 self.failure = error
         return size or 0
 

@@ -83,7 +83,7 @@ LEADS_ELSEWHERE = {
     "one from anywhere": (
         lambda p, s: virtual(p, [(WHOLE, h5py.VirtualSource(str(s), "x", (4, 6)))]), "outside its folder"),
     "one of itself": (
-        lambda p, s: virtual(p, [(WHOLE, h5py.VirtualSource(".", "x", (4, 6)))]), "from other data itself"),
+        lambda p, s: virtual(p, [(WHOLE, h5py.VirtualSource(".", "x", (4, 6)))]), "put together from other files"),
     "external storage": (external_storage, "in another file"),
     "an external link": (lambda p, s: linked(p, h5py.ExternalLink("source.h5", "x")), "is a link"),
     "an external link to nothing": (lambda p, s: linked(p, h5py.ExternalLink("none.h5", "x")), "is a link"),

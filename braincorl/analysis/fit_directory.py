@@ -400,7 +400,8 @@ def read_space(path: Path) -> tuple[VoxelSpace, dict[str, npt.NDArray[np.bool_]]
         raise FileFormatError(f"{path} holds an affine of shape {affine.shape}, expected finite numbers (4, 4).")
     surface = Surface(arrays["left"], arrays["right"], str(header["surface"])) if "surface" in header else None
     try:
-        space = VoxelSpace(arrays["included"], arrays.get("mask"), affine, surface, header.get("space_code", ALIGNED))
+        code = header.get("space_code", ALIGNED)
+        space = VoxelSpace(arrays["included"], arrays.get("mask"), affine, surface, code)
     except InputError as error:
         raise FileFormatError(f"{path}: {error}") from error
     rois = {name: arrays[f"roi{number}"] for number, name in enumerate(names)}

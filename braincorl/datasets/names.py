@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from braincorl.errors import InputError
+from braincorl.names import normal_name
 
 logger = logging.getLogger(__name__)
 
@@ -77,11 +78,11 @@ def blanked(cells: Iterable[str], source: str, also: Sequence[str] = ()) -> list
     Returns
     -------
     list of str
-        Without spaces around. A word that might also be a name is taken as missing with a warning.
+        In Unicode's NFC, without spaces around. A word that might also be a name is taken as missing with a warning.
     """
     found, unsure = [], []
     for cell in cells:
-        text = cell.strip()
+        text = normal_name(cell.strip())
         word = text.lower()
         if word in LIKELY_MISSING and word not in also:
             unsure.append(text)

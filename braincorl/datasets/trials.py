@@ -15,7 +15,6 @@ from braincorl.datasets.names import blanked, check_agree, identity, plain
 from braincorl.datasets.same import check_different
 from braincorl.errors import InputError
 from braincorl.files import read_text, text_lines
-from braincorl.names import normal_name
 
 
 @dataclass(frozen=True)
@@ -142,8 +141,7 @@ def _column(rows: list[list[str]], header: list[str], name: str, source: str) ->
     """Cells of one column, "" where blank or where there is no such column."""
     if name not in header:
         return [""] * len(rows)
-    cells = [normal_name(row[header.index(name)].strip()) for row in rows]
-    return blanked(cells, f"{source}, column '{name}'")
+    return blanked([row[header.index(name)] for row in rows], f"{source}, column '{name}'")
 
 
 def _check_rows(n_rows: int, n_volumes: int, table: str, file: str) -> None:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from braincorl.errors import InputError
 from braincorl.files import atomic_file, json_text
-from braincorl.hdf5_files import own_dataset, writing_hdf5
+from braincorl.hdf5 import find_dataset, new_hdf5, open_hdf5
 from braincorl.validation import FloatArray, check_finite
 
 BLOCK_BYTES = 16 * 2**20
@@ -206,10 +206,8 @@ def _locate_npz(path: Path) -> MatrixPlace | None:
 
 
 def _locate_hdf5(path: Path) -> MatrixPlace | None:
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        dataset = own_dataset(file, "features", path)
+    with open_hdf5(path) as file:
+        dataset = find_dataset(file, "features", path, may_be_virtual=False)
         offset = dataset.id.get_offset() if dataset is not None and dataset.chunks is None else None
         return None if offset is None else MatrixPlace(offset, dataset.shape, dataset.dtype)
 
@@ -255,12 +253,13 @@ def _write_hdf5(
 ) -> None:
     import h5py
 
-    with writing_hdf5(path) as file:
+    with new_hdf5(path, sealed=True) as (file, check):
         dataset = file.create_dataset("features", shape, dtype)  # in one run, so that it can be mapped
         start = 0
         for block in blocks:
             dataset[start : start + len(block)] = block
             start += len(block)
+            check()
         file.create_dataset("image_ids", data=names, dtype=h5py.string_dtype())
         # A dataset, not an attribute: attributes end at 64 KiB.
         file.create_dataset("provenance", data=provenance, dtype=h5py.string_dtype())

@@ -24,7 +24,7 @@ from braincorl.features.containers import (
 )
 from braincorl.features.table import FeatureTable, rows_of, take_rows
 from braincorl.files import check_regular, read_text, reading
-from braincorl.hdf5_files import is_sealed, own_dataset
+from braincorl.hdf5 import dataset_in, find_dataset, is_sealed, open_hdf5
 from braincorl.names import normal_name
 from braincorl.tensorfile import read_metadata
 from braincorl.validation import FloatArray
@@ -195,13 +195,9 @@ def _read_npy(path: Path, mapped: bool) -> Parts:
 
 
 def _read_hdf5(path: Path, mapped: bool) -> Parts:
-    import h5py
-
     sealed = is_sealed(path)  # first, as the library may never come back from a damaged file
-    with h5py.File(path, "r") as file:
-        dataset = own_dataset(file, "features", path)
-        if dataset is None:
-            raise InputError(f"{path} holds {', '.join(sorted(file)) or 'nothing'} but no array 'features'.")
+    with open_hdf5(path) as file:
+        dataset = dataset_in(file, "features", path, may_be_virtual=False)
         names, stored = (_read_hdf5_text(file, name, path) for name in ("image_ids", "provenance"))
         provenance = file.attrs.get("provenance") or ("{}" if stored is None else str(stored))
         features = map_matrix(path) if mapped else None
@@ -211,7 +207,7 @@ def _read_hdf5(path: Path, mapped: bool) -> Parts:
 def _read_hdf5_text(file: Any, name: str, path: Path) -> npt.NDArray[Any] | None:
     import h5py
 
-    dataset = own_dataset(file, name, path)
+    dataset = find_dataset(file, name, path, may_be_virtual=False)
     if dataset is None:
         return None
     return np.asarray(dataset.asstr()[()] if h5py.check_string_dtype(dataset.dtype) else dataset[()])

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from braincorl.errors import InputError
 from braincorl.features.pictures import IMAGE_SUFFIXES, array_to_picture, open_picture
 from braincorl.files import reading, walk_files
-from braincorl.hdf5_files import own_dataset
+from braincorl.hdf5 import find_dataset, open_hdf5
 from braincorl.names import check_names, normal_name
 
 if TYPE_CHECKING:
@@ -221,12 +221,8 @@ def _array_source(pixels: npt.NDArray[Any], image_ids: Sequence[str] | None, row
 
 
 def _brick_source(path: Path, dataset: str, rows: Iterable[int] | None, image_ids: Sequence[str] | None) -> BrickSource:
-    import h5py
-
-    if not path.is_file():
-        raise InputError(f"{path} does not exist or is not a file: pass an HDF5 file of images.")
-    with reading(path, "cannot be read as HDF5"), h5py.File(path, "r") as file:
-        pixels = own_dataset(file, dataset, path)
+    with open_hdf5(path) as file:
+        pixels = find_dataset(file, dataset, path, may_be_virtual=False)
         if pixels is None:
             raise InputError(f"{path} holds {', '.join(file) or 'nothing'} but no dataset '{dataset}': name one.")
         shape, dtype = pixels.shape, pixels.dtype

@@ -228,8 +228,8 @@ def tensors(path, table, **metadata):
         (npz, {"provenance": 3}, "provenance is a int"),
         (npz, {"image_ids": np.array([b"\xff"] * 7)}, "can't decode"),
         (hdf5, {"provenance": 3}, "provenance is a int"),
-        (hdf5, {"features": None}, "no array 'features'"),
-        (hdf5, {"image_ids": None}, "holds no image_ids"),
+        (hdf5, {"features": None}, "'features' is a group, expected an array"),
+        (hdf5, {"image_ids": None}, "'image_ids' is a group, expected an array"),
         (tensors, {"provenance": "[]"}, "provenance is a list"),
     ],
 )
