@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> None:
         raise InputError(
             f"{options.features} has {table.image_ids.size} images: choose from at most {_MOST_CANDIDATES}."
         )
-    chosen = select_images(table.features, options.n, prior.components)
+    chosen = select_images(table.features, options.n, prior)
     with atomic_file(options.output) as temporary:
         temporary.write_text("".join(f"{name}\n" for name in table.image_ids[chosen]), encoding="utf-8")
     print(f"{chosen.size} of {table.image_ids.size} images -> {options.output}")

@@ -49,7 +49,7 @@ def main() -> None:
         parts = [weights[f"subj{subject}_{region}_coef"].astype(np.float64) for region in REGIONS]
         people.append(PublishedWeights(np.concatenate(parts)))
         rois.append(np.repeat(REGIONS, [len(part) for part in parts]))
-    prior = GroupPrior.fit(people, rois, X_pool=pool, n_components=5, shrinkage=30.0, provenance=PROVENANCE)
+    prior = GroupPrior.fit(people, rois, X_pool=pool, max_items=512, provenance=PROVENANCE)
     # The features' covariance is stored to three digits; the file stays under 3 MB.
     replace(prior, pool_covariance=prior.pool_covariance.astype(np.float16).astype(np.float64)).save(options.output)
 
