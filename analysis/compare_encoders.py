@@ -34,11 +34,11 @@ subject
 # %% [markdown]
 # ## Two earlier people
 #
-# A group prior learns from them what voxels are like: which weights occur, in how many kinds of voxel, at which noise.
+# A group prior remembers their voxels; the new person's voxels attend to them.
 
 # %%
 scanned = [person.subject() for person in earlier]
-prior = GroupPrior.fit([(world.features_of(s.image_ids), s.responses) for s in scanned], n_components=3, shrinkage=100)
+prior = GroupPrior.fit([(world.features_of(s.image_ids), s.responses) for s in scanned])
 print(prior)
 
 # %% [markdown]

@@ -35,7 +35,7 @@ test = subject.select_images(world.shared)
 queries = world.features_of(test.image_ids)
 ceiling = test.noise_ceiling()
 scanned = [person.subject() for person in earlier]
-prior = GroupPrior.fit([(world.features_of(s.image_ids), s.responses) for s in scanned], n_components=3, shrinkage=100)
+prior = GroupPrior.fit([(world.features_of(s.image_ids), s.responses) for s in scanned])
 
 
 def fit_and_score(encoder, images):

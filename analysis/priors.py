@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Group priors
 #
-# What do earlier people teach about a new one? A group prior is a distribution over voxel weights: a few kinds of
-# voxel, each a Gaussian, learned from earlier people and corrected for the noise in their weights. A new person's
-# encoder is then the exact posterior, in closed form. All people here are a **simulation** with known truth.
+# What do earlier people teach about a new one? A group prior is a memory of their voxels' weights. A new person's voxels
+# attend to it, and what attention leaves of their responses is ridge's. All people here are a **simulation** with known
+# truth.
 
 # %%
 import numpy as np
@@ -23,19 +23,18 @@ queries = world.features_of(world.shared)
 truth = new.true_responses(queries)
 
 # %% [markdown]
-# ## Learn
+# ## Remember
 #
-# People may have seen different images and have different numbers of voxels. Given region labels, the prior also learns
-# how often each kind of voxel occurs in each region. The number of kinds is given here; by default it is chosen on
-# left-out people, which takes longer.
+# People may have seen different images and have different numbers of voxels. Given region labels, the prior
+# also remembers which region each voxel lies in. Nothing is learned beyond one closed-form fit per person.
 
 # %%
 scanned = [person.subject() for person in earlier]
 data = [(world.features_of(s.image_ids), s.responses) for s in scanned]
 labels = [label_voxels(s.rois, s.n_voxels) for s in scanned]
-prior = GroupPrior.fit(data, labels, n_components=4, shrinkage=100)
+prior = GroupPrior.fit(data, labels)
 print(prior)
-pd.Series(prior.summary).drop("held_out_score").to_frame("")
+pd.Series(prior.summary).to_frame("")
 
 # %% [markdown]
 # ## A new person, from ten images
@@ -68,23 +67,19 @@ table = pd.DataFrame(rows, columns=["images", "encoder", "EV, all voxels", "EV, 
 table.round(3)
 
 # %% [markdown]
-# ## What kind of voxel is this?
+# ## Which region is this?
 #
-# Every voxel gets the probability of each kind: a map that no single weight would give. Shown is the kind that is most
-# in excess in early visual cortex; so few voxels and images tell kinds apart only roughly.
+# Without labels of the new person, attention tells where the remembered voxels lie that a voxel resembles. More
+# of this, and from how many images: [what_it_learned.py](what_it_learned.py).
 
 # %%
-encoder = GroupPriorEncoder(prior).fit(
-    world.features_of(own[:50]), subject.select_images(own[:50]).responses, rois=mine
-)
+encoder = GroupPriorEncoder(prior).fit(world.features_of(own[:50]), subject.select_images(own[:50]).responses)
 early = subject.rois["EarlyVis"]
-kind = int(np.argmax(encoder.responsibility_[early].mean(axis=0) - encoder.responsibility_[~early].mean(axis=0)))
-share = encoder.responsibility_[:, kind]
+share = encoder.region_probability_[:, list(encoder.region_names_).index("EarlyVis")]
 plot_mosaic(
     share,
     subject.space,
-    title=f"Probability of a kind of voxel: {share[early].mean():.2f} in EarlyVis, {share[~early].mean():.2f} outside "
-    "(simulation)",
+    title=f"Probability of EarlyVis: {share[early].mean():.2f} in it, {share[~early].mean():.2f} outside (simulation)",
     signed=False,
     rois={"EarlyVis": early},
 )
@@ -108,7 +103,7 @@ mean, std = encoder.predict(world.features_of(test.image_ids), return_std=True)
 # The prior knows which images would tell most. Greedy choice of twenty, against random ones.
 
 # %%
-chosen = own[select_images(world.features_of(own).astype(float), 20, prior.components)]
+chosen = own[select_images(world.features_of(own).astype(float), 20, prior)]
 drawn = [np.random.default_rng(seed).choice(own, 20, replace=False) for seed in range(3)]
 
 

@@ -50,7 +50,7 @@ def main() -> None:
         people.append(PublishedWeights(np.concatenate(parts)))
         rois.append(np.repeat(REGIONS, [len(part) for part in parts]))
     prior = GroupPrior.fit(people, rois, X_pool=pool, max_items=512, provenance=PROVENANCE)
-    # The features' covariance is stored to three digits; the file stays under 3 MB.
+    # The features' covariance is kept to three digits, so that the file packs small.
     replace(prior, pool_covariance=prior.pool_covariance.astype(np.float16).astype(np.float64)).save(options.output)
 
 
