@@ -34,7 +34,7 @@ subject
 # %% [markdown]
 # ## Two earlier people
 #
-# A group prior remembers their voxels.
+# A group prior remembers their voxels; the new person's voxels attend to them.
 
 # %%
 scanned = [person.subject() for person in earlier]

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Group priors
 #
-# What do earlier people teach about a new one? A group prior is a distribution over voxel weights: a few kinds of
-# voxel, each a Gaussian, learned from earlier people and corrected for the noise in their weights. A new person's
-# encoder is then the exact posterior, in closed form. All people here are a **simulation** with known truth.
+# What do earlier people teach about a new one? A group prior is a memory of their voxels' weights. A new person's voxels
+# attend to it, and what attention leaves of their responses is ridge's. All people here are a **simulation** with known
+# truth.
 
 # %%
 import numpy as np
@@ -23,10 +23,10 @@ queries = world.features_of(world.shared)
 truth = new.true_responses(queries)
 
 # %% [markdown]
-# ## Learn
+# ## Remember
 #
-# A prior is a memory of earlier people's voxels: one closed-form fit each. People may have seen different images and
-# have different numbers of voxels. Given region labels, it also remembers where each voxel was.
+# People may have seen different images and have different numbers of voxels. Given region labels, the prior
+# also remembers which region each voxel lies in. Nothing is learned beyond one closed-form fit per person.
 
 # %%
 scanned = [person.subject() for person in earlier]
@@ -67,26 +67,21 @@ table = pd.DataFrame(rows, columns=["images", "encoder", "EV, all voxels", "EV, 
 table.round(3)
 
 # %% [markdown]
-# ## A localiser without a localiser
+# ## Which region is this?
 #
-# Attention says which remembered voxels each voxel resembles, and so in which region it would be at home: a map from
-# fifty images, without being told the regions.
+# Without labels of the new person, attention tells where the remembered voxels lie that a voxel resembles. More
+# of this, and from how many images: [what_it_learned.py](what_it_learned.py).
 
 # %%
 encoder = GroupPriorEncoder(prior).fit(world.features_of(own[:50]), subject.select_images(own[:50]).responses)
-likeliest = encoder.region_names_[encoder.region_probability_.argmax(axis=1)]
-right = float((likeliest == mine)[labelled].mean())
-commonest = max(float((mine[labelled] == name).mean()) for name in encoder.region_names_)
-print(f"likeliest region is right for {right:.0%} of the voxels in regions; the commonest one for all: {commonest:.0%}")
-region = "EarlyVis"
-inside = subject.rois[region]
-share = encoder.region_probability_[:, encoder.region_names_.tolist().index(region)]
+early = subject.rois["EarlyVis"]
+share = encoder.region_probability_[:, list(encoder.region_names_).index("EarlyVis")]
 plot_mosaic(
     share,
     subject.space,
-    title=f"{region}, probability: {share[inside].mean():.2f} inside, {share[~inside].mean():.2f} outside (simulation)",
+    title=f"Probability of EarlyVis: {share[early].mean():.2f} in it, {share[~early].mean():.2f} outside (simulation)",
     signed=False,
-    rois={region: inside},
+    rois={"EarlyVis": early},
 )
 
 # %% [markdown]

@@ -1,86 +1,97 @@
 # %% [markdown]
-# # What algorithm is attention?
+# # What attention shows
 #
-# A transformer that is trained to predict in context may learn an algorithm: steps of gradient descent, Newton
-# iterations, ridge regression, Bayesian averaging (Garg et al. 2022; von Oswald et al. 2023; Fu et al. 2024). In the
-# native transformer nothing is trained: its heads are hypotheses, and evidence weighs them. Here its predictions are
-# laid beside those of such algorithms, on the same contexts. Responses are a **simulation**. The layers of the
-# published architecture are looked at in [layer_by_layer.py](layer_by_layer.py).
+# With a group prior, the encoder of a new voxel is written by attention over remembered voxels. What it attended to can
+# be looked at: which remembered voxels, in which regions, under which supposition. People are a **simulation**; two are
+# remembered, the third is new, and none of the third's region labels are used.
 
 # %%
 import numpy as np
 import pandas as pd
 
-from braincorl import BayesianRidgeEncoder, InContextEncoder, RidgeEncoder, simulate_people
-from braincorl.analysis.algorithms import difference, gradient_descent, newton
-from braincorl.metrics import explained_variance
+from braincorl import GroupPrior, GroupPriorEncoder, simulate_people
+from braincorl.closed_forms.bases import Metric, context_basis
+from braincorl.models.attention import AttentionConfig
+from braincorl.priors.regions import label_voxels
 
-world = simulate_people(n_people=1, n_own=120, n_shared=60, voxel_size_mm=6, random_state=2)
-person = world.people[0]
-subject = person.subject()
-own = np.array([name for name in subject.image_ids if name not in set(world.shared)])
-queries = world.features_of(world.shared)
-truth = person.true_responses(queries)
-pool = world.features_of(own)
+world = simulate_people(n_people=3, n_own=120, n_shared=60, n_features=32, voxel_size_mm=7, random_state=4)
+new, *earlier = world.people
+subject = new.subject()
+own = subject.image_ids[~np.isin(subject.image_ids, world.shared)]
+scanned = [person.subject() for person in earlier]
+prior = GroupPrior.fit(
+    [(world.features_of(s.image_ids), s.responses) for s in scanned],
+    [label_voxels(s.rois, s.n_voxels) for s in scanned],
+)
+mine = label_voxels(subject.rois, subject.n_voxels)
+regions = [name for name in prior.regions if (mine == name).any()]
+print(prior)
 
 
-def context(n, draw=0):
+def context(n):
     """Features and responses of n images."""
-    chosen = subject.select_images(np.random.default_rng(draw).permutation(own)[:n])
-    return world.features_of(chosen.image_ids).astype(float), chosen.responses.astype(float)
+    return world.features_of(own[:n]).astype(float), subject.select_images(own[:n]).responses.astype(float)
 
 
 # %% [markdown]
-# ## Beside known algorithms
+# ## To whom does a voxel attend?
 #
-# Gradient descent starts from zero weights, with the largest stable step; a Newton iteration refines an approximate
-# inverse of the covariance (Schulz), which squares its error every time. The number is the mean squared difference of
-# the predictions from the network's, over the mean variance of the two: 0 is the same, 2 unrelated.
-
+# One head by hand: the equation at the top of `braincorl/models/attention.py`, for likeness .75 and a signal of .4. The
+# table gives, for the voxels of each region of the new person (rows), the share of their attention that goes to
+# remembered voxels of each region (columns); attention to voxels outside all regions makes up the rest.
 
 # %%
-def compare(n):
-    """Difference from the network, and EV against the truth, of every algorithm."""
-    X, y = context(n)
-
-    def linear(weights):
-        return (queries - X.mean(axis=0)) @ weights + y.mean(axis=0)
-
-    network = InContextEncoder().fit(X, y, X_pool=pool).predict(queries)
-    others = {"network": network, "true encoders": truth}
-    descent, schulz = gradient_descent(X, y, (1, 3, 10, 30, 100)), newton(X, y, (1, 3, 6, 10))
-    others |= {f"gradient descent, {k} steps": linear(weights) for k, weights in descent.items()}
-    others |= {f"Newton, {k} iterations": linear(weights) for k, weights in schulz.items()}
-    others["ridge"] = RidgeEncoder().fit(X, y).predict(queries)
-    others["Bayesian ridge"] = BayesianRidgeEncoder().fit(X, y, X_pool=pool).predict(queries)
-    return {name: (difference(network, p), explained_variance(truth, p).mean()) for name, p in others.items()}
-
-
-found = {n: compare(n) for n in (10, 30, 100)}
-distance = pd.DataFrame({n: {name: pair[0] for name, pair in rows.items()} for n, rows in found.items()})
-accuracy = pd.DataFrame({n: {name: pair[1] for name, pair in rows.items()} for n, rows in found.items()})
-pd.concat({"difference from the network": distance, "EV against the truth": accuracy}, axis=1).round(2)
+X, y = context(30)
+items = prior.items()
+basis = context_basis(X - X.mean(axis=0), Metric(items.moment, AttentionConfig().attended_metric, prior.scale))
+likeness, signal = 0.75, 0.4
+gain = likeness * np.sqrt(signal)
+marginal = signal * (1 - likeness**2) * basis.values + 1 - signal
+keys = items.weights @ basis.rows.T
+z = basis.vectors.T @ ((y - y.mean(axis=0)) / y.std(axis=0))
+logits = (gain * z / marginal[:, None]).T @ keys.T - gain**2 / 2 * (keys**2 @ (1 / marginal)) + items.log_mass
+attention = np.exp(logits - logits.max(axis=1, keepdims=True))
+attention /= attention.sum(axis=1, keepdims=True)
+to_region = np.stack([attention[:, items.region == prior.regions.index(name)].sum(axis=1) for name in regions], axis=1)
+pd.DataFrame([to_region[mine == name].mean(axis=0) for name in regions], index=regions, columns=regions).round(2)
 
 # %% [markdown]
-# It is nearest to Bayesian ridge, which its first layer is, then to gradient descent stopped after very few
-# steps; how many are nearest grows with the context, because a longer context supports less shrinkage. Many steps, and
-# Newton iterations, run toward interpolation, which few noisy images do not support.
+# How many remembered voxels share a voxel's attention (exponential of its entropy).
 
 # %%
-steps = [name for name in distance.index if name.startswith("gradient")]
-{n: distance.loc[steps, n].idxmin() for n in distance.columns}
+entropy = -(attention * np.log(attention + 1e-300)).sum(axis=1)
+print(f"30 images: {np.exp(np.median(entropy)):.0f} of {len(items.weights)} items (simulation)")
 
 # %% [markdown]
-# ## With context length, and with noise
+# ## A localiser without a localiser
 #
-# How much of a response the heads take for signal, by the number of images, and by the noise ceiling of the voxel with
-# thirty images.
+# All heads together give `region_probability_`. Among voxels that lie in a region, how often is the likeliest region of
+# these the right one? Chance is the share of the largest region.
+
+# %%
+inside = np.isin(mine, regions)
+truth = np.array([regions.index(name) for name in mine[inside]])
+accuracy, attending, by_length = {}, {}, (10, 20, 50, 100)
+for n in by_length:
+    encoder = GroupPriorEncoder(prior).fit(*context(n))
+    columns = [list(encoder.region_names_).index(name) for name in regions]
+    accuracy[n] = float(np.mean(encoder.region_probability_[inside][:, columns].argmax(axis=1) == truth))
+    heads = encoder.posterior_
+    attends = heads.head_residual < heads.head_signal
+    attending[n] = heads.probability[:, attends].sum(axis=1)
+print(f"chance {np.bincount(truth).max() / truth.size:.2f} (simulation)")
+pd.Series(accuracy, name="share of voxels in the right region (simulation)").round(2).to_frame()
+
+# %% [markdown]
+# ## Which heads are believed?
+#
+# Ridge heads suppose that nothing is alike (the rest), attending heads that a remembered voxel is. Each voxel's own
+# responses weigh them. Shown is the probability of all attending heads, by the noise ceiling of the voxel.
 
 # %%
 ceiling = subject.noise_ceiling()
-kinds = {"all voxels": ceiling >= 0, "ceiling < .2": ceiling < 0.2, "ceiling > .5": ceiling > 0.5}
-signal = {}
-for n in (4, 10, 30, 100):
-    fraction = InContextEncoder().fit(*context(n), X_pool=pool).signal_fraction_
-    signal[f"{n} images"] = {kind: fraction[inside].mean() for kind, inside in kinds.items()}
-pd.DataFrame(signal).T.round(2)
+groups = {"ceiling < .2": ceiling < 0.2, "ceiling > .5": ceiling > 0.5}
+pd.DataFrame(
+    {name: [attending[n][members].mean() for n in by_length] for name, members in groups.items()},
+    index=pd.Index(by_length, name="images (simulation)"),
+).round(2)

@@ -1,13 +1,13 @@
 """Which images to show a new person: those that leave least uncertainty under the prior.
 
-Under one Gaussian that stands for the whole memory, weights of covariance r S with S the residual metric of the
-attending heads and r the share of signal, a measured image x adds one noisy linear observation of the weights. The
-expected posterior variance of responses to the pool, tr(S V), does not depend on what is measured, so images can be
-chosen before anybody is scanned (Bayesian A-optimal design; Chaloner & Verdinelli, Bayesian experimental design: a
-review, 1995). The intercept is a weight of a constant feature with a large prior variance. Image by image, the one is
-taken that lowers it most:
+A new voxel's weights are taken to be Gaussian with covariance r S, as the attending heads suppose of what differs from
+a remembered voxel: S is .6 of the remembered voxels' second moment and .4 isotropic, r the share of signal. A measured
+image x adds one noisy linear observation of the weights. The expected posterior variance of responses to the pool,
+tr(C V) with C the pool's second moment, does not depend on what is measured, so images can be chosen before anybody is
+scanned (Bayesian A-optimal design; Chaloner & Verdinelli, Bayesian experimental design: a review, 1995). The intercept
+is a weight of a constant feature with a large prior variance. Image by image, the one is taken that lowers it most:
 
-    gain(x) = xᵀ V S V x / (noise + xᵀ V x),   V ← V - V x xᵀ V / (noise + xᵀ V x)
+    gain(x) = xᵀ V C V x / (1 - r + xᵀ V x),   V ← V - V x xᵀ V / (1 - r + xᵀ V x)
 
 Letters: m images of the pool, p features.
 """
@@ -17,14 +17,12 @@ import numpy.typing as npt
 
 from braincorl.closed_forms.bases import Metric
 from braincorl.errors import InputError
+from braincorl.models.attention import AttentionConfig
 from braincorl.priors.group_prior import GroupPrior
 from braincorl.validation import FloatArray, check_finite
 
 _INTERCEPT_VARIANCE = 100.0
-# What an image is expected to tell hangs little on how strong a voxel is; this is the r of a good one.
-_SIGNAL = 0.3
-# Share of isotropic weights in S, as in `braincorl.models.attention`, which is not imported since it needs PyTorch.
-_ISOTROPIC = 0.4
+_SIGNAL = 0.3  # r of a typical voxel
 
 
 def select_images(X: FloatArray, n_images: int, prior: GroupPrior) -> npt.NDArray[np.intp]:
@@ -37,7 +35,7 @@ def select_images(X: FloatArray, n_images: int, prior: GroupPrior) -> npt.NDArra
     n_images
         How many to choose, at most m.
     prior
-        In the same feature space.
+        Of earlier people, in the same feature space.
 
     Returns
     -------
@@ -55,16 +53,15 @@ def select_images(X: FloatArray, n_images: int, prior: GroupPrior) -> npt.NDArra
     if not 1 <= n_images <= pool.shape[0]:
         raise InputError(f"n_images must be between 1 and the {pool.shape[0]} candidates, but is {n_images}.")
     check_finite(pool, "X")
-    r = _SIGNAL
-    # All that is needed of V are its products with the pool: C = X V Xᵀ over images, so p does not matter.
-    covariance = r * _response_moment(pool, prior) + _INTERCEPT_VARIANCE
+    # All that is needed of V are its products with the pool: X V Xᵀ over images, so p does not matter.
+    covariance = _prior_covariance(pool, prior)
     chosen: list[int] = []
     free = np.ones(pool.shape[0], dtype=bool)
     for _ in range(n_images):
-        gain = (covariance**2).sum(axis=0) / (1.0 - r + np.diag(covariance))
+        gain = (covariance**2).sum(axis=0) / (1.0 - _SIGNAL + np.diag(covariance))
         best = int(np.argmax(np.where(free, gain, -np.inf)))
         column = covariance[:, best].copy()
-        covariance -= np.outer(column, column) / (1.0 - r + column[best])
+        covariance -= np.outer(column, column) / (1.0 - _SIGNAL + column[best])
         chosen.append(best)
         free[best] = False
     return np.array(chosen, dtype=np.intp)
@@ -80,21 +77,22 @@ def expected_variance(X: FloatArray, chosen: npt.NDArray[np.intp], prior: GroupP
     chosen
         Rows that are measured.
     prior
-        In the same feature space.
+        Of earlier people, in the same feature space.
 
     Returns
     -------
     float
         In units of a voxel's response variance; the intercept's part included.
     """
-    r = _SIGNAL
-    covariance = r * _response_moment(np.asarray(X, dtype=np.float64), prior) + _INTERCEPT_VARIANCE
-    observed = covariance[np.ix_(chosen, chosen)] + (1.0 - r) * np.eye(len(chosen))
+    covariance = _prior_covariance(np.asarray(X, dtype=np.float64), prior)
+    observed = covariance[np.ix_(chosen, chosen)] + (1.0 - _SIGNAL) * np.eye(len(chosen))
     cross = covariance[:, chosen]
     return float(np.mean(np.diag(covariance) - (cross @ np.linalg.inv(observed) * cross).sum(axis=1)))
 
 
-def _response_moment(X: npt.NDArray[np.float64], prior: GroupPrior) -> npt.NDArray[np.float64]:
-    """Covariance X S Xᵀ of unit signals over images (m, m)."""
-    centred = X - X.mean(axis=0)
-    return np.asarray(centred @ (Metric(prior.moment, _ISOTROPIC, prior.scale) @ centred.T))
+def _prior_covariance(pool: npt.NDArray[np.float64], prior: GroupPrior) -> npt.NDArray[np.float64]:
+    """Covariance of noise-free responses to the pool (m, m) before anything is measured."""
+    centred = pool - pool.mean(axis=0)
+    metric = Metric(prior.moment, AttentionConfig().attended_metric, prior.scale)
+    covariance: npt.NDArray[np.float64] = _SIGNAL * centred @ (metric @ centred.T) + _INTERCEPT_VARIANCE
+    return covariance

@@ -1,4 +1,4 @@
-"""Make the shipped prior `bold5000-resnet18` from published voxel weights.
+"""Learn the shipped prior `bold5000-resnet18` from published voxel weights.
 
     python encoders/bold5000-resnet18/make_prior.py WEIGHTS.npz FEATURES.npz OUTPUT.safetensors
 
@@ -7,6 +7,7 @@ WEIGHTS.npz holds `subj{1,2}_{EarlyVis,LOC,OPA,PPA,RSC}_coef` (n_voxels, 512), F
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ class PublishedWeights:
 
 
 def main() -> None:
-    """Remember and save."""
+    """Learn and save."""
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("weights", "features", "output"):
         parser.add_argument(name, type=Path)
@@ -48,9 +49,9 @@ def main() -> None:
         parts = [weights[f"subj{subject}_{region}_coef"].astype(np.float64) for region in REGIONS]
         people.append(PublishedWeights(np.concatenate(parts)))
         rois.append(np.repeat(REGIONS, [len(part) for part in parts]))
-    # 512 items: each is the mean of about seven voxels' weights, none is a single voxel's.
     prior = GroupPrior.fit(people, rois, X_pool=pool, max_items=512, provenance=PROVENANCE)
-    prior.save(options.output)
+    # The features' covariance is kept to three digits, so that the file packs small.
+    replace(prior, pool_covariance=prior.pool_covariance.astype(np.float16).astype(np.float64)).save(options.output)
 
 
 if __name__ == "__main__":
