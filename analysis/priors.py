@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Group priors
 #
-# What do earlier people teach about a new one? A group prior is a memory of their voxels' weights. A new person's voxels
-# attend to it, and what attention leaves of their responses is ridge's. All people here are a **simulation** with known
-# truth.
+# What do earlier people teach about a new one? A group prior is a memory of their voxels' weights. A new person's
+# voxels attend to it, and what attention leaves of their responses is ridge's. All people here are a **simulation**
+# with known truth.
 
 # %%
 import numpy as np

@@ -50,8 +50,17 @@ def main() -> None:
         people.append(PublishedWeights(np.concatenate(parts)))
         rois.append(np.repeat(REGIONS, [len(part) for part in parts]))
     prior = GroupPrior.fit(people, rois, X_pool=pool, max_items=512, provenance=PROVENANCE)
-    # The features' covariance is kept to three digits, so that the file packs small.
-    replace(prior, pool_covariance=prior.pool_covariance.astype(np.float16).astype(np.float64)).save(options.output)
+    # An item that stands for one voxel, like no other, would be that voxel's own weights: left out.
+    shared = prior.mass > 1.5 * prior.mass.min()
+    prior = replace(
+        prior,
+        weights=prior.weights[shared],
+        mass=prior.mass[shared] / prior.mass[shared].sum(),
+        region=prior.region[shared],
+        # The features' covariance is kept to three digits, so that the file packs small.
+        pool_covariance=prior.pool_covariance.astype(np.float16).astype(np.float64),
+    )
+    prior.save(options.output)
 
 
 if __name__ == "__main__":
