@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from calibration import remember
 from common import mean_ev, print_table
 from few_shot_cases import Case, cases
 
-from braincorl import BayesianRidgeEncoder, GroupPriorEncoder, InContextEncoder, RidgeEncoder
+from braincorl import BayesianRidgeEncoder, GroupPrior, GroupPriorEncoder, InContextEncoder, RidgeEncoder
 
 LENGTHS = (20, 40)
 
@@ -32,7 +31,7 @@ def main() -> None:
         if case.n not in LENGTHS:
             continue
         if case.others.key != others:
-            others, prior = case.others.key, remember(case.others)
+            others, prior = case.others.key, GroupPrior.fit(case.others.people)
         runs: dict[str, tuple[Any, dict[str, Any]]] = {
             "ridge": (RidgeEncoder(), {}),
             "Bayesian ridge": (BayesianRidgeEncoder(), {"X_pool": case.pool}),
