@@ -1,3 +1,4 @@
+import logging
 import os
 from pathlib import Path
 
@@ -7,6 +8,14 @@ import pytest
 from braincorl.datasets import simulate_people
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def log_is_shown():
+    """The command line keeps the log to itself where it ran in this process; tests look for it at the root."""
+    logger = logging.getLogger("braincorl")
+    logger.handlers, logger.propagate = [], True
+    logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

@@ -203,7 +203,8 @@ def named(inputs, folder, name):
 
 
 def test_betas_of_another_person_are_told(fitted, inputs, braincorl, tmp_path):
-    other = inputs.arguments(betas=named(inputs, tmp_path, "sub-77_betas.nii.gz"), mask=None)
+    trials = shutil.copy(inputs.trials, tmp_path / "trials.tsv")  # one that names sub-01 is refused beside these betas
+    other = inputs.arguments(betas=named(inputs, tmp_path, "sub-77_betas.nii.gz"), trials=trials, mask=None)
     result = braincorl("score", fitted, *other, "--output-dir", tmp_path / "s")
     assert result.status == 0
     assert "the betas are of sub-77, but the fit is of sub-01" in result.err

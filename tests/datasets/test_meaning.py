@@ -13,6 +13,7 @@ from braincorl.analysis.benchmark_directory import read_table
 from braincorl.analysis.fit_directory import read_space, write_space
 from braincorl.analysis.maps import save_map, unmask
 from braincorl.datasets import Grid, VoxelSpace, load_bold5000, load_subject, load_surface
+from braincorl.datasets.bold5000 import read_image_names
 from braincorl.datasets.labels import read_color_table, read_labels
 from braincorl.datasets.names import blanked, plain
 from braincorl.datasets.rois import labels_to_rois
@@ -221,6 +222,14 @@ def test_words_that_mean_something_are_kept():
     words = ["none of these", "nana", "0", "false", "-", "unknown", "FFA"]
     assert blanked(words, "x") == words
     assert set(labels_to_rois(["unlabelled", "V1", "Unlabelled"], 3)) == {"V1"}
+
+
+def test_a_name_has_one_spelling_in_tables_and_lists(tmp_path):
+    """An accent may be a character of its own, as macOS writes file names."""
+    composed, decomposed = "caf\u00e9.png", "cafe\u0301.png"
+    assert blanked([decomposed, f" {composed} "], "x") == [composed, composed]
+    (tmp_path / "names.txt").write_text(f"{decomposed}\n{composed}\n", encoding="utf-8")
+    assert read_image_names(tmp_path / "names.txt") == [composed, composed]
 
 
 @pytest.mark.parametrize("name", ["NA", "nan", "None", "null", "N/A region"])
