@@ -111,7 +111,7 @@ def predictive_std(posterior: AttentionPosterior, X: FloatArray) -> FloatArray:
             variance[:, h] = np.maximum(left, 0.0) + (1 - r) * (1 + 1 / max(n_images, 1))
     total = variance.astype(p.probability.dtype) @ p.probability.T
     total += p.beyond * ((query @ p.probes.T) ** 2) @ p.between.T
-    # The voxel's variance is itself estimated: Student's t with n - 1 degrees of freedom, of which this is the variance.
+    # The voxel's variance is itself estimated: the variance of Student's t with n - 1 degrees of freedom.
     total *= np.asarray((n_images - 1) / max(n_images - 3, 1) if n_images > 1 else 1.0, total.dtype)
     std: FloatArray = np.sqrt(total) * p.deviation
     return std.astype(p.probability.dtype)

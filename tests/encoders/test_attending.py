@@ -204,7 +204,7 @@ def test_the_spread_is_that_of_all_heads_and_items():
     prior = GroupPrior.fit([person.pair for person in people], X_pool=pool)
     encoder = GroupPriorEncoder(prior, robust=False).fit(new.X[:6], new.y[:6])
     drawn = _draw_responses(encoder, prior, new.X[:6], new.y[:6], pool[:5], rng)
-    # The draws take the voxel's variance as known; that it is estimated from six images widens the spread, as Student's t.
+    # The draws take the voxel's variance as known; estimated from six images, it widens the spread, as in Student's t.
     expected = drawn.std(axis=0) * np.sqrt((6 - 1) / (6 - 3))
     found = encoder.predict(pool[:5], return_std=True)[1][:, :4]
     # The outer product of the spread along different directions is left out of the file, so that it holds on average.
