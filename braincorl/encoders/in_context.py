@@ -215,6 +215,8 @@ class InContextEncoder(AttendingEncoder):
                 f"precision {self.precision!r} is for published networks; the native transformer computes in the type "
                 'of the responses: pass "auto".'
             )
+        if self.prior is None and rois is not None:
+            raise InputError("rois say which remembered voxels to attend to: pass prior=…, or leave rois out.")
         config, n_voxels = AttentionConfig(), responses.shape[1]
         remembered: dict[str, Any] = {}
         names: tuple[str, ...] = ()

@@ -221,7 +221,7 @@ def test_a_disk_that_fills_up_while_embedding(braincorl_process, tmp_path, limit
 
 
 def test_a_really_full_disk(inputs, braincorl_process, tmp_path):
-    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(tmp_path)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(tmp_path)]
     if shutil.which("mount") is None or subprocess.run(mount, check=False, capture_output=True).returncode:
         pytest.skip("a small file system cannot be mounted here")
     try:

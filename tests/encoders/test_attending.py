@@ -262,6 +262,7 @@ def test_intervals_hold_what_they_promise():
     [
         ({"precision": "bfloat16"}, {}, "published networks"),
         ({"voxel_batch_size": 0}, {}, "voxel_batch_size"),
+        ({}, {"rois": ["V1"] * 60}, "pass prior"),
         ({"checkpoint": "missing.safetensors"}, {}, "does not exist"),
     ],
 )
