@@ -26,7 +26,6 @@ import numpy.typing as npt
 
 from braincorl.batching import batches
 from braincorl.closed_forms.decomposition import centre, coefficients, decompose
-from braincorl.closed_forms.spoilt_images import GOOD
 from braincorl.errors import FileFormatError
 from braincorl.validation import FloatArray
 
@@ -167,31 +166,6 @@ def fit_evidence(
         n_images=np.asarray(X.shape[0]),
     )
     return coef, intercept, posterior
-
-
-def fit_good_images(
-    X: FloatArray,
-    y: FloatArray,
-    scale: float,
-    image_weight: npt.NDArray[np.float64],
-    voxel_batch_size: int | str = "auto",
-) -> tuple[FloatArray, FloatArray, EvidencePosterior]:
-    """Fit as `fit_evidence` does, without the images in which the responses of all voxels were off.
-
-    Parameters
-    ----------
-    X, y, scale, voxel_batch_size
-        As in `fit_evidence`.
-    image_weight
-        Relative precision of each image (n,); see `braincorl.closed_forms.spoilt_images`.
-
-    Returns
-    -------
-    coef, intercept, posterior
-        As of `fit_evidence`.
-    """
-    good = image_weight >= GOOD
-    return fit_evidence(X[good], y[good], scale, voxel_batch_size=voxel_batch_size)
 
 
 def grid_evidence(

@@ -18,9 +18,6 @@ import scipy.linalg
 
 from braincorl.validation import FloatArray
 
-# Precision below which an image is left out.
-GOOD = 0.5
-
 # How far above the median an image may lie. Noise that voxels share scatters good images by factors of two or three.
 _TOLERATED = 4.0
 _FEWEST_IMAGES = 5

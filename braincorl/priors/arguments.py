@@ -72,16 +72,3 @@ def positive_integer(value: int | str, name: str, automatic: int, largest: int) 
     if not isinstance(value, int | np.integer) or not 1 <= value <= largest:
         raise InputError(f"{name} must be 'auto' or an integer from 1 to {largest}, but is {value!r}.")
     return int(value)
-
-
-def positive_number(value: float | str, name: str) -> float:
-    """Give a positive setting.
-
-    Raises
-    ------
-    InputError
-        If it is anything else.
-    """
-    if isinstance(value, str) or not (np.isfinite(value) and value > 0):
-        raise InputError(f"{name} must be 'auto' or a positive number, but is {value!r}.")
-    return float(value)

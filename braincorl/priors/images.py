@@ -26,20 +26,3 @@ def image_digests(X: FloatArray) -> npt.NDArray[np.int64]:
         rows = np.ascontiguousarray(X, dtype=np.float32) + np.float32(0)  # -0 becomes 0
     digests = b"".join(hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in rows)
     return np.frombuffer(digests, dtype="<i8").astype(np.int64)
-
-
-def count_seen(shown: npt.NDArray[np.int64], taught: npt.NDArray[np.int64]) -> int:
-    """How many images, each counted once, are among others.
-
-    Parameters
-    ----------
-    shown
-        Fingerprints (n,).
-    taught
-        Fingerprints of the others (m,).
-
-    Returns
-    -------
-    int
-    """
-    return np.intersect1d(shown, taught).size
