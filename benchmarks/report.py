@@ -18,12 +18,12 @@ import pandas as pd
 from PIL import Image
 
 from braincorl.analysis.benchmark_directory import Benchmark, write_benchmark
-from braincorl.analysis.fit_directory import read_fit, write_fit, write_maps
 from braincorl.analysis.report import ReportOptions, write_report
 from braincorl.datasets import VoxelSpace
 from braincorl.datasets.simulated_world import posterior_cortex, smooth_fields
 from braincorl.encoders import RidgeEncoder
 from braincorl.features import FeatureTable
+from braincorl.fits.folder import read_fit, write_fit, write_maps
 
 N_VOXELS, N_FEATURES, N_IMAGES, N_REGIONS = 20_000, 512, 2_000, 24
 

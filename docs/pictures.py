@@ -17,9 +17,9 @@ from PIL import Image
 
 from braincorl.analysis import plot_mosaic, plot_surface
 from braincorl.analysis.figures import save_figure
-from braincorl.analysis.fit_directory import read_fit
 from braincorl.analysis.report import collect_maps, write_report
 from braincorl.cli.main import main as braincorl
+from braincorl.fits.folder import read_fit
 
 FOLDER = Path(__file__).resolve().parent
 HEIGHT = 1250  # pixels of the report that are shown

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     )
     from braincorl.analysis.flatmap import plot_flatmap
     from braincorl.analysis.influence import context_influence
-    from braincorl.analysis.maps import save_map, unmask
     from braincorl.analysis.scaling import scaling_curve
-    from braincorl.analysis.scores import score_encoder, summarize_rois
     from braincorl.analysis.selection import (
         localizer_accuracy,
         preferred_images,
@@ -27,6 +25,8 @@ if TYPE_CHECKING:
     from braincorl.analysis.selectivity import TextSelectivity, text_selectivity
     from braincorl.analysis.surface_plots import plot_surface
     from braincorl.analysis.volume_plots import plot_glass_brain, plot_mosaic
+    from braincorl.fits.maps import save_map, unmask
+    from braincorl.fits.scores import score_encoder, summarize_rois
 
 # Imported when first used: a verb that needs one of them should not wait for all.
 _HOMES = {
@@ -44,16 +44,16 @@ _HOMES = {
     "plot_surface": "braincorl.analysis.surface_plots",
     "preferred_images": "braincorl.analysis.selection",
     "preferred_texts": "braincorl.analysis.selection",
-    "save_map": "braincorl.analysis.maps",
+    "save_map": "braincorl.fits.maps",
     "scaling_curve": "braincorl.analysis.scaling",
-    "score_encoder": "braincorl.analysis.scores",
+    "score_encoder": "braincorl.fits.scores",
     "selection_by_roi": "braincorl.analysis.selection",
-    "summarize_rois": "braincorl.analysis.scores",
+    "summarize_rois": "braincorl.fits.scores",
     "text_selectivity": "braincorl.analysis.selectivity",
     "TextSelectivity": "braincorl.analysis.selectivity",
     "top_voxels": "braincorl.analysis.selection",
     "tuning_correlation": "braincorl.analysis.components",
-    "unmask": "braincorl.analysis.maps",
+    "unmask": "braincorl.fits.maps",
 }
 
 __all__ = [

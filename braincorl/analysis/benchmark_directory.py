@@ -15,10 +15,10 @@ from typing import Any
 import pandas as pd
 
 from braincorl import __version__
-from braincorl.analysis.fit_directory import FitDirectory, write_description
 from braincorl.errors import InputError
 from braincorl.features import check_same_space
 from braincorl.files import read_json, write_json
+from braincorl.fits.folder import FitDirectory, write_description
 
 logger = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 
 from braincorl.analysis.colours import colour_scale, reliable_values
 from braincorl.analysis.figures import own_style
-from braincorl.analysis.maps import unmask
 from braincorl.datasets.space import VoxelSpace
 from braincorl.errors import InputError
+from braincorl.fits.maps import unmask
 
 
 @own_style

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from braincorl import __version__
-from braincorl.analysis.fit_directory import check_prefix
-from braincorl.analysis.maps import Outside, save_map
 from braincorl.analysis.selectivity import TextSelectivity
 from braincorl.datasets.space import VoxelSpace
 from braincorl.files import GENERATOR
+from braincorl.fits.folder import check_prefix
+from braincorl.fits.maps import Outside, save_map
 
 LONGEST_LABEL = 60
 

@@ -15,15 +15,15 @@ from braincorl import __version__
 from braincorl.analysis import page
 from braincorl.analysis.benchmark_directory import Benchmark, find_benchmark
 from braincorl.analysis.figures import new_figure, own_style, plot_accuracy, plot_scaling
-from braincorl.analysis.fit_directory import MAPS, FitDirectory, read_maps
-from braincorl.analysis.localiser import likely_regions, region_probability
 from braincorl.analysis.scaling import summarize_curve
-from braincorl.analysis.scores import summarize_rois
 from braincorl.analysis.surface_plots import plot_surface
 from braincorl.analysis.top_images import Thumbnails, rank_images
 from braincorl.analysis.volume_plots import plot_glass_brain, plot_mosaic
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable
+from braincorl.fits.folder import MAPS, FitDirectory, read_maps
+from braincorl.fits.localiser import likely_regions, region_probability
+from braincorl.fits.scores import summarize_rois
 
 Maps = Mapping[str, npt.NDArray[np.float64]]
 

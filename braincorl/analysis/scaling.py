@@ -9,10 +9,10 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.base import clone
 
-from braincorl.analysis.scores import predict_exactly, summarize_rois
 from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import InputError
 from braincorl.files import Progress, ProgressCounter
+from braincorl.fits.scores import predict_exactly, summarize_rois
 from braincorl.metrics import explained_variance, mean_over_voxels, pearson_r
 from braincorl.validation import check_pair
 

@@ -19,10 +19,10 @@ from matplotlib.figure import Figure
 
 from braincorl.analysis.colours import OUTLINES, ColourScale, colour_scale, reliable_values
 from braincorl.analysis.figures import new_figure, own_style
-from braincorl.analysis.maps import unmask
 from braincorl.analysis.volume_plots import Rois, add_legend, legend_height
 from braincorl.datasets.space import VoxelSpace
 from braincorl.errors import InputError
+from braincorl.fits.maps import unmask
 
 SIDES = ("left", "right")
 VIEWS = ("lateral", "medial", "dorsal", "ventral", "anterior", "posterior")

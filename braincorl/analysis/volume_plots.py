@@ -15,9 +15,9 @@ from matplotlib.patches import Patch
 
 from braincorl.analysis.colours import OUTLINES, ColourScale, colour_scale, reliable_values
 from braincorl.analysis.figures import new_figure, own_style
-from braincorl.analysis.maps import unmask
 from braincorl.datasets.space import VoxelSpace
 from braincorl.errors import InputError
+from braincorl.fits.maps import unmask
 
 Rois = Mapping[str, npt.NDArray[np.bool_]]
 

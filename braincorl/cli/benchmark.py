@@ -12,9 +12,7 @@ import numpy.typing as npt
 
 from braincorl.analysis.benchmark_directory import Benchmark, write_benchmark
 from braincorl.analysis.figures import new_figure, own_style, plot_scaling, save_figure
-from braincorl.analysis.fit_directory import hash_responses
 from braincorl.analysis.scaling import scaling_curve, summarize_curve, summarize_regions
-from braincorl.analysis.seen_images import without_copies
 from braincorl.cli.common import (
     ENCODERS,
     NETWORK_ENCODER,
@@ -39,6 +37,8 @@ from braincorl.encoders import GroupPriorEncoder, LinearEncoder
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable
 from braincorl.features.files import read_names
+from braincorl.fits.folder import hash_responses
+from braincorl.fits.seen_images import without_copies
 from braincorl.metrics import mean_over_voxels
 from braincorl.priors import GroupPrior
 from braincorl.result_folders import check_destination, staged_directory

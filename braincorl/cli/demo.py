@@ -11,11 +11,8 @@ import pandas as pd
 from braincorl import __version__
 from braincorl.analysis import page
 from braincorl.analysis.figures import new_figure, own_style, plot_scaling, save_figure
-from braincorl.analysis.fit_directory import encoder_maps, read_fit, write_description, write_fit, write_maps
-from braincorl.analysis.maps import Outside
 from braincorl.analysis.report import ReportOptions, collect_maps, find_warnings, fit_sections
 from braincorl.analysis.scaling import scaling_curve, summarize_curve
-from braincorl.analysis.scores import Scores, score_encoder, summarize_rois
 from braincorl.analysis.volume_plots import plot_glass_brain
 from braincorl.cli.common import (
     ENCODERS,
@@ -31,6 +28,9 @@ from braincorl.datasets import SubjectData, simulate_people
 from braincorl.datasets.simulation import SimulatedPeople, SimulatedPerson
 from braincorl.encoders import LinearEncoder
 from braincorl.features import FeatureTable, save_features
+from braincorl.fits.folder import encoder_maps, read_fit, write_description, write_fit, write_maps
+from braincorl.fits.maps import Outside
+from braincorl.fits.scores import Scores, score_encoder, summarize_rois
 from braincorl.result_folders import check_destination, staged_directory
 
 N_CONTEXT = (10, 20, 50, 100)

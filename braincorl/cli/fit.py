@@ -11,10 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.analysis.fit_directory import encoder_maps, hash_responses, write_description, write_fit, write_maps
-from braincorl.analysis.localiser import write_localiser
-from braincorl.analysis.scores import Scores, score_encoder, summarize_rois
-from braincorl.analysis.seen_images import without_copies
 from braincorl.cli.common import (
     add_data_options,
     add_encoder_options,
@@ -35,6 +31,10 @@ from braincorl.errors import InputError
 from braincorl.features import FeatureTable, check_same_space
 from braincorl.features.files import read_names
 from braincorl.features.table import take_rows
+from braincorl.fits.folder import encoder_maps, hash_responses, write_description, write_fit, write_maps
+from braincorl.fits.localiser import write_localiser
+from braincorl.fits.scores import Scores, score_encoder, summarize_rois
+from braincorl.fits.seen_images import without_copies
 from braincorl.priors import GroupPrior
 from braincorl.priors.regions import label_voxels
 from braincorl.result_folders import check_destination, staged_directory

@@ -9,8 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl import __version__
-from braincorl.analysis.fit_directory import FitDirectory, identify_fit, read_fit, write_description
-from braincorl.analysis.maps import LARGEST_SERIES, save_series
 from braincorl.cli.common import add_features_options, add_output_options, add_verb, progress_bar, read_features
 from braincorl.cli.score import check_features_fit
 from braincorl.encoders import LinearEncoder
@@ -18,6 +16,8 @@ from braincorl.errors import InputError
 from braincorl.features import FeatureTable
 from braincorl.features.files import read_names
 from braincorl.files import GENERATOR, Progress, write_json
+from braincorl.fits.folder import FitDirectory, identify_fit, read_fit, write_description
+from braincorl.fits.maps import LARGEST_SERIES, save_series
 from braincorl.result_folders import check_destination, staged_directory
 
 BYTES_AT_A_TIME = 64 * 2**20

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.analysis.fit_directory import FitDirectory, read_fit
-from braincorl.analysis.seen_images import check_same_across
 from braincorl.cli.common import add_verb
 from braincorl.errors import InputError
 from braincorl.features import check_same_space, load_features
 from braincorl.files import check_new_file
+from braincorl.fits.folder import FitDirectory, read_fit
+from braincorl.fits.seen_images import check_same_across
 from braincorl.priors import GroupPrior
 from braincorl.priors.regions import label_voxels
 

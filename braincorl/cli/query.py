@@ -8,7 +8,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from braincorl import __version__
-from braincorl.analysis.fit_directory import FitDirectory, identify_fit, read_fit, write_description
 from braincorl.analysis.query_directory import write_query_maps
 from braincorl.analysis.selection import (
     localizer_accuracy,
@@ -24,6 +23,7 @@ from braincorl.datasets.rois import read_rois
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable
 from braincorl.files import write_json
+from braincorl.fits.folder import FitDirectory, identify_fit, read_fit, write_description
 from braincorl.result_folders import check_destination, staged_directory
 
 EPILOG = """The words go to the fit's own backbone, which must be one that embeds text (its weights come from --weights,

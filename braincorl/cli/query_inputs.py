@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.analysis.fit_directory import FitDirectory
 from braincorl.cli.score import check_features_fit, check_space_fits
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable, ImageEmbedder, check_same_space, load_features
 from braincorl.features.files import read_names
 from braincorl.features.prompts import COMMON_WORDS
 from braincorl.features.weights import WEIGHT_SUFFIXES
+from braincorl.fits.folder import FitDirectory
 from braincorl.names import check_names, normal_name
 
 logger = logging.getLogger(__name__)

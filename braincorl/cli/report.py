@@ -4,7 +4,6 @@ import argparse
 import time
 from pathlib import Path
 
-from braincorl.analysis.fit_directory import check_of_fit, read_fit
 from braincorl.analysis.page import is_own_page
 from braincorl.analysis.report import ReportOptions, write_report
 from braincorl.cli.common import add_verb, positive
@@ -12,6 +11,7 @@ from braincorl.cli.score import check_features_fit
 from braincorl.errors import InputError
 from braincorl.features import load_features
 from braincorl.files import check_new_file
+from braincorl.fits.folder import check_of_fit, read_fit
 from braincorl.result_folders import list_in_result
 
 

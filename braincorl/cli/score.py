@@ -8,7 +8,12 @@ from typing import Any
 import numpy as np
 
 from braincorl import __version__
-from braincorl.analysis.fit_directory import (
+from braincorl.cli.common import add_data_options, add_output_options, add_verb, grid_of, read_features, read_responses
+from braincorl.datasets import SubjectData
+from braincorl.errors import InputError
+from braincorl.features import FeatureTable, check_same_space
+from braincorl.files import write_json
+from braincorl.fits.folder import (
     FitDirectory,
     hash_responses,
     identify_fit,
@@ -16,13 +21,8 @@ from braincorl.analysis.fit_directory import (
     write_description,
     write_maps,
 )
-from braincorl.analysis.scores import Scores, score_encoder, summarize_rois
-from braincorl.analysis.seen_images import check_same_images, seen_by
-from braincorl.cli.common import add_data_options, add_output_options, add_verb, grid_of, read_features, read_responses
-from braincorl.datasets import SubjectData
-from braincorl.errors import InputError
-from braincorl.features import FeatureTable, check_same_space
-from braincorl.files import write_json
+from braincorl.fits.scores import Scores, score_encoder, summarize_rois
+from braincorl.fits.seen_images import check_same_images, seen_by
 from braincorl.result_folders import check_destination, staged_directory
 
 logger = logging.getLogger(__name__)

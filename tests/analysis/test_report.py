@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from braincorl.analysis.fit_directory import encoder_maps, read_fit, read_maps, write_fit, write_maps
 from braincorl.analysis.page import write_page
 from braincorl.analysis.report import ReportOptions, find_warnings, write_report
-from braincorl.analysis.scores import score_encoder, summarize_rois
 from braincorl.analysis.top_images import Thumbnails, rank_images
 from braincorl.datasets import Surface, VoxelSpace
 from braincorl.encoders import BayesianRidgeEncoder, RidgeEncoder
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable
+from braincorl.fits.folder import encoder_maps, read_fit, read_maps, write_fit, write_maps
+from braincorl.fits.scores import score_encoder, summarize_rois
 
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
 VOID = {"meta", "img", "br", "link", "input"}

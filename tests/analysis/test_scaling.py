@@ -3,9 +3,9 @@ import pytest
 
 from braincorl import BayesianRidgeEncoder, RidgeEncoder
 from braincorl.analysis import scaling_curve, summarize_rois
-from braincorl.analysis.intervals import bootstrap_interval
 from braincorl.analysis.scaling import summarize_curve
 from braincorl.errors import InputError
+from braincorl.fits.intervals import bootstrap_interval
 from braincorl.metrics import explained_variance
 
 

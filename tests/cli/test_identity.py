@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 
 from braincorl import tensorfile
-from braincorl.analysis.fit_directory import SPACE_KIND, read_fit
-from braincorl.analysis.seen_images import check_same_across
 from braincorl.encoders import RidgeEncoder
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable, load_features, save_features
+from braincorl.fits.folder import SPACE_KIND, read_fit
+from braincorl.fits.seen_images import check_same_across
 from braincorl.tensorfile import read_tensors
 
 

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from braincorl.analysis import text_selectivity
-from braincorl.analysis.fit_directory import read_fit
 from braincorl.analysis.query_directory import text_labels
 from braincorl.features import FeatureTable, load_features, save_features
+from braincorl.fits.folder import read_fit
 
 WORDS = ("face", "body", "place", "food")
 LOCALIZERS = ("face=FFA", "body=EBA", "place=PPA,OPA,RSC", "food=Food")

@@ -208,12 +208,12 @@ def test_a_run_killed_while_writing_leaves_the_earlier_result(inputs, fitted, tm
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     code = (
         "import os, signal, sys\n"
-        "from braincorl.analysis import fit_directory, maps\n"
+        "from braincorl.fits import folder, maps\n"
         "original = maps.save_map\n"
         "def die(*args, **kwargs):\n"
         "    original(*args, **kwargs)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "fit_directory.save_map = die\n"
+        "folder.save_map = die\n"
         "from braincorl.cli.main import main\n"
         "main(sys.argv[1:])\n"
     )

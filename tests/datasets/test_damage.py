@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from layouts import AFFINE
 
-from braincorl.analysis.maps import read_map, save_map
 from braincorl.cli.main import main
 from braincorl.datasets import Grid, Surface, VoxelSpace, load_prepared, load_subject, load_surface, prepare
 from braincorl.datasets.check import check_dataset
@@ -26,6 +25,7 @@ from braincorl.datasets.rois import read_rois
 from braincorl.datasets.surface_file import SurfaceFile, read_vertices
 from braincorl.datasets.volumes import NiftiBetas, read_mask, read_volume
 from braincorl.errors import FileFormatError, InputError
+from braincorl.fits.maps import read_map, save_map
 
 SHAPE = (40, 40, 40)  # larger than any read buffer once compressed, or the end would be read along with the beginning
 

@@ -10,8 +10,6 @@ import pytest
 from test_load import AFFINE, SHAPE, Person
 
 from braincorl.analysis.benchmark_directory import read_table
-from braincorl.analysis.fit_directory import read_space, write_space
-from braincorl.analysis.maps import save_map, unmask
 from braincorl.datasets import Grid, VoxelSpace, load_bold5000, load_subject, load_surface
 from braincorl.datasets.bold5000 import read_image_names
 from braincorl.datasets.labels import read_color_table, read_labels
@@ -19,6 +17,8 @@ from braincorl.datasets.names import blanked, plain
 from braincorl.datasets.rois import labels_to_rois
 from braincorl.datasets.volumes import as_labels, as_mask
 from braincorl.errors import InputError
+from braincorl.fits.folder import read_space, write_space
+from braincorl.fits.maps import save_map, unmask
 
 
 @pytest.fixture

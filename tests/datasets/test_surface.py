@@ -8,9 +8,9 @@ from nilearn.datasets import load_fsaverage
 from nilearn.surface import SurfaceImage, load_surf_data
 
 from braincorl.analysis import save_map
-from braincorl.analysis.fit_directory import read_space, write_space
 from braincorl.datasets import Surface, VoxelSpace, load_nsd, load_surface
 from braincorl.errors import FileFormatError, InputError
+from braincorl.fits.folder import read_space, write_space
 
 COUNTS = {"lh": 13, "rh": 17}
 

@@ -6,9 +6,9 @@ from scipy.stats import pearsonr
 
 from braincorl import BayesianRidgeEncoder, RidgeEncoder
 from braincorl.analysis import scaling_curve, score_encoder
-from braincorl.analysis.scores import predict_exactly
 from braincorl.datasets import SubjectData, VoxelSpace
 from braincorl.errors import InputError
+from braincorl.fits.scores import predict_exactly
 
 N, TEST, P, V = 60, 80, 20, 300
 

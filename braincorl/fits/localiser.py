@@ -13,13 +13,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from braincorl import __version__
-from braincorl.analysis.maps import Outside, save_map, unmask
 from braincorl.datasets.space import VoxelSpace
 from braincorl.datasets.volumes import read_volume
 from braincorl.encoders.attending import AttendingEncoder
 from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import OutputError
 from braincorl.files import GENERATOR, atomic_file, write_json
+from braincorl.fits.maps import Outside, save_map, unmask
 
 # Below this the likeliest region is not named in the `dseg`: more likely than all others together.
 LIKELY = 0.5

@@ -10,11 +10,11 @@ from nilearn.masking import apply_mask, unmask
 
 from braincorl import analysis
 from braincorl.analysis import save_map, score_encoder, summarize_rois
-from braincorl.analysis.fit_directory import read_space, write_description, write_maps, write_space
-from braincorl.analysis.maps import read_map, save_series
 from braincorl.datasets import VoxelSpace
 from braincorl.encoders import RidgeEncoder
 from braincorl.errors import InputError, OutputError
+from braincorl.fits.folder import read_space, write_description, write_maps, write_space
+from braincorl.fits.maps import read_map, save_series
 from braincorl.metrics import explained_variance, pearson_r, r2_score
 
 AFFINE = np.array([[-2.0, 0.1, 0, 60], [0, 2.0, 0, -90], [0, 0, 2.5, -40], [0, 0, 0, 1]])

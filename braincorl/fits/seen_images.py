@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.analysis.fit_directory import FitDirectory
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable
 from braincorl.features.table import take_rows
+from braincorl.fits.folder import FitDirectory
 from braincorl.priors.images import image_digests
 
 logger = logging.getLogger(__name__)

@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.openers import Opener
 
-from braincorl.analysis.surface_maps import save_surface_map
 from braincorl.datasets.nifti import NiftiFile
 from braincorl.datasets.space import VoxelSpace
 from braincorl.datasets.volumes import read_volume
 from braincorl.errors import InputError, OutputError
 from braincorl.files import atomic_file, check_regular, reading, write_json
+from braincorl.fits.surface_maps import save_surface_map
 
 Outside = Literal["nan", "zero"]
 

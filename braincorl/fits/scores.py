@@ -8,11 +8,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from braincorl import metrics
-from braincorl.analysis.intervals import bootstrap_interval
 from braincorl.datasets.space import VoxelSpace
 from braincorl.datasets.subject import SubjectData
 from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import InputError
+from braincorl.fits.intervals import bootstrap_interval
 from braincorl.validation import check_finite
 
 VOXELS_AT_A_TIME = 4096
@@ -154,7 +154,7 @@ def summarize_rois(
         Name -> bool (n_voxels,).
     n_bootstrap
         Bootstrap samples for confidence intervals of the means over voxels and draws
-        (`braincorl.analysis.intervals`); 0 for none.
+        (`braincorl.fits.intervals`); 0 for none.
     level
         Confidence of these.
     random_state

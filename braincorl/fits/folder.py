@@ -20,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl import __version__
-from braincorl.analysis.maps import Outside, read_map, save_map
 from braincorl.datasets.space import ALIGNED, Surface, VoxelSpace
 from braincorl.encoders import load_encoder
 from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import FileFormatError, InputError
 from braincorl.files import GENERATOR, atomic_file, read_json, read_text, reading, write_json
+from braincorl.fits.maps import Outside, read_map, save_map
 from braincorl.result_folders import recover
 from braincorl.tensorfile import read_metadata, read_tensors, write_tensors
 

@@ -1,0 +1,1 @@
+"""One person's fit: made, scored, asked for predictions, and kept on disk with its maps."""
