@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from braincorl.analysis.volume_plots import plot_glass_brain, plot_mosaic
     from braincorl.fits.maps import save_map, unmask
     from braincorl.fits.scores import score_encoder, summarize_rois
+    from braincorl.questions.permutation import permutation_test
 
 # Imported when first used: a verb that needs one of them should not wait for all.
 _HOMES = {
@@ -38,6 +39,7 @@ _HOMES = {
     "embed_voxels": "braincorl.analysis.components",
     "encoder_components": "braincorl.analysis.components",
     "localizer_accuracy": "braincorl.analysis.selection",
+    "permutation_test": "braincorl.questions.permutation",
     "plot_flatmap": "braincorl.analysis.flatmap",
     "plot_glass_brain": "braincorl.analysis.volume_plots",
     "plot_mosaic": "braincorl.analysis.volume_plots",
@@ -66,6 +68,7 @@ __all__ = [
     "embed_voxels",
     "encoder_components",
     "localizer_accuracy",
+    "permutation_test",
     "plot_flatmap",
     "plot_glass_brain",
     "plot_mosaic",

@@ -8,7 +8,17 @@ from typing import Any
 import numpy as np
 
 from braincorl import __version__
-from braincorl.cli.common import add_data_options, add_output_options, add_verb, grid_of, read_features, read_responses
+from braincorl.cli.common import (
+    add_data_options,
+    add_output_options,
+    add_verb,
+    grid_of,
+    non_negative,
+    positive,
+    progress_bar,
+    read_features,
+    read_responses,
+)
 from braincorl.datasets import SubjectData
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable, check_same_space
@@ -21,13 +31,15 @@ from braincorl.fits.folder import (
     write_description,
     write_maps,
 )
-from braincorl.fits.scores import Scores, score_encoder, summarize_rois
+from braincorl.fits.scores import Scores, encoder_significance, score_encoder, summarize_rois
 from braincorl.fits.seen_images import check_same_images, seen_by
+from braincorl.questions.permutation import PermutationTest, log10_orders
 from braincorl.result_folders import check_destination, staged_directory
 
 logger = logging.getLogger(__name__)
 
 N_BOOTSTRAP = 1000
+FALSE_DISCOVERIES = 0.05
 UNNAMED = SubjectData.name  # of a person whose files do not say
 
 
@@ -56,6 +68,16 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="add 95 %% bootstrap intervals of the means over voxels to scores.tsv (voxels are not independent: they "
         "say nothing on other people)",
     )
+    parser.add_argument(
+        "--permutations",
+        type=positive,
+        metavar="N",
+        help="test every voxel against N random orders of the images: maps of p (one-sided; the same for EV, R² and r) "
+        "and of q (false discovery rate over voxels), and a p per region; 1000 is usual",
+    )
+    parser.add_argument(
+        "--random-state", type=non_negative, default=0, metavar="S", help="seed of the permutations (default: 0)"
+    )
     add_output_options(parser, required=False, default="FIT_DIR/scores")
     parser.set_defaults(run=run)
 
@@ -82,13 +104,49 @@ def run(options: argparse.Namespace) -> None:
         )
     held_out = subject.select_images(unseen)
     scores = score_encoder(fit.encoder, fit.space, table.features[table.rows(unseen)], held_out, options.min_ceiling)
+    summary = summarize_rois(scores, fit.rois, N_BOOTSTRAP if options.intervals else 0)
+    tested = None
+    if options.permutations is not None:
+        tested = _test(fit, table, held_out, options.permutations, options.random_state)
+        scores |= {"p": tested.p, "q": tested.q, "pfamilywise": tested.p_family}
+        summary["r_p"] = [tested.p_regions[name] for name in summary["roi"]]
     with staged_directory(output_dir, overwrite=options.overwrite, kind="score") as folder:
         write_maps(folder, fit.config["prefix"], scores, fit.space, options.outside)
-        summary = summarize_rois(scores, fit.rois, N_BOOTSTRAP if options.intervals else 0)
         summary.to_csv(folder / "scores.tsv", sep="\t", index=False, na_rep="n/a")
         write_json(folder / "config.json", _config(options, fit, table, subject, held_out, scaling))
         write_description(folder, "Scores of a voxelwise encoder")
     print(f"{fit.config['subject']}: {describe(scores, unseen.size)} -> {output_dir}")
+    if tested is not None:
+        print(f"{fit.config['subject']}: {describe_test(tested)}")
+
+
+def _test(
+    fit: FitDirectory, table: FeatureTable, held_out: SubjectData, n_permutations: int, random_state: int
+) -> PermutationTest:
+    """Permute images; say so where there are too few of them for a small p."""
+    possible = log10_orders(held_out.n_repeats)
+    if 10**possible < 1 + n_permutations:
+        logger.warning(
+            "the %d images, exchanged among those of as many trials, have only %.0f different orders: no p can be "
+            "below %.2g",
+            held_out.n_images,
+            10**possible,
+            10**-possible,
+        )
+    features = table.features[table.rows(held_out.image_ids)]
+    with progress_bar("permuting images") as progress:
+        return encoder_significance(
+            fit.encoder, fit.space, features, held_out, n_permutations, fit.rois, random_state, progress=progress
+        )
+
+
+def describe_test(test: PermutationTest) -> str:
+    """One line on all voxels."""
+    n_tested, n_found = int(np.isfinite(test.p).sum()), int((test.q < FALSE_DISCOVERIES).sum())
+    return (
+        f"{n_found} of {n_tested} voxels are predicted better than chance (q < {FALSE_DISCOVERIES}, "
+        f"{test.n_permutations} permutations of the images)"
+    )
 
 
 def _check_same_person(fit: FitDirectory, subject: SubjectData) -> None:
@@ -127,6 +185,8 @@ def _config(
         "zscore": scaling,
         "min_ceiling": options.min_ceiling,
         "n_bootstrap": N_BOOTSTRAP if options.intervals else 0,
+        "n_permutations": options.permutations or 0,
+        "random_state": options.random_state if options.permutations else None,
         "n_images": held_out.n_images,
         "n_seen": subject.n_images - held_out.n_images,
         "responses_sha256": hash_responses(held_out.responses),

@@ -12,7 +12,9 @@ from braincorl.datasets.space import VoxelSpace
 from braincorl.datasets.subject import SubjectData
 from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import InputError
+from braincorl.files import Progress
 from braincorl.fits.intervals import bootstrap_interval
+from braincorl.questions.permutation import PermutationTest, permutation_test
 from braincorl.validation import check_finite
 
 VOXELS_AT_A_TIME = 4096
@@ -72,6 +74,63 @@ def score_encoder(
         scores["evnormalized"] = metrics.normalize_by_ceiling(scores["ev"], scores["noiseceiling"], min_ceiling)[0]
         scores["rnormalized"] = metrics.normalize_by_ceiling(scores["r"], root, min_ceiling**0.5)[0]
     return scores
+
+
+def encoder_significance(
+    encoder: LinearEncoder,
+    space: VoxelSpace,
+    features: npt.NDArray[np.floating[Any]],
+    subject: SubjectData,
+    n_permutations: int = 1000,
+    rois: Mapping[str, npt.NDArray[np.bool_]] | None = None,
+    random_state: int = 0,
+    progress: Progress | None = None,
+) -> PermutationTest:
+    """Test each voxel of an encoder against permuted images (`braincorl.questions.permutation`).
+
+    Images are exchanged among those of as many trials.
+
+    Parameters
+    ----------
+    encoder, space, features, subject
+        As in `score_encoder`.
+    n_permutations
+        Orders of the images to draw.
+    rois
+        Region name -> bool (n_voxels,) over the encoder's voxels.
+    random_state
+        Seed.
+    progress
+        Called with (voxels done, voxels).
+
+    Returns
+    -------
+    PermutationTest
+        Over the encoder's voxels, NaN where the subject has no data.
+
+    Raises
+    ------
+    InputError
+        As `score_encoder`, and if there is no permutation.
+    """
+    ours, theirs = common_voxels(space, subject.space)
+    if features.shape[0] != subject.n_images:
+        raise InputError(f"features has {features.shape[0]} rows for {subject.n_images} images: pass one per image.")
+    measured = np.full((subject.n_images, space.n_voxels), np.nan, dtype=subject.responses.dtype)
+    predicted = np.zeros((subject.n_images, space.n_voxels))
+    measured[:, ours] = subject.responses[:, theirs]
+    for start in range(0, ours.size, VOXELS_AT_A_TIME):
+        mine = ours[start : start + VOXELS_AT_A_TIME]
+        predicted[:, mine] = predict_exactly(encoder, features, mine)
+    return permutation_test(
+        measured,
+        predicted,
+        n_permutations,
+        strata=subject.n_repeats,
+        rois=rois,
+        random_state=random_state,
+        progress=progress,
+    )
 
 
 def predict_exactly(

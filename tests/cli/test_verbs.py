@@ -284,3 +284,24 @@ def test_constant_left_out_responses_end_in_words(braincorl, tmp_path):
     assert scored.status == 0
     assert "no scores" in scored.out
     assert braincorl("report", tmp_path / "o").status == 0
+
+
+def test_permutations_write_p_and_q_of_voxels_and_regions(fitted, inputs, braincorl, tmp_path):
+    given = [*inputs.arguments(mask=None), "--permutations", 99, "--output-dir"]
+    result = braincorl("score", fitted, *given, tmp_path / "s")
+    assert result.status == 0
+    assert "voxels are predicted better than chance (q < 0.05, 99 permutations" in result.out
+    p, q, ev = (image(tmp_path / "s", name).get_fdata() for name in ("p", "q", "ev"))
+    tested = np.isfinite(p)
+    np.testing.assert_array_equal(tested, np.isfinite(ev))
+    assert p[tested].min() == np.float32(0.01)
+    assert (q[tested] >= p[tested]).all()
+    assert ev[tested & (q < 0.05)].mean() > ev[tested].mean()
+    table = pd.read_csv(tmp_path / "s" / "scores.tsv", sep="\t")
+    assert table["r_p"].between(0.01, 1).all()
+    config = json.loads((tmp_path / "s" / "config.json").read_text())
+    assert (config["n_permutations"], config["random_state"]) == (99, 0)
+    assert braincorl("score", fitted, *given, tmp_path / "again").status == 0
+    assert (tmp_path / "again" / "scores.tsv").read_bytes() == (tmp_path / "s" / "scores.tsv").read_bytes()
+    refused = braincorl("score", fitted, *inputs.arguments(mask=None), "--permutations", 0)
+    assert (refused.status, len(refused.err.splitlines())) == (2, 1)
