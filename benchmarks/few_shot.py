@@ -21,7 +21,7 @@ from few_shot_cases import DATA_SETS, LENGTHS, Case, cases
 from braincorl import BayesianRidgeEncoder, GroupPrior, GroupPriorEncoder, InContextEncoder, RidgeEncoder
 from braincorl.encoders.by_attention import fit_by_attention
 from braincorl.metrics import explained_variance
-from braincorl.models.attention import AttentionConfig
+from braincorl.models.attention import LAYERS, AttentionConfig
 
 Make = Callable[[], Any]
 CONFIG = AttentionConfig()
@@ -37,12 +37,13 @@ VARIANTS: dict[str, AttentionConfig] = {
     "no attending heads": replace(CONFIG, likenesses=()),
     "more likenesses": replace(CONFIG, likenesses=(0.5, 0.75, 0.9, 0.95)),
     "other shares of signal": replace(CONFIG, attended_signals=(0.1, 0.25, 0.5)),
+    "one share of signal, .25": replace(CONFIG, attended_signals=(0.25,)),
+    "two likenesses": replace(CONFIG, likenesses=(0.6, 0.85)),
+    "two likenesses, one share of signal": replace(CONFIG, likenesses=(0.6, 0.85), attended_signals=(0.25,)),
     "regions elsewhere e^-2": replace(CONFIG, elsewhere=-2.0),
     "regions elsewhere e^-8": replace(CONFIG, elsewhere=-8.0),
-    "first layer alone": replace(CONFIG, together=0.0),
-    "second layer for a fifth": replace(CONFIG, together=0.2),
-    "second layer for a half": replace(CONFIG, together=0.5),
-    "second layer alone": replace(CONFIG, together=1.0),
+    **{f"layer: {name}": replace(CONFIG, layers=(name,)) for name in LAYERS},
+    **{f"layers without {name}": replace(CONFIG, layers=tuple(n for n in LAYERS if n != name)) for name in LAYERS},
 }
 
 
@@ -99,11 +100,10 @@ def _methods(case: Case, prior: GroupPrior, anatomical: GroupPrior) -> list[tupl
 def _variants(case: Case, prior: GroupPrior, anatomical: GroupPrior) -> list[tuple[str, Make]]:
     made: list[tuple[str, Make]] = []
     for name, config in VARIANTS.items():
-        layered = "layer" in name
-        made.append((f"memory | {name}", lambda c=config, k=layered: _by_attention(case, prior, c, {}, k)))
-        where = _anatomy(case)
-        if not layered:  # where regions or places are known the second layer has no part
-            made.append((f"anatomy | {name}", lambda c=config, w=where: _by_attention(case, anatomical, c, w, False)))
+        layered, where = "layer" in name, _anatomy(case)
+        if not layered:  # where voxels are remembered the further layers have no part
+            made.append((f"memory | {name}", lambda c=config: _by_attention(case, prior, c, {})))
+            made.append((f"anatomy | {name}", lambda c=config, w=where: _by_attention(case, anatomical, c, w)))
         if layered or "temperature" in name or name == "as it is":
             made.append((f"no memory | {name}", lambda c=config: _alone(case, c)))
     return made
@@ -111,10 +111,10 @@ def _variants(case: Case, prior: GroupPrior, anatomical: GroupPrior) -> list[tup
 
 def _alone(case: Case, config: AttentionConfig) -> Any:
     scale = 1.0 / float(np.trace(np.cov(case.pool, rowvar=False)))
-    return fit_by_attention(config, case.X, case.y, scale, together=config.together)
+    return fit_by_attention(config, case.X, case.y, scale)
 
 
-def _by_attention(case: Case, prior: GroupPrior, config: AttentionConfig, where: dict[str, Any], layered: bool) -> Any:
+def _by_attention(case: Case, prior: GroupPrior, config: AttentionConfig, where: dict[str, Any]) -> Any:
     n = case.y.shape[1]
     return fit_by_attention(
         config,
@@ -123,7 +123,6 @@ def _by_attention(case: Case, prior: GroupPrior, config: AttentionConfig, where:
         prior.scale,
         prior.items(),
         prior.pool_covariance,
-        together=config.together if layered else 0.0,
         region=prior.region_index(where.get("rois"), n),
         nearby=prior.nearby(where.get("positions"), n),
     )

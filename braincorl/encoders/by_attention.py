@@ -1,14 +1,15 @@
 """A whole person's encoders by attention: arrays in, every voxel's weights out, memory bounded.
 
-    y = ȳ + sd (X - x̄) w        w = (1 - t) first layer + t second layer
+    y = ȳ + sd (X - x̄) w
 
-The first layer reads every voxel by itself (`braincorl.models.attention`), the second all voxels of the person together
-(`braincorl.models.components`); a voxel whose region or place is known is read by the first alone. Images in which the
+Where people are remembered, every voxel is read by itself (`braincorl.models.attention`); where none are, the mean of
+that with what all voxels of the person say together is written (`braincorl.models.own_voxels`). Images in which the
 responses of all voxels are off (motion, a missed trial) count for less.
 
     n images, p features, k context coordinates, v voxels, h heads, d probes
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,8 +23,8 @@ from braincorl.closed_forms.spoilt_images import weights_under
 from braincorl.encoders.attention_posterior import AttentionPosterior
 from braincorl.files import Progress
 from braincorl.models.attention import AttentionConfig, VoxelAttention, Written
-from braincorl.models.components import components_operator
 from braincorl.models.hardware import mind_forks
+from braincorl.models.own_voxels import OwnVoxels
 from braincorl.validation import FloatArray, check_batch_size
 
 # What a response's signal share is taken to be when spoilt images are looked for.
@@ -69,7 +70,6 @@ def fit_by_attention(
     items: Items | None = None,
     covariance: npt.NDArray[np.float64] | None = None,
     *,
-    together: float,
     robust: bool = True,
     region: npt.NDArray[np.intp] | None = None,
     nearby: Nearby | None = None,
@@ -93,8 +93,6 @@ def fit_by_attention(
         What is remembered.
     covariance
         Of the pool's features (p, p); needed with items.
-    together
-        Share of the second layer, 0 to 1.
     robust
         Let images count for less in which the responses of all voxels are off.
     region
@@ -132,17 +130,15 @@ def fit_by_attention(
             if items is not None and number >= 0:
                 own = items.in_region(int(number), config.elsewhere)
                 layer = VoxelAttention(config, centred, scale, own, probes, n_places, like)
-            # A voxel whose region or place is known has better company than all voxels of the person.
-            share = together if number < 0 and nearby is None and len(X) > 1 else 0.0
-            operator = _second_layer(layer, standard, like) if share else None
             members = np.flatnonzero(regions == number)
             size = _batch_size(voxel_batch_size, layer, nearby)
+            company = _company(config, layer, standard, size) if items is None else None
             for voxels in np.split(members, range(size, members.size, size)):
                 responses = torch.from_numpy(standard.of(voxels)).to(like)
                 part = layer.write(responses, None if nearby is None else nearby.of(voxels))
                 weights = part.coef
-                if operator is not None:
-                    weights = (1 - share) * weights + share * (layer.project(responses).T @ operator)
+                if company is not None:
+                    weights = company.write(responses, weights)
                 written.store(voxels, weights, part, standard.deviation)
                 done += len(voxels)
                 if progress is not None:
@@ -222,16 +218,17 @@ def _image_weight(X: FloatArray, y: FloatArray, metric: Metric) -> npt.NDArray[n
     return weights_under(_TYPICAL_SHARE / (1 - _TYPICAL_SHARE) * signal, y)
 
 
-def _second_layer(layer: VoxelAttention, standard: _Standardised, like: torch.Tensor) -> torch.Tensor:
-    """Give the operator of the second layer (k, p), from the second moment of all varying voxels."""
-    k = len(layer.bases[0].values)
-    moment = np.zeros((k, k))
+def _company(config: AttentionConfig, layer: VoxelAttention, standard: _Standardised, size: int) -> OwnVoxels | None:
+    """Give what all varying voxels say together, if that is asked for and there are any."""
     voxels = standard.varying
-    for start in range(0, len(voxels), 4096):
-        z = layer.project(torch.from_numpy(standard.of(voxels[start : start + 4096])).to(like))
-        moment += (z @ z.T).cpu().numpy().astype(np.float64)
-    operator = components_operator(layer.bases, moment / max(len(voxels), 1), layer.n_images)
-    return torch.from_numpy(operator.T).to(like)
+    if config.layers == ("alone",) or not voxels.size:
+        return None
+
+    def blocks() -> Iterator[torch.Tensor]:
+        for part in np.split(voxels, range(size, voxels.size, size)):
+            yield torch.from_numpy(standard.of(part)).to(layer.like)
+
+    return OwnVoxels(config, layer, blocks)
 
 
 def _probes(

@@ -114,7 +114,6 @@ class GroupPriorEncoder(AttendingEncoder):
             1.0 / float(np.trace(covariance)),
             prior.items(X_pool),
             covariance,
-            together=0.0,
             robust=self.robust,
             region=prior.region_index(rois, responses.shape[1]),
             nearby=prior.nearby(positions, responses.shape[1]),

@@ -237,7 +237,6 @@ class InContextEncoder(AttendingEncoder):
             responses,
             scale,
             **remembered,
-            together=0.0 if remembered else config.together,
             device=resolve_device(self.device),
             voxel_batch_size=self.voxel_batch_size,
             progress=progress,

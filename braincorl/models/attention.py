@@ -16,8 +16,8 @@ weights. log prior_ij counts what an item stands for and is the place of anatomy
 distance. What attention leaves of the response is ridge's in the same basis. Each head is one hypothesis; heads are
 averaged by the evidence that the voxel's own responses give them, tempered, under a prior that is flat over likeness.
 
-First layer: every voxel by itself, ridge heads (a = 0) and attending heads. Second layer, where nothing is remembered:
-all voxels of the person together, by `braincorl.models.components`. Nothing is trained: the heads are the model, the
+This is a voxel by itself, by ridge heads (a = 0) and attending heads. Where nothing is remembered, further layers read
+all voxels of the person together (`braincorl.models.own_voxels`). Nothing is trained: the heads are the model, the
 evidence weighs them.
 
     n images, k context coordinates, V voxels, J items, H heads, p features, D probes, R regions
@@ -36,6 +36,8 @@ from braincorl.errors import InputError
 
 # A voxel without signal is as likely as one with so much: the prior r^(-1/2) has no value at 0.
 _LEAST_SIGNAL = 0.05
+# The voxel by itself, and what the person's other voxels add.
+LAYERS = ("alone", "components", "smoothed components", "own metric")
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,9 @@ class AttentionConfig:
         Power of the evidence: real responses are no draw from any head, and evidence taken at its word trusts too few.
     elsewhere
         Log prior of an item in another region than the voxel's, beside 0 for one in the same.
-    together
-        Share of the second layer where nothing is remembered; beside a memory it gained nothing on real people.
+    layers
+        Of these the encoder is the plain mean where nothing is remembered, "alone" being the voxel by itself; beside a
+        memory the others gained nothing on real people.
     """
 
     likenesses: tuple[float, ...] = (0.5, 0.75, 0.9)
@@ -73,15 +76,17 @@ class AttentionConfig:
     rarity: float = 0.5
     temperature: float = 0.5
     elsewhere: float = -4.0
-    together: float = 0.5
+    layers: tuple[str, ...] = LAYERS
 
     def __post_init__(self) -> None:
         """Refuse impossible heads."""
-        shares = (*self.metrics, self.attended_metric, *self.signals, *self.attended_signals, self.together)
+        shares = (*self.metrics, self.attended_metric, *self.signals, *self.attended_signals)
         if not (self.metrics and self.signals) or not all(0 <= share <= 1 for share in shares):
             raise InputError(f"shares of heads lie between 0 and 1, and some heads are needed, but they are {self}.")
         if not all(0 <= r < 1 for r in (*self.signals, *self.attended_signals)):
             raise InputError(f"signals must lie between 0 and 1, but are {self.signals}, {self.attended_signals}.")
+        if not self.layers or not set(self.layers) <= set(LAYERS):
+            raise InputError(f"layers must be some of {', '.join(LAYERS)}, but are {self.layers}.")
         signs = self.temperature > 0 and self.elsewhere <= 0 and self.rarity >= 0
         if not (signs and all(0 < a < 1 for a in self.likenesses)):
             raise InputError(
@@ -189,9 +194,13 @@ class VoxelAttention:
         Widths that neighbourhoods may have.
     like
         A tensor of the device and precision to compute in.
+    metric
+        Residual metric of the ridge heads where nothing is remembered, instead of the isotropic one.
 
     Attributes
     ----------
+    scale, like
+        As given.
     bases, isotropic
         The context under each residual metric, and the share of isotropic weights in it.
     n_images, n_probes
@@ -209,18 +218,20 @@ class VoxelAttention:
         probes: npt.NDArray[np.float64],
         n_places: int,
         like: Tensor,
+        metric: Metric | None = None,
     ) -> None:
-        self.config, self.items, self.n_images = config, items, len(centred)
+        self.config, self.items, self.n_images, self.scale, self.like = config, items, len(centred), scale, like
         moment = None if items is None else items.moment
         # Under one likeness all residual metrics agree on what is alike, so the attending heads have one, the last.
         others = [share for share in config.metrics if share != config.attended_metric]
         self.isotropic = shares = [1.0] if items is None else [*others, config.attended_metric]
-        self.bases = [context_basis(centred, Metric(moment, share, scale)) for share in shares]
+        metrics = [Metric(moment, share, scale) for share in shares] if metric is None else [metric]
+        self.bases = [context_basis(centred, each) for each in metrics]
         self.heads = lay_out_heads(config, len(shares), 0 if items is None else n_places)
-        self._like, self.n_probes = like, len(probes)
-        self._vectors = [self._tensor(basis.vectors) for basis in self.bases]
-        self._to_weights = [self._tensor(basis.to_weights.T) for basis in self.bases]
-        self._to_probes = [self._tensor(basis.to_weights.T @ probes.T) for basis in self.bases]
+        self.n_probes = len(probes)
+        self._vectors = [self.tensor(basis.vectors) for basis in self.bases]
+        self._to_weights = [self.tensor(basis.to_weights.T) for basis in self.bases]
+        self._to_probes = [self.tensor(basis.to_weights.T @ probes.T) for basis in self.bases]
         self._marginal = [
             residual * self.bases[basis].values + 1 - signal
             for basis, residual, signal in zip(self.heads.basis, self.heads.residual, self.heads.signal, strict=True)
@@ -249,7 +260,7 @@ class VoxelAttention:
         if self.items is not None:
             attended = self._attend(z[-1].T, nearby)
             evidence[self._n_ridge :] += attended.gain
-        probability = (self.config.temperature * evidence + self._tensor(self.heads.log_prior)[:, None]).softmax(0)
+        probability = (self.config.temperature * evidence + self.tensor(self.heads.log_prior)[:, None]).softmax(0)
         coef, between = self._combine(z, probability, attended)
         regions = responses.new_zeros(responses.shape[1], 0)
         if attended is not None:
@@ -258,23 +269,24 @@ class VoxelAttention:
         return Written(coef, probability.T, between, regions)
 
     def project(self, responses: Tensor) -> Tensor:
-        """Projections (k, V) of standardised responses (n, V) in the first basis, which the second layer reads."""
+        """Projections (k, V) of standardised responses (n, V) in the first basis, which further layers read."""
         return self._vectors[0].T @ responses
 
     def bytes_per_voxel(self, n_neighbours: int | None) -> int:
         """Bytes of temporaries that a voxel of a batch needs."""
         k, p = len(self.bases[-1].values), self._to_weights[0].shape[1]
-        size = self._like.element_size()
+        size = self.like.element_size()
         if self.items is None:
-            return size * (8 * k + 4 * p)
+            return size * (self.n_images + 16 * k + 6 * p)
         n_heads = len(self._marginal) - self._n_ridge
         width = self._values.shape[1] + self._spread.shape[2]
         if n_neighbours is None:
             return size * (2 * n_heads * (len(self._keys) + width) + 8 * k + 4 * p)
         return size * (n_neighbours * (k + width + p + n_heads * (3 + self._spread.shape[2])) + 8 * k + 4 * p)
 
-    def _tensor(self, array: npt.ArrayLike) -> Tensor:
-        return torch.as_tensor(np.asarray(array)).to(self._like)
+    def tensor(self, array: npt.ArrayLike) -> Tensor:
+        """Put an array on the device, in the precision of the computation."""
+        return torch.as_tensor(np.asarray(array)).to(self.like)
 
     def _remember(self, items: Items, probes: npt.NDArray[np.float64]) -> None:
         """Put keys, values and biases on the device, once for the person."""
@@ -290,9 +302,9 @@ class VoxelAttention:
             # An item's projection on the probes, less what the residual takes back.
             left = seen - keys * (self.heads.residual[h] / marginal) @ (self.bases[-1].to_weights.T @ probes.T)
             spread.append(left**2)
-        self._weights, self._keys, self._biases = self._tensor(items.weights), self._tensor(keys), self._tensor(biases)
-        self._values = self._tensor(np.hstack([keys, seen, regions]))
-        self._spread = self._tensor(spread)
+        self._weights, self._keys, self._biases = self.tensor(items.weights), self.tensor(keys), self.tensor(biases)
+        self._values = self.tensor(np.hstack([keys, seen, regions]))
+        self._spread = self.tensor(spread)
 
     def _likelihood(self, responses: Tensor, z: list[Tensor]) -> Tensor:
         """Log evidence of every head (H, V) without what remembered voxels say."""
@@ -300,7 +312,7 @@ class VoxelAttention:
         rows = []
         for h, basis in enumerate(self.heads.basis):
             marginal, noise = self._marginal[h], 1 - self.heads.signal[h]
-            inside = self._tensor(1 / marginal) @ z[basis].square()
+            inside = self.tensor(1 / marginal) @ z[basis].square()
             outside = (total - z[basis].square().sum(0)).clamp_min(0) / noise if len(marginal) < freedom else 0.0
             constant = np.log(marginal).sum() + (freedom - len(marginal)) * np.log(noise)
             rows.append(-0.5 * (inside + outside + constant))
@@ -310,16 +322,16 @@ class VoxelAttention:
         """Attention of voxels (V, k) over the items, by every attending head."""
         assert self.items is not None
         heads = range(self._n_ridge, len(self._marginal))
-        queries = torch.stack([z * self._tensor(self.heads.gain[h] / self._marginal[h]) for h in heads])
+        queries = torch.stack([z * self.tensor(self.heads.gain[h] / self._marginal[h]) for h in heads])
         log_prior = self.items.log_mass
         if nearby is None:
             view: _Everywhere | _Around = _Everywhere(self)
-            bias = self._biases + self._tensor(log_prior - np.logaddexp.reduce(log_prior))
+            bias = self._biases + self.tensor(log_prior - np.logaddexp.reduce(log_prior))
             logits = (queries @ self._keys.T).add_(bias[:, None])
         else:
             view = _Around(self, torch.as_tensor(nearby.index, device=z.device))
             weighted = [log_prior[nearby.index] + weight for weight in nearby.log_weight]
-            prior = torch.stack([self._tensor(w - np.logaddexp.reduce(w, axis=1)[:, None]) for w in weighted])
+            prior = torch.stack([self.tensor(w - np.logaddexp.reduce(w, axis=1)[:, None]) for w in weighted])
             logits = view.logits(queries) + prior[torch.as_tensor(self.heads.place[self._n_ridge :])]
         largest = logits.amax(-1, keepdim=True)
         attention = logits.sub_(largest).exp_()
@@ -344,7 +356,7 @@ class VoxelAttention:
         mean = z[0].new_zeros(z[0].shape[1], self._to_probes[0].shape[1])
         square, within = torch.zeros_like(mean), torch.zeros_like(mean)
         for h, basis in enumerate(self.heads.basis):
-            factor, share = self._tensor(self.heads.residual[h] / self._marginal[h])[:, None], probability[h][:, None]
+            factor, share = self.tensor(self.heads.residual[h] / self._marginal[h])[:, None], probability[h][:, None]
             left, projected = z[basis], torch.zeros_like(mean)
             if attended is not None and h >= self._n_ridge:
                 own, gain = h - self._n_ridge, float(self.heads.gain[h])
@@ -361,7 +373,7 @@ class VoxelAttention:
             square += share * projected.square()
         coef = torch.stack([part.T @ back for part, back in zip(residuals, self._to_weights, strict=True)]).sum(0)
         if attended is not None:
-            gains = self._tensor(self.heads.gain[self._n_ridge :])
+            gains = self.tensor(self.heads.gain[self._n_ridge :])
             coef += attended.weights(probability[self._n_ridge :] * gains[:, None])
         return coef, within + (square - mean.square()).clamp_min(0)
 

@@ -198,7 +198,7 @@ def test_heads_are_flat_over_likeness():
         {"metrics": (1.5,)},
         {"elsewhere": 1.0},
         {"rarity": -1.0},
-        {"together": -0.1},
+        {"layers": ("alone", "another")},
         {"attended_metric": 2.0},
     ],
 )

@@ -1,0 +1,159 @@
+"""The further layers, where nothing is remembered: all voxels of the person speak for each of them.
+
+In the context's eigenbasis z = Uᵀy a voxel alone has the encoder w = W(z) of ridge heads. Its company adds three:
+
+    components            w = L z           the person's principal components over voxels, each encoded by itself
+    smoothed components   w = L' Uᵀ X W(z)  the same of what the voxels alone show
+    own metric            w = W_G(z)        ridge heads whose residual metric is the second moment of the encoders
+                                            of all voxels, G = Σ_i w_i w_iᵀ, begun from the components'
+
+Components hold less noise than any voxel and are uncorrelated by construction, so that noise that voxels share cannot
+pass for signal that they share; but a weak voxel is lost among them. The own metric finds directions of features that
+no component names, and trusts shared noise too. They err differently, and the encoder is their plain mean. The first
+two are attention of voxels to one another, linear and with the kernel of their own responses; the third is attention's
+residual metric, with the person's own voxels for a memory.
+
+    n images, k context coordinates, V voxels, p features
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import scipy.linalg
+import torch
+from torch import Tensor
+
+from braincorl.closed_forms.bases import Basis, Metric
+from braincorl.models.attention import AttentionConfig, VoxelAttention
+
+# r of a component: most components are noise, so the grid begins lower than a voxel's.
+SIGNALS = (0.02, 0.05, 0.15, 0.3, 0.5, 0.7)
+# Isotropic share of the own metric: directions that few voxels show stay open.
+_OPEN = 0.1
+# Encoders that give the own metric: the components', then those under it.
+_ROUNDS = 2
+
+
+def components_operator(
+    basis: Basis, moment: npt.NDArray[np.float64], n_images: int, temperature: float
+) -> npt.NDArray[np.float64]:
+    """Matrix that turns a voxel's projections into the weights that the person's components give it.
+
+    Every component is encoded by ridge, averaged over its share of signal by its evidence; a voxel's encoder is the sum
+    over components of the component's encoder times the voxel's part in it, w_i = Σ_c W_c q_cᵀ z_i = L z_i.
+
+    Parameters
+    ----------
+    basis
+        The context.
+    moment
+        Mean over voxels of z zᵀ in its coordinates (k, k); only its directions matter.
+    n_images
+        Images of the context.
+    temperature
+        Power of the evidence.
+
+    Returns
+    -------
+    ndarray of shape (p, k)
+        L.
+    """
+    strengths, patterns = scipy.linalg.eigh(moment, check_finite=False)
+    patterns = patterns[:, strengths > 1e-10 * max(strengths[-1], 0.0)] if strengths.size else patterns
+    # A component of unit variance over the images.
+    z = np.sqrt(n_images) * patterns
+    marginal = np.outer(SIGNALS, basis.values) + 1 - np.array(SIGNALS)[:, None]
+    evidence = -0.5 * temperature * (np.log(marginal).sum(axis=1)[:, None] + (1 / marginal) @ z**2)
+    probability = np.exp(evidence - np.logaddexp.reduce(evidence, axis=0))
+    factor = (np.array(SIGNALS)[:, None] / marginal).T @ probability
+    return np.asarray(basis.to_weights @ (factor * patterns) @ patterns.T)
+
+
+class OwnVoxels:
+    """What a person's voxels have in common, ready to write the encoders of any of them.
+
+    Parameters
+    ----------
+    config
+        Names of the layers, and the power of the evidence.
+    layer
+        The first layer, without a memory.
+    blocks
+        Gives the standardised responses of all varying voxels (n, V), in blocks; called once for every pass.
+    """
+
+    def __init__(self, config: AttentionConfig, layer: VoxelAttention, blocks: Callable[[], Iterable[Tensor]]) -> None:
+        self._layers, self._first, self._basis = config.layers, layer, layer.bases[0]
+        n_images, temperature = layer.n_images, config.temperature
+        moment, smoothed = self._moments(blocks)
+        components = components_operator(self._basis, moment, n_images, temperature)
+        again = components_operator(self._basis, smoothed, n_images, temperature)
+        self._components, self._again = layer.tensor(components.T), layer.tensor(again.T)
+        self._rows = layer.tensor(self._basis.rows.T)
+        # All these encoders lie in the span of the context's features: k coordinates say everything.
+        length = np.sqrt(np.einsum("kp,kp->k", self._basis.rows, self._basis.rows))
+        self._span = self._basis.rows / length[:, None]
+        self._back = layer.tensor(self._span)
+        if "own metric" in self._layers:
+            coordinates = self._span @ components
+            second = coordinates @ moment @ coordinates.T
+            for _ in range(_ROUNDS - 1):
+                self._own = self._under(config, second, length)
+                written = (self._own.write(part).coef for part in blocks())
+                second = sum((w.T @ w).cpu().numpy().astype(np.float64) for w in written)
+            self._own = self._under(config, second, length)
+
+    def write(self, responses: Tensor, alone: Tensor) -> Tensor:
+        """Write the encoders of a batch of voxels: the mean over the layers.
+
+        Parameters
+        ----------
+        responses
+            Standardised (n, V).
+        alone
+            What the first layer wrote (V, p).
+
+        Returns
+        -------
+        Tensor of shape (V, p)
+        """
+        total = torch.zeros_like(alone)
+        for name in self._layers:
+            if name == "alone":
+                total += alone
+            elif name == "components":
+                total += self._first.project(responses).T @ self._components
+            elif name == "smoothed components":
+                total += (alone @ self._rows) @ self._again
+            else:
+                total += self._own.write(responses).coef @ self._back
+        return total / len(self._layers)
+
+    def _moments(
+        self, blocks: Callable[[], Iterable[Tensor]]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Second moments over voxels of responses, and of what the first layer makes of them (k, k)."""
+        k = len(self._basis.values)
+        moment, smoothed = np.zeros((k, k)), np.zeros((k, k))
+        rows = self._first.tensor(self._basis.rows.T)
+        for part in blocks():
+            z = self._first.project(part)
+            moment += (z @ z.T).cpu().numpy()
+            seen = self._first.write(part).coef @ rows
+            smoothed += (seen.T @ seen).cpu().numpy()
+        return moment, smoothed
+
+    def _under(
+        self, config: AttentionConfig, second: npt.NDArray[np.float64], length: npt.NDArray[np.float64]
+    ) -> VoxelAttention:
+        """Give the first layer under the metric of weights with this second moment, in the context's coordinates."""
+        centred = self._basis.vectors * length
+        # As much signal in the context's images as isotropic weights have.
+        signal = float(length**2 @ np.diag(second))
+        scale = self._first.scale
+        metric = Metric(second * (scale * float(length**2 @ np.ones(len(length))) / max(signal, 1e-300)), _OPEN, scale)
+        nothing = np.zeros((0, len(length)))
+        plain = replace(config, layers=("alone",))
+        return VoxelAttention(plain, centred, scale, None, nothing, 1, self._first.like, metric=metric)
