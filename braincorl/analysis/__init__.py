@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from braincorl.analysis.volume_plots import plot_glass_brain, plot_mosaic
     from braincorl.fits.maps import save_map, unmask
     from braincorl.fits.scores import score_encoder, summarize_rois
+    from braincorl.questions.comparison import compare_predictions
     from braincorl.questions.permutation import permutation_test
 
 # Imported when first used: a verb that needs one of them should not wait for all.
 _HOMES = {
     "cluster_voxels": "braincorl.analysis.components",
     "compare_encoders": "braincorl.analysis.components",
+    "compare_predictions": "braincorl.questions.comparison",
     "context_attention": "braincorl.analysis.attention",
     "context_by_roi": "braincorl.analysis.attention",
     "context_influence": "braincorl.analysis.influence",
@@ -62,6 +64,7 @@ __all__ = [
     "TextSelectivity",
     "cluster_voxels",
     "compare_encoders",
+    "compare_predictions",
     "context_attention",
     "context_by_roi",
     "context_influence",

@@ -1,0 +1,126 @@
+"""Explained variance in images drawn again: what a score of the same voxels would be on other images of the same kind.
+
+The bootstrap over images (Efron) gives each image a count w_i; with centred responses y and residuals e = y - ŷ
+
+    EV* = 1 - (Σ w e² / n - (Σ w e / n)²) / (Σ w y² / n - (Σ w y / n)²)
+
+so that all samples of all voxels are four matrix products. Voxels share images, and with them noise: the same counts
+serve all voxels, and a region's mean is taken within each sample.
+
+Letters: n images, v voxels, b samples.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from braincorl.errors import InputError
+from braincorl.validation import FloatArray
+
+Array = npt.NDArray[np.float64]
+
+# Temporaries of one batch of voxels: sums of several models in all samples.
+BYTES_AT_A_TIME = 2**25
+
+
+def draw_counts(n_images: int, n_bootstrap: int, random_state: int = 0) -> Array:
+    """Draw how often each image is counted (n_bootstrap, n_images); rows sum to n_images.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than two images or one sample.
+    """
+    if n_images < 2 or isinstance(n_bootstrap, bool) or n_bootstrap < 1:
+        raise InputError(
+            f"{n_bootstrap} bootstrap samples of {n_images} images: pass at least 1, of at least 2 images."
+        )
+    rng = np.random.default_rng(random_state)
+    return rng.multinomial(n_images, np.full(n_images, 1 / n_images), size=n_bootstrap).astype(np.float64)
+
+
+def resampled_ev(y: Array, residuals: Sequence[Array], counts: Array) -> list[Array]:
+    """Explained variance of several models in every sample.
+
+    Parameters
+    ----------
+    y
+        Responses (n, v), of any mean.
+    residuals
+        y - ŷ of each model (n, v).
+    counts
+        Of `draw_counts` (b, n).
+
+    Returns
+    -------
+    list of ndarray of shape (b, v)
+        NaN where all images of a sample have the same response.
+    """
+    total = _variances(y, counts)
+    total[total <= 1e-12 * _variances(y, np.ones((1, len(y))))] = np.nan  # one image, drawn every time
+    return [1.0 - _variances(residual, counts) / total for residual in residuals]
+
+
+def _variances(values: Array, counts: Array) -> Array:
+    centred = values - values.mean(axis=0)
+    n = len(values)
+    variances: Array = counts @ centred**2 / n - (counts @ centred / n) ** 2
+    return variances
+
+
+def interval(samples: FloatArray, level: float) -> Array:
+    """Percentiles (2, …) of samples (b, …), of those that are finite."""
+    with np.errstate(invalid="ignore"):
+        return _nanpercentile(samples, [50 * (1 - level), 50 * (1 + level)])
+
+
+def _nanpercentile(samples: FloatArray, percentiles: Sequence[float]) -> Array:
+    finite = np.isfinite(samples)
+    if finite.all():
+        return np.asarray(np.percentile(samples, percentiles, axis=0))
+    out = np.full((len(percentiles), *samples.shape[1:]), np.nan)
+    some = finite.any(axis=0)
+    out[:, some] = np.nanpercentile(np.where(finite, samples, np.nan)[:, some], percentiles, axis=0)
+    return out
+
+
+def check_level(level: float) -> None:
+    """Refuse a confidence that is none.
+
+    Raises
+    ------
+    InputError
+        If it is not between 0 and 1.
+    """
+    if not 0 < level < 1:
+        raise InputError(f"level must be between 0 and 1, but is {level}: .95 is usual.")
+
+
+class RegionSamples:
+    """Means over the voxels of regions, sample by sample, gathered batch after batch.
+
+    Parameters
+    ----------
+    regions
+        Bool (n_regions, n_voxels).
+    n_bootstrap
+        Samples.
+    """
+
+    def __init__(self, regions: npt.NDArray[np.bool_], n_bootstrap: int) -> None:
+        self._regions = regions
+        self._sums = np.zeros((n_bootstrap, len(regions)))
+        self._counts = np.zeros((n_bootstrap, len(regions)))
+
+    def add(self, batch: slice, samples: Array) -> None:
+        """Add the samples (b, n_batch) of a batch of voxels; NaN are left out."""
+        members = self._regions[:, batch].T.astype(np.float64)
+        finite = np.isfinite(samples)
+        self._sums += np.where(finite, samples, 0.0) @ members
+        self._counts += finite.astype(np.float64) @ members
+
+    def interval(self, level: float) -> Array:
+        """Percentiles of the means (2, n_regions), NaN for regions without voxels."""
+        means = np.divide(self._sums, self._counts, out=np.full_like(self._sums, np.nan), where=self._counts > 0)
+        return interval(means, level)
