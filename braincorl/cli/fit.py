@@ -228,7 +228,7 @@ def _config(
         "n_features": table.n_features,
         "betas": [str(path) for path in options.betas],
         "trials": [str(path) for path in options.trials],
-        "mask": None if options.mask is None else str(options.mask),
+        "mask": None if options.mask is None else [str(path) for path in options.mask],
         "rois": [str(path) for path in options.rois],
         "random_state": options.random_state if options.n_context is not None else None,
         "n_context": int(context.size),

@@ -19,7 +19,7 @@ from braincorl.analysis.selection import (
 from braincorl.analysis.selectivity import TextSelectivity, text_selectivity
 from braincorl.cli.common import add_output_options, add_verb, grid_of, positive
 from braincorl.cli.query_inputs import Query, read_pool, read_query
-from braincorl.datasets.rois import read_rois
+from braincorl.datasets.hemispheres import read_rois_at
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable
 from braincorl.files import write_json
@@ -169,7 +169,7 @@ def _ask(
 
 def _rois(options: argparse.Namespace, fit: FitDirectory) -> dict[str, npt.NDArray[np.bool_]]:
     """Regions of the fit, and those of --rois."""
-    more = read_rois(options.rois, grid_of(fit.space, fit.path), fit.space.included.size)
+    more = read_rois_at(options.rois, grid_of(fit.space, fit.path), fit.space.included.size)
     twice = sorted(set(more) & set(fit.rois))
     if twice:
         raise InputError(f"--rois names region '{twice[0]}', which the fit has already: rename one, or leave it out.")

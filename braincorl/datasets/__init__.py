@@ -10,16 +10,18 @@ from braincorl.datasets.prepared import prepare
 from braincorl.datasets.prepared_file import load_prepared
 from braincorl.datasets.recording import Recording
 from braincorl.datasets.simulation import simulate_people
-from braincorl.datasets.space import Surface, VoxelSpace
+from braincorl.datasets.space import Subcortex, Surface, VoxelSpace
 from braincorl.datasets.splits import Split, split_repeated
 from braincorl.datasets.subject import SubjectData
 from braincorl.datasets.surface import load_surface
+from braincorl.datasets.surface_image import load_surface_image, to_surface_image
 from braincorl.datasets.volumes import Grid
 
 __all__ = [
     "Grid",
     "Recording",
     "Split",
+    "Subcortex",
     "SubjectData",
     "Surface",
     "VoxelSpace",
@@ -31,8 +33,10 @@ __all__ = [
     "load_prepared",
     "load_subject",
     "load_surface",
+    "load_surface_image",
     "prepare",
     "simulate_people",
     "split_nsd",
     "split_repeated",
+    "to_surface_image",
 ]

@@ -9,9 +9,17 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.datasets.glmsingle import GlmsingleBetas, is_glmsingle
+from braincorl.datasets.hemispheres import (
+    is_on_surface,
+    open_surface_betas,
+    read_surface_mask,
+    read_surface_ncsnr,
+    read_surface_rois,
+)
 from braincorl.datasets.names import identity, subject_label
 from braincorl.datasets.recording import Recording
 from braincorl.datasets.rois import read_rois
+from braincorl.datasets.space import Surface
 from braincorl.datasets.subject import SubjectData
 from braincorl.datasets.trials import match_trials, read_trials
 from braincorl.datasets.volumes import (
@@ -37,12 +45,12 @@ ZScore = Literal["none", "session"]
 def load_subject(
     betas: Paths,
     trials: Paths,
-    mask: str | Path | Grid | None = None,
+    mask: Paths | Grid | Surface | None = None,
     *,
     rois: Paths = (),
     zscore: ZScore = "none",
     images: Iterable[str] | None = None,
-    ncsnr: str | Path | None = None,
+    ncsnr: Paths | None = None,
     name: str | None = None,
     progress: Progress | None = None,
 ) -> SubjectData:
@@ -53,16 +61,19 @@ def load_subject(
     Parameters
     ----------
     betas
-        One or more 4-D NIfTI files (X, Y, Z, trials), GLMsingle files (`.hdf5`, `.mat`, `.npy` with a dictionary), or
-        `.npy` arrays (n_trials, n_voxels) without a mask. None may be given twice, and all must be of one person.
+        One or more 4-D NIfTI files (X, Y, Z, trials), GLMsingle files (`.hdf5`, `.mat`, `.npy` with a dictionary),
+        `.npy` arrays (n_trials, n_voxels) without a mask, CIFTI files (`.dtseries.nii`, `.dscalar.nii`), or files of
+        both hemispheres (`.func.gii`, `.mgh`, `.mgz`), which say of which they are and need no order. None may be
+        given twice, and all must be of one person.
     trials
         Tab-separated tables, one row per volume: one per betas file, in order, or one for all. Column `image`;
         optional `session` (else the `ses-` in a betas file's name); `ses-01`, `01` and `1` are one session.
     mask
-        3-D NIfTI image on the grid of the betas, of which the voxels above 0 are read, or a `Grid`; by default every
-        voxel that varies.
+        3-D NIfTI image on the grid of the betas, of which the voxels above 0 are read, or a `Grid`; on a surface, a
+        file of each hemisphere, a CIFTI file, or a `Surface`. By default every voxel that varies.
     rois
-        Region images on the same grid (masks or atlases), or text files with one label per mask voxel.
+        Region images on the same grid (masks or atlases), or text files with one label per mask voxel; on a surface
+        `.annot`, GIFTI, FreeSurfer or CIFTI files.
     zscore
         "session" scales each voxel to mean 0 and standard deviation 1 over all trials of a session, held-out ones too,
         as the field does; "none" leaves the units of the betas.
@@ -95,11 +106,11 @@ def load_subject(
 def open_subject(
     betas: Paths,
     trials: Paths,
-    mask: str | Path | Grid | None = None,
+    mask: Paths | Grid | Surface | None = None,
     *,
     rois: Paths = (),
     zscore: ZScore = "none",
-    ncsnr: str | Path | None = None,
+    ncsnr: Paths | None = None,
     name: str | None = None,
 ) -> Recording:
     """Open one person's files without reading the betas. Parameters and errors are those of `load_subject`.
@@ -111,8 +122,18 @@ def open_subject(
     beta_paths, trial_paths = _paths(betas, "betas"), _paths(trials, "trials")
     check_zscore(zscore)
     roi_paths = _paths(rois, "rois", empty=True)
-    _tell_other_people(beta_paths[0], [*roi_paths, *(path for path in (mask, ncsnr) if isinstance(path, str | Path))])
-    sources, grid = open_betas(beta_paths, mask)
+    mask_paths = [] if mask is None or isinstance(mask, Grid | Surface) else _paths(mask, "mask")
+    signal_paths = [] if ncsnr is None else _paths(ncsnr, "ncsnr")
+    _tell_other_people(beta_paths[0], [*roi_paths, *mask_paths, *signal_paths])
+    if isinstance(mask, Surface) or any(is_on_surface(path) for path in beta_paths):
+        if isinstance(mask, Grid):
+            raise InputError(f"{beta_paths[0]} lies on a surface, but the mask is a volume: pass betas on its grid.")
+        return _open_on_surface(
+            beta_paths, trial_paths, mask_paths, mask, roi_paths, signal_paths, zscore == "session", name
+        )
+    if len(mask_paths) > 1 or len(signal_paths) > 1:
+        raise InputError(f"the betas are of a volume ({beta_paths[0]}), so mask and ncsnr are one file each.")
+    sources, grid = open_betas(beta_paths, mask_paths[0] if mask_paths else mask)  # type: ignore[arg-type]
     tables = match_trials(
         [read_trials(path) for path in trial_paths], trial_paths, beta_paths, [source.n_trials for source in sources]
     )
@@ -123,7 +144,36 @@ def open_subject(
         zscore=zscore == "session",
         grid=grid,
         rois=read_rois(roi_paths, grid, sources[0].n_voxels),
-        ncsnr=None if ncsnr is None else read_ncsnr(Path(ncsnr), grid),
+        ncsnr=read_ncsnr(signal_paths[0], grid) if signal_paths else None,
+    )
+
+
+def _open_on_surface(
+    betas: Sequence[Path],
+    trials: Sequence[Path],
+    mask_paths: Sequence[Path],
+    mask: object,
+    rois: Sequence[Path],
+    ncsnr: Sequence[Path],
+    zscore: bool,
+    name: str | None,
+) -> Recording:
+    chosen = mask if isinstance(mask, Surface) else read_surface_mask(mask_paths) if mask_paths else None
+    others = [path for path in betas if not is_on_surface(path)]
+    if others:
+        raise InputError(f"{others[0]} is of no surface, but other betas or the mask are: pass files of one kind.")
+    sources, surface, first = open_surface_betas(betas, chosen)
+    tables = match_trials(
+        [read_trials(path) for path in trials], trials, first, [source.n_trials for source in sources]
+    )
+    return Recording(
+        name=name or subject_label(first[0]),
+        sources=sources,
+        tables=tables,
+        zscore=zscore,
+        surface=surface,
+        rois=read_surface_rois(rois, surface),
+        ncsnr=read_surface_ncsnr(ncsnr, surface) if ncsnr else None,
     )
 
 

@@ -239,7 +239,7 @@ def input_key(recording: Recording, dtype: str) -> str:
     if recording.grid is not None:
         arrays += [recording.grid.mask, recording.grid.affine, np.array(recording.grid.space_code)]
     if recording.surface is not None:
-        arrays += [recording.surface.left, recording.surface.right]
+        arrays += [np.array(recording.surface.name), *recording.surface.to_arrays().values()]
     if recording.ncsnr is not None:
         arrays.append(recording.ncsnr)
     for array in arrays:

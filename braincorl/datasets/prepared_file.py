@@ -1,6 +1,7 @@
 """The file of a prepared person: HDF5, opens in any language, chunked by voxel.
 
-responses (n_images, n_mask_voxels), image_ids, n_repeats, included, ncsnr; mask and affine, or left and right vertices;
+responses (n_images, n_mask_voxels), image_ids, n_repeats, included, ncsnr; mask and affine, or left and right vertices
+(with voxels below the cortex, and the order of a CIFTI axis, where there are such);
 regions/0, regions/1 … with their names; attributes kind, key, name, zscore, options. Everything is covered by a
 checksum: each chunk of the responses by a number in `responses_crc32` (and by HDF5's own Fletcher-32, for other
 programs), and all the rest, those numbers among it, by the attribute `sha256`.
@@ -43,7 +44,7 @@ class Header:
     attributes
         kind, key, name, zscore, n_sessions, options, space_code.
     arrays
-        image_ids, n_repeats, included, ncsnr; mask and affine, or left and right.
+        image_ids, n_repeats, included, ncsnr; mask and affine, or left, right and what else `Surface.to_arrays` gives.
     rois
         Region name -> bool over the voxels of the mask.
     """
@@ -143,7 +144,7 @@ def write_header(
     if recording.grid is not None:
         arrays |= {"mask": recording.grid.mask, "affine": recording.grid.affine}
     if recording.surface is not None:
-        arrays |= {"left": recording.surface.left, "right": recording.surface.right}
+        arrays |= recording.surface.to_arrays()
     for name, values in arrays.items():
         file.create_dataset(name, data=values, track_times=False)
     regions = file.create_group("regions", track_order=False)
@@ -152,6 +153,8 @@ def write_header(
     file.attrs["kind"], file.attrs["key"], file.attrs["name"] = KIND, key, recording.name
     file.attrs["zscore"] = recording.zscore
     file.attrs["n_sessions"] = recording.n_sessions or 0  # 0 for unknown
+    if recording.surface is not None:
+        file.attrs["surface"] = recording.surface.name
     file.attrs["space_code"] = ALIGNED if recording.grid is None else recording.grid.space_code
     file.attrs["options"] = json.dumps(dict(recording.options), sort_keys=True)
     file.attrs["sha256"] = _digest(file, recording.name)
@@ -180,7 +183,7 @@ def read_header(file: Any, path: Path) -> Header:
     elif str(file.attrs.get("sha256")) != _digest(file, path):
         raise FileFormatError(f"{path} fails its checksum: it was altered or damaged, prepare it again.")
     needed = ("responses", "image_ids", "n_repeats", "included", "ncsnr", *(("responses_crc32",) * (kind == KIND)))
-    names = [*needed, *(name for name in ("mask", "affine", "left", "right") if name in file)]
+    names = [*needed, *(name for name in file if name in ("mask", "affine") or Surface.is_part(name))]
     datasets = {name: dataset_in(file, name, path) for name in names}
     responses = datasets.pop("responses")
     arrays = {name: dataset[()] for name, dataset in datasets.items()}
@@ -216,7 +219,8 @@ def _check_fit(header: Header, responses: Any, path: Path) -> None:
         wrong.append("n_repeats")
     places = [name for name in ("mask", "left", "right") if name in arrays]
     wrong += [name for name in places if arrays[name].dtype.kind != "b"]
-    if places and sum(int(np.count_nonzero(arrays[name])) for name in places) != n_voxels:
+    deep = arrays["deep_structure"].size if "deep_structure" in arrays else 0
+    if places and sum(int(np.count_nonzero(arrays[name])) for name in places) + deep != n_voxels:
         wrong += places
     if responses.dtype.kind != "f" or responses.chunks is None or responses.chunks[0] != n_images or not n_images:
         wrong.insert(0, "responses")
@@ -318,10 +322,8 @@ def _chosen(rois: dict[str, npt.NDArray[np.bool_]], voxels: str | Sequence[str])
 def _space(header: Header, chosen: npt.NDArray[np.bool_], included: npt.NDArray[np.bool_]) -> VoxelSpace:
     arrays = header.arrays
     if "left" in arrays:
-        left, right = arrays["left"].copy(), arrays["right"].copy()
-        n_left = int(left.sum())
-        left[left], right[right] = chosen[:n_left], chosen[n_left:]
-        return VoxelSpace(included, surface=Surface(left, right))
+        surface = Surface.from_arrays(arrays, str(header.attributes.get("surface", "fsaverage")))
+        return VoxelSpace(included, surface=surface.select(chosen))
     if "mask" not in arrays:
         return VoxelSpace(included)
     mask = arrays["mask"].copy()

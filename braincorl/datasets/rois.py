@@ -48,7 +48,7 @@ def read_rois(paths: Iterable[str | Path], grid: Grid | None, n_voxels: int) -> 
         if path.name.endswith((".nii", ".nii.gz")):
             found = _from_image(path, grid)
         else:
-            found = labels_to_rois(_read_labels(path), n_voxels, str(path))
+            found = labels_to_rois(read_label_lines(path), n_voxels, str(path))
         for name, members in found.items():
             if name == "all":
                 raise InputError(f"{path} names a region 'all', which tables use for all voxels: rename it.")
@@ -158,5 +158,12 @@ def _read_label_names(path: Path) -> dict[int, str]:
         raise InputError(f"{path} must have columns 'index' (whole numbers) and 'name', separated by tabs.") from error
 
 
-def _read_labels(path: Path) -> list[str]:
+def read_label_lines(path: Path) -> list[str]:
+    """Read one label per line.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or no text.
+    """
     return text_lines(read_text(path, "NIfTI image or text file of one label per voxel"))

@@ -187,6 +187,11 @@ class SurfaceBetas:
         self.path = Path(left)
         self.paths = (Path(left), Path(right))
         self._chosen = (surface.left, surface.right)
+        if surface.subcortex is not None:
+            raise InputError(
+                f"{left} is of the cortex alone, but {surface.subcortex.structures.size} voxels below it are looked "
+                "at, too: pass a CIFTI file."
+            )
         self._files = (SurfaceFile(left), SurfaceFile(right))
         check_hemispheres(*self._files)
         for file, chosen in zip(self._files, self._chosen, strict=True):

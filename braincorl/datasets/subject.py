@@ -152,7 +152,8 @@ class SubjectData:
 
 def _place(space: VoxelSpace) -> str:
     if space.surface is not None:
-        return f"surface {space.surface.name}, {space.surface.left.size} + {space.surface.right.size} vertices"
+        deep = "" if space.surface.subcortex is None else f", {space.surface.subcortex.structures.size} voxels below"
+        return f"surface {space.surface.name}, {space.surface.left.size} + {space.surface.right.size} vertices{deep}"
     if space.mask is None or space.affine is None:
         return "unknown (no mask)"
     edges = np.linalg.norm(space.affine[:3, :3], axis=0)

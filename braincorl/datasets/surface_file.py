@@ -1,4 +1,4 @@
-"""Files of one hemisphere: FreeSurfer `.mgh` and `.mgz`, and GIFTI, with a value or an array of trials per vertex."""
+"""Files of one hemisphere: FreeSurfer `.mgh`, `.mgz` and `.annot`, and GIFTI, with values or trials per vertex."""
 
 import re
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from nibabel.arrayproxy import ArrayProxy
+from nibabel.freesurfer.io import read_annot
 from nibabel.freesurfer.mghformat import MGHHeader
 from nibabel.gifti.gifti import GiftiImage
 
@@ -19,6 +20,7 @@ from braincorl.files import check_regular, reading
 KIND = "surface file"
 SIDES = {"CortexLeft": "left", "CortexRight": "right"}
 MGH_HEADER_BYTES = 284
+ENDINGS = (".mgh", ".mgz", ".gii", ".annot")
 
 
 class SurfaceFile:
@@ -27,7 +29,8 @@ class SurfaceFile:
     Parameters
     ----------
     path
-        FreeSurfer `.mgh` or `.mgz` (n_vertices, 1, 1, T), or GIFTI `.gii` with an array (n_vertices,) per trial.
+        FreeSurfer `.mgh` or `.mgz` (n_vertices, 1, 1, T), GIFTI `.gii` with an array (n_vertices,) per trial or one
+        (n_vertices, T), or for regions FreeSurfer's `.annot`.
 
     Attributes
     ----------
@@ -38,29 +41,44 @@ class SurfaceFile:
     side
         "left" or "right", as the file says in `AnatomicalStructurePrimary` or its name (`hemi-L`, `lh.`); None if it
         does not say.
+    labels
+        Number -> name of a region, where the file has such a table; else empty.
 
     Raises
     ------
     InputError
-        If the file is missing, another kind of file, or of other shapes.
+        If the file is missing, another kind of file, of other shapes, or says of itself that it is of the hemisphere
+        that its name contradicts.
     FileFormatError
         If it is damaged, or its data are in another file.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = check_regular(path, KIND)
-        if not self.path.name.endswith((".mgh", ".mgz", ".gii")):
-            raise InputError(f"{path} is of another kind, expected .mgh, .mgz or .gii of one hemisphere.")
-        self.side = _side_in_name(self.path)
+        if not self.path.name.endswith(ENDINGS):
+            raise InputError(f"{path} is of another kind, expected {', '.join(ENDINGS)} of one hemisphere.")
+        self.side, self.labels = _side_in_name(self.path), dict[int, str]()
+        if self.path.suffix == ".annot":
+            self.n_vertices, self.n_trials = self._annotation().size, 1
+            return
         if self.path.suffix == ".gii":
             image = self._gifti()
             shapes = {array.data.shape for array in image.darrays}
-            if len(shapes) != 1 or len(next(iter(shapes))) != 1 or 0 in next(iter(shapes)):
+            shape: tuple[int, ...] = next(iter(shapes)) if len(shapes) == 1 else ()
+            if len(shape) not in (1, 2) or 0 in shape or (len(shape) == 2 and len(image.darrays) > 1):
                 raise InputError(
-                    f"{path} holds arrays of shapes {sorted(shapes)}, expected one (n_vertices,) per trial."
+                    f"{path} holds arrays of shapes {sorted(shapes)}, expected one (n_vertices,) per trial, or one "
+                    "(n_vertices, trials) in all."
                 )
-            self.n_vertices, self.n_trials = int(next(iter(shapes))[0]), len(image.darrays)
-            self.side = _side_in_metadata(image) or self.side
+            self.n_vertices, self.n_trials = int(shape[0]), len(image.darrays) if len(shape) == 1 else int(shape[1])
+            said = _side_in_metadata(image)
+            if None not in (said, self.side) and said != self.side:
+                raise InputError(
+                    f"{path} is of the {self.side} hemisphere by its name, but its AnatomicalStructurePrimary says "
+                    f"{said}: find out which is true, and rename it or set the other."
+                )
+            self.side = said or self.side
+            self.labels = {int(key): str(name) for key, name in image.labeltable.get_labels_as_dict().items()}
             return
         with open_stream(self.path, KIND) as stream:
             self._header = MGHHeader.from_fileobj(stream)
@@ -81,11 +99,16 @@ class SurfaceFile:
         FileFormatError
             If the file is damaged.
         """
+        if self.path.suffix == ".annot":
+            yield self._annotation()[None]
+            return
         if self.path.suffix == ".gii":
-            arrays = self._gifti().darrays
+            arrays = [array.data for array in self._gifti().darrays]
+            if arrays[0].ndim == 2:
+                arrays = list(arrays[0].T)
             for start in range(0, self.n_trials, step):
                 with reading(self.path, "holds no numbers"):
-                    yield np.stack([array.data for array in arrays[start : start + step]])
+                    yield np.stack(arrays[start : start + step])
             return
         shape = (self.n_vertices, 1, 1, self.n_trials)
         with open_stream(self.path, KIND) as stream:
@@ -96,6 +119,13 @@ class SurfaceFile:
                     if start + step >= self.n_trials:
                         read_to_end(stream)
                 yield chunk[:, 0, 0].T
+
+    def _annotation(self) -> npt.NDArray[Any]:
+        """Read the number of each vertex's region, from 1 in the order of the table; 0 for none."""
+        with reading(self.path, f"is not a readable {KIND}"):
+            number, _, names = read_annot(self.path)
+        self.labels = {index: name.decode(errors="replace") for index, name in enumerate(names, start=1)}
+        return np.asarray(number) + 1
 
     def _gifti(self) -> GiftiImage:
         # From its bytes: without a name nibabel finds no file beside it that the data might be said to be in.
@@ -151,8 +181,10 @@ def check_hemispheres(left: SurfaceFile, right: SurfaceFile) -> None:
 
 def _side_in_name(path: Path) -> str | None:
     by_entity = {"L": "left", "R": "right"}.get(entities(path).get("hemi", "").upper()[:1])
-    by_prefix = re.match(r"(lh|rh)[._]", path.name)
-    return by_entity or ({"lh": "left", "rh": "right"}[by_prefix.group(1)] if by_prefix else None)
+    # lh.betas.mgh, sub-01.rh.func.gii, and 100307.L.func.gii as HCP writes it
+    in_name = re.search(r"(?:^|[._-])(lh|rh)[._-]|\.(L|R)\..*gii$", path.name)
+    by_name = {"lh": "left", "rh": "right", "L": "left", "R": "right"}
+    return by_entity or (by_name[in_name.group(1) or in_name.group(2)] if in_name else None)
 
 
 def _side_in_metadata(image: GiftiImage) -> str | None:

