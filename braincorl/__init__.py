@@ -9,6 +9,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "BandedRidgeEncoder": "braincorl.encoders",
     "BayesianRidgeEncoder": "braincorl.encoders",
     "GroupPrior": "braincorl.priors",
     "GroupPriorEncoder": "braincorl.encoders",
@@ -22,6 +23,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "BandedRidgeEncoder",
     "BayesianRidgeEncoder",
     "GroupPrior",
     "GroupPriorEncoder",

@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from braincorl.encoders.banded_ridge import BandedRidgeEncoder
 from braincorl.encoders.base import LinearEncoder, saved_class
 from braincorl.encoders.bayesian_ridge import BayesianRidgeEncoder
 from braincorl.encoders.group_prior import GroupPriorEncoder
@@ -14,6 +15,7 @@ from braincorl.encoders.ridge import RidgeEncoder
 from braincorl.errors import FileFormatError
 
 __all__ = [
+    "BandedRidgeEncoder",
     "BayesianRidgeEncoder",
     "GroupPriorEncoder",
     "InContextEncoder",
@@ -23,6 +25,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BandedRidgeEncoder": "braincorl.encoders.banded_ridge",
     "BayesianRidgeEncoder": "braincorl.encoders.bayesian_ridge",
     "GroupPriorEncoder": "braincorl.encoders.group_prior",
     "InContextEncoder": "braincorl.encoders.in_context",
