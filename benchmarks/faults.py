@@ -212,9 +212,11 @@ def _be_the_program(
         os.dup2(writing, number)
         os.close(writing)
         os.close(reading)
-    sys.stdout = io.TextIOWrapper(io.FileIO(1, "w"), encoding="utf-8", write_through=True)
-    sys.stderr = io.TextIOWrapper(io.FileIO(2, "w"), encoding="utf-8", errors="backslashreplace", write_through=True)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), encoding="utf-8", write_through=True)
+    sys.stderr = io.TextIOWrapper(
+        io.FileIO(2, "w", closefd=False), encoding="utf-8", errors="backslashreplace", write_through=True
+    )
+    for number in blocked:
         signal.signal(number, signal.SIG_DFL)
     status = 1
     try:
@@ -414,7 +416,7 @@ def _limited(kind: int, value: int) -> Callable[[], ExitStack]:
 
 def _full_output() -> ExitStack:
     os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
-    sys.stdout = io.TextIOWrapper(io.BufferedWriter(io.FileIO(1, "w")), encoding="utf-8")
+    sys.stdout = io.TextIOWrapper(io.BufferedWriter(io.FileIO(1, "w", closefd=False)), encoding="utf-8")
     return ExitStack()
 
 
@@ -464,6 +466,8 @@ def judge(
     if run.seconds > PATIENCE:
         return HANG, ""
     killed = case.signal == signal.SIGKILL
+    if case.signal and run.status == -case.signal and found == before:
+        return KILLED, "before it began"
     if run.status < 0 and not (killed and run.status == -signal.SIGKILL):
         return DIED, f"signal {-run.status}"
     if not killed or run.status >= 0:
@@ -487,7 +491,7 @@ def judge(
     gone = {name: value for name, value in old.items() if now.get(name) not in (value, new.get(name))}
     if gone:
         return LOST, f"{gone}"
-    if re.match(r"(remove|list|create|read|lock) ", case.step) and case.fault == "error at a step":
+    if case.fault == "error at a step" and _removal_refused(case, [name for name in now if name not in old]):
         return ONE_LINE, "left, as its removal was refused"
     return LEFT, _difference(now, old)
 
@@ -499,12 +503,21 @@ def _judge_result(case: Case, reference: Reference, run: Run, found: dict[str, s
     if same:
         return RIGHT, ""
     why = _difference(found, reference.after)
+    more = [name for name in found if name not in reference.after]
+    if case.fault == "error at a step" and _removal_refused(case, more):
+        return RIGHT, "left, as its removal was refused"
     if case.changed is None:
         return (LEFT if set(reference.after.items()) <= set(found.items()) else WRONG), why
     if set(run.err) - set(reference.err):
         return TOLD, why
     checked = (case.changed.name.endswith(CHECKED) and case.fault == "damage") or case.fault == "hostile"
     return (WRONG if checked else UNCHECKED), why
+
+
+def _removal_refused(case: Case, left: Sequence[str]) -> bool:
+    """Whether the fault was that a temporary name could not be removed, so that it stays until the next run."""
+    hidden = all(re.search(r"(^|/)\.", name) for name in left)
+    return hidden and case.step.startswith(("remove ", "list ", "read "))
 
 
 def _noise(case: Case, run: Run) -> tuple[str, str] | None:

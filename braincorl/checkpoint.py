@@ -11,6 +11,7 @@ it is trained.
 import hashlib
 import logging
 import pickle
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from braincorl.errors import FileFormatError, InputError
+from braincorl.files import check_regular, reading
 from braincorl.models import ReferenceConfig, ReferenceTransformer
 from braincorl.tensorfile import read_tensors, write_tensors
 
@@ -155,15 +157,14 @@ def read_checkpoint(path: str | Path) -> tuple[ReferenceTransformer, dict[str, A
 
 def _is_safetensors(path: Path) -> bool:
     """Whether a file starts like safetensors: eight bytes of length, then JSON."""
-    if not path.is_file():
-        raise InputError(f"{path} does not exist or is not a file: pass the path of a checkpoint.")
-    with path.open("rb") as file:
+    check_regular(path, "checkpoint")
+    with reading(path, "is not a readable checkpoint"), path.open("rb") as file:
         return file.read(9)[8:] == b"{"
 
 
 def _read_reference(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors under their published names, and the header, of the authors' file."""
-    state = _published_state(path, _unpickle(path))
+    state = _published_state(path, read_pickled_tensors(path))
     config = _recognise(path, state)
     _check_names(path, ReferenceTransformer, config, state)
     header = {
@@ -176,23 +177,42 @@ def _read_reference(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return state, header
 
 
-def _unpickle(path: Path) -> Any:
+def read_pickled_tensors(path: str | Path, kind: str = "PyTorch checkpoint") -> Any:
+    """Read tensors and plain containers that `torch.save` wrote; nothing that the file holds is executed.
+
+    The archive's own checksums are compared first, which PyTorch does not do.
+
+    Parameters
+    ----------
+    path
+        The file.
+    kind
+        What was expected, for messages.
+
+    Raises
+    ------
+    InputError
+        If it is missing, or the system does not let it be read.
+    FileFormatError
+        If it is damaged, or holds anything else.
+    """
+    path = check_regular(path, kind)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "weights_only" not in str(error).lower() and "weights only" not in str(error).lower():
-            raise _damaged(path, error) from error
-        raise FileFormatError(
-            f"{path} was not read: it holds more than tensors and plain values, and reading that could run code. "
-            f"If you trust its origin, save its state dict alone and convert that."
-        ) from error
-    except Exception as error:  # a damaged file makes the unpickler fail in any way
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> FileFormatError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return FileFormatError(f"{path} is not a readable PyTorch checkpoint ({reason}): get a new copy.")
+        with reading(path, f"is not a readable {kind}"):
+            if zipfile.is_zipfile(path):  # those of PyTorch before 1.6 are none, and have no checksum
+                with zipfile.ZipFile(path) as archive:
+                    damaged = archive.testzip()
+                if damaged is not None:
+                    raise ValueError(f"{damaged} fails its checksum")
+            with path.open("rb") as file:
+                return torch.load(file, map_location="cpu", weights_only=True)
+    except FileFormatError as error:
+        if isinstance(error.__cause__, pickle.UnpicklingError) and "weights" in str(error.__cause__).lower():
+            raise FileFormatError(
+                f"{path} was not read: it holds more than tensors and plain values, and reading that could run code. "
+                f"If you trust its origin, save its state dict alone and convert that."
+            ) from error
+        raise
 
 
 def _published_state(path: Path, content: Any) -> dict[str, Tensor]:

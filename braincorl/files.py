@@ -11,12 +11,12 @@ import errno
 import json
 import logging
 import os
+import secrets
 import shutil
 import socket
 import stat
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -76,22 +76,31 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     def is_leftover(name: str) -> bool:
         return name.startswith(_TEMPORARY) and name.endswith(f"-{target.name}")
 
+    # Named here, so that an interrupt finds the name known whenever it comes.
+    temporary = target.parent / f"{_TEMPORARY}{secrets.token_hex(5)}-{target.name}"
     with at_work(target.parent, is_leftover):
         try:
-            handle, name = tempfile.mkstemp(prefix=_TEMPORARY, suffix=f"-{target.name}", dir=target.parent)
-        except OSError as error:
-            raise output_error(path, error) from error
-        os.close(handle)
-        temporary = Path(name)
-        try:
+            os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
             yield temporary
             flush_to_disk(temporary)
-            temporary.chmod(0o666 & ~umask())  # mkstemp makes private files; results get the user's usual mode
+            temporary.chmod(0o666 & ~umask())  # private until it is whole; results get the user's usual mode
             temporary.replace(target)
         except OSError as error:
             raise output_error(path, error) from error
         finally:
-            temporary.unlink(missing_ok=True)
+            remove_anyway(lambda: temporary.unlink(missing_ok=True))
+
+
+def remove_anyway(remove: Callable[[], object]) -> None:
+    """Remove what is of no more use, again if an interrupt came in between."""
+    try:
+        remove()
+    except OSError:
+        raise
+    except BaseException:
+        with suppress(OSError):
+            remove()
+        raise
 
 
 def check_new_file(path: Path, overwrite: bool) -> None:

@@ -10,9 +10,9 @@ import ctypes
 import errno
 import logging
 import os
+import secrets
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from glob import escape
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from braincorl.errors import InputError, OutputError
-from braincorl.files import GENERATOR, flush_to_disk, output_error, read_json, umask, write_json
+from braincorl.files import GENERATOR, flush_to_disk, output_error, read_json, remove_anyway, umask, write_json
 from braincorl.leftovers import at_work, nobody_works_in
 
 logger = logging.getLogger(__name__)
@@ -55,18 +55,15 @@ def staged_directory(path: str | Path, *, overwrite: bool = False, kind: str = "
     path = Path(path).absolute()
     check_destination(path, overwrite=overwrite, kind=kind)
     target = path.resolve()  # through a link, so that the link itself stays and everything is on one file system
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_error(path, error) from error
-    with at_work(target.parent, lambda name: name.startswith((_staging_name(target), _previous_name(target)))):
+    with (
+        _folder_for(target),
+        at_work(target.parent, lambda name: name.startswith((_staging_name(target), _previous_name(target)))),
+    ):
+        staging = target.parent / f"{_staging_name(target)}{secrets.token_hex(5)}"
         try:
-            staging = Path(tempfile.mkdtemp(prefix=_staging_name(target), dir=target.parent))
-        except OSError as error:
-            raise output_error(path, error) from error
-        try:
+            staging.mkdir(mode=0o700)
             yield staging
-            files = sorted(str(file.relative_to(staging)) for file in staging.rglob("*") if file.is_file())
+            files = [str(file.relative_to(staging)) for file in _everything_in(staging) if file.is_file()]
             write_json(staging / MANIFEST, {"generator": GENERATOR, "kind": kind, "files": [*files, MANIFEST]})
             for file in [*files, MANIFEST]:
                 flush_to_disk(staging / file)
@@ -74,10 +71,36 @@ def staged_directory(path: str | Path, *, overwrite: bool = False, kind: str = "
             # The work took time: somebody may have put a file there.
             check_destination(path, overwrite=overwrite, kind=kind)
             _swap_in(staging, target)
+        except OutputError as error:  # of a file in there: users know it by the name that it was to have
+            raise OutputError(str(error).replace(str(staging), str(path))) from error
         except OSError as error:
             raise output_error(path, error) from error
         finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            _remove(staging)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder that is of no more use."""
+    remove_anyway(lambda: shutil.rmtree(folder, ignore_errors=True))
+    if folder.exists():
+        logger.warning("%s cannot be removed: the next run here will try again", folder)
+
+
+@contextmanager
+def _folder_for(target: Path) -> Iterator[None]:
+    """Make the folders above a destination, and take those away again that a failure leaves empty."""
+    made = [parent for parent in target.parents if not parent.exists()]
+    try:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise output_error(target, error) from error
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # no longer empty: somebody else works there
+            for parent in made:
+                parent.rmdir()
+        raise
 
 
 def check_destination(path: str | Path, *, overwrite: bool = False, kind: str = "result") -> None:
@@ -165,7 +188,7 @@ def _refuse_unless_replaceable(path: Path, overwrite: bool, kind: str) -> None:
     if not overwrite:
         raise OutputError(f"{path} holds an earlier result: choose another output folder, or pass --overwrite.")
     own = {path / name for name in manifest["files"]}
-    for entry in sorted(path.rglob("*")):
+    for entry in _everything_in(path):
         if entry.is_dir() and not entry.is_symlink():
             inside = _manifest(entry)
             if inside is not None:
@@ -177,6 +200,16 @@ def _refuse_unless_replaceable(path: Path, overwrite: bool, kind: str) -> None:
             raise OutputError(
                 f"{path} holds {entry}, which this result does not list: move it, or choose another output folder."
             )
+
+
+def _everything_in(folder: Path) -> list[Path]:
+    """Files and folders below a folder, in order of name; unlike `rglob`, not without those that may not be seen."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    walk = os.walk(folder, onerror=refuse)
+    return sorted(Path(here, name) for here, folders, files in walk for name in (*folders, *files))
 
 
 def _manifest(folder: Path) -> dict[str, Any] | None:
@@ -222,15 +255,18 @@ def _swap_in(staging: Path, target: Path) -> None:
         return
     if _exchange(staging, target):
         return
-    previous = Path(tempfile.mkdtemp(prefix=_previous_name(target), dir=target.parent)) / target.name
+    previous = target.parent / f"{_previous_name(target)}{secrets.token_hex(5)}" / target.name
     try:
+        previous.parent.mkdir(mode=0o700)
         target.rename(previous)
         staging.rename(target)
     except BaseException:  # an interrupt too: the earlier result goes back, or stays where it was moved
         if previous.exists() and not target.exists():
             previous.rename(target)
+        with contextlib.suppress(OSError):  # not empty: the earlier result is in there
+            previous.parent.rmdir()
         raise
-    shutil.rmtree(previous.parent, ignore_errors=True)
+    _remove(previous.parent)
 
 
 def _exchange(one: Path, other: Path) -> bool:

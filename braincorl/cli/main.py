@@ -8,10 +8,12 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+import time
+import warnings
+from collections.abc import Iterator, Sequence
 from importlib import import_module
-from types import FrameType
-from typing import Never
+from types import FrameType, TracebackType
+from typing import Any, Never, Self, TextIO
 
 from braincorl import __version__
 from braincorl.errors import BraincorlError, InputError
@@ -36,6 +38,9 @@ VERBS = {
 
 
 LONGEST_LINE = 2000
+# Ctrl-C, the word of schedulers and of `kill`, and a terminal that was closed or a connection that broke.
+INTERRUPTS = ("SIGINT", "SIGTERM", "SIGHUP")
+PATIENCE = 5.0  # seconds that cleaning up may take before another interrupt is obeyed
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -79,16 +84,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     verb = next((argument for argument in arguments if not argument.startswith("-")), None)
     name = f"braincorl {verb}" if verb in VERBS else "braincorl"
-    kept = "nothing is half-written."
     _open_standard_streams()
+    with _Interrupts() as interrupts, _warnings_are_lines():
+        try:
+            return _run(arguments, verb, name, interrupts)
+        except KeyboardInterrupt:
+            return _fail(f"{name}: interrupted; {interrupts.kept}", 130)
+
+
+def _run(arguments: Sequence[str], verb: str | None, name: str, interrupts: "_Interrupts") -> int:
+    """Run, and turn whatever ends it early into one line and a status."""
     try:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, _terminate)  # as schedulers send it: clean up like after Ctrl-C
+        interrupts.obey()
         if isinstance(sys.stdout, io.TextIOWrapper):  # a name that is no text must not end a run that went well
             sys.stdout.reconfigure(errors="backslashreplace")
         _check_text(arguments)
         options = _read_options(arguments, verb)
-        kept = getattr(options, "interrupted", kept)
+        interrupts.kept = getattr(options, "interrupted", interrupts.kept)
         _show_log(quiet=options.quiet)
         options.run(options)
         sys.stdout.flush()
@@ -105,8 +117,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.filename is None:  # a stream, most often standard output on a full disk
             _discard_output()
         return _fail(f"{name}: {error.filename or 'a file or stream'} cannot be used: {error.strerror}.", 2)
-    except KeyboardInterrupt:
-        return _fail(f"{name}: interrupted; {kept}", 130)
     return 0
 
 
@@ -152,13 +162,90 @@ def _discard_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _one_line(error: Exception) -> str:
-    line = " ".join(str(error).split())
+def _one_line(text: object) -> str:
+    """Lay a text on one line, with what would command the terminal spelled out: names may come from strangers."""
+    words = " ".join(str(text).split())
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
     return line if len(line) <= LONGEST_LINE else line[:LONGEST_LINE] + "…"
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> Never:
-    raise KeyboardInterrupt
+class _OneLineFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return f"braincorl: {_one_line(record.getMessage())}"
+
+
+class _Interrupts:
+    """Lets every interrupt end a run in one way, and none, pressed twice, end the cleaning up after it.
+
+    Attributes
+    ----------
+    kept
+        What is true of the results of a run that was interrupted.
+    """
+
+    def __init__(self) -> None:
+        self.kept = "nothing is half-written."
+        self._ready, self._waits, self._last = False, False, -PATIENCE
+        self._before: dict[int, Any] = {}
+        self._unraisable = sys.unraisablehook
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (getattr(signal, name) for name in INTERRUPTS if hasattr(signal, name)):
+                if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+                    self._before[number] = signal.signal(number, self._arrive)
+            self._unraisable, sys.unraisablehook = sys.unraisablehook, self._swallowed
+        return self
+
+    def obey(self) -> None:
+        """Interrupt from now on whatever runs, or at once if an interrupt came before."""
+        self._ready = True
+        if self._waits:
+            raise KeyboardInterrupt
+
+    def _arrive(self, _number: int, _frame: FrameType | None) -> None:
+        if not self._ready:
+            self._waits = True
+        elif time.monotonic() - self._last >= PATIENCE:
+            self._last = time.monotonic()
+            raise KeyboardInterrupt
+
+    def _swallowed(self, lost: Any) -> None:
+        """Let an interrupt come again that an object's destruction has swallowed."""
+        if not issubclass(lost.exc_type, KeyboardInterrupt) or not hasattr(signal, "setitimer"):
+            self._unraisable(lost)
+            return
+        self._last = -PATIENCE
+        self._before.setdefault(signal.SIGALRM, signal.signal(signal.SIGALRM, self._arrive))
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ready = False
+        if self._before:
+            sys.unraisablehook = self._unraisable
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _warnings_are_lines() -> Iterator[None]:
+    """Put what libraries warn of into the log, in one line each, without their source code."""
+
+    def show(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:  # fmt: skip
+        parts = filename.replace(os.sep, "/").split("/site-packages/")
+        source = parts[1].split("/")[0].removesuffix(".py") if len(parts) == 2 else "braincorl"
+        logging.getLogger("braincorl").warning("%s warns: %s", source, message)
+
+    before, warnings.showwarning = warnings.showwarning, show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 def _fail(line: str, status: int) -> int:
@@ -171,7 +258,7 @@ def _fail(line: str, status: int) -> int:
 
 def _show_log(*, quiet: bool) -> None:
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("braincorl: %(message)s"))
+    handler.setFormatter(_OneLineFormatter())
     logger = logging.getLogger("braincorl")
     logger.handlers = [handler]
     logger.propagate = False

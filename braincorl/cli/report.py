@@ -80,9 +80,15 @@ def run(options: argparse.Namespace) -> None:
         check_features_fit(fit, table)
     in_mni = None if options.space == "auto" else options.space == "mni"
     chosen = ReportOptions(options.score, table, options.images, in_mni, options.n_top, options.benchmark)
-    write_report(output, fit, chosen)
-    if output.absolute().parent == options.fit_dir.absolute():
-        list_in_result(options.fit_dir, output.name)
+    new = not output.exists()
+    try:
+        write_report(output, fit, chosen)
+        if output.absolute().parent == options.fit_dir.absolute():
+            list_in_result(options.fit_dir, output.name)
+    except BaseException:  # an interrupt too: a page that is not listed would keep the fit from being replaced
+        if new:
+            output.unlink(missing_ok=True)
+        raise
     size = output.stat().st_size / 1e6
     print(f"{fit.config['subject']}: report, {size:.1f} MB, {time.perf_counter() - start:.1f} s -> {output}")
 

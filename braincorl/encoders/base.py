@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from braincorl.encoders.refitting import whole_or_not_at_all
 from braincorl.errors import FileFormatError, InputError
+from braincorl.files import reading
 from braincorl.metrics import r2_score
 from braincorl.priors.images import NO_IMAGES, image_digests
 from braincorl.tensorfile import read_metadata, read_tensors, write_tensors
@@ -155,17 +156,19 @@ class LinearEncoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             If it is damaged, altered, or no encoder.
         """
         arrays, header = read_tensors(path, KIND)
-        if header["class"] != cls.__name__:
-            raise InputError(
-                f"{path} holds a {header['class']}, not a {cls.__name__}: load it with {header['class']}.load."
-            )
-        encoder = cls(**header["parameters"])
-        encoder._one_voxel = header["one_voxel"]
-        if header["feature_names"]:
-            encoder.feature_names_in_ = np.asarray(header["feature_names"], dtype=object)
-        encoder.provenance_ = header["provenance"]
-        encoder._restore(arrays)
-        encoder.n_features_in_ = encoder.coef_.shape[1]
+        name = str(header.get("class"))
+        if name != cls.__name__:
+            raise InputError(f"{path} holds a {name}, not a {cls.__name__}: load it with {name}.load.")
+        # Whole, with its checksum, it may still be of somebody else's making.
+        with reading(path, "is no encoder of this version"), np.errstate(all="ignore"):
+            encoder = cls(**header["parameters"])
+            encoder._one_voxel = bool(header["one_voxel"])
+            if header["feature_names"]:
+                encoder.feature_names_in_ = np.asarray([str(name) for name in header["feature_names"]], dtype=object)
+            encoder.provenance_ = dict(header["provenance"])
+            encoder._restore(arrays)
+            encoder._check_restored()
+            encoder.n_features_in_ = encoder.coef_.shape[1]
         return encoder
 
     # -- for subclasses -----------------------------------------------------------------------------------------------
@@ -243,6 +246,26 @@ class LinearEncoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self._restore_named(arrays, self._array_names)
         self.image_digests_ = arrays.get("image_digests", NO_IMAGES)
 
+    def _check_restored(self) -> None:
+        """Refuse arrays that do not agree with one another, before anybody predicts with them."""
+        if self.coef_.ndim != 2 or self.coef_.dtype.kind != "f" or not np.isfinite(self.coef_).all():
+            raise ValueError(f"its weights are {self.coef_.dtype} {self.coef_.shape}, expected finite numbers")
+        n_voxels, n_features = self.coef_.shape
+        if self._one_voxel and n_voxels != 1:
+            raise ValueError(f"it says that it has one voxel, but has weights of {n_voxels}")
+        for name in self._array_names:
+            values = getattr(self, name)
+            if values.dtype.kind != "f" or values.shape[:1] != (n_voxels,):
+                raise ValueError(f"{name.rstrip('_')} is {values.dtype} {values.shape} for {n_voxels} voxels")
+        if self.image_digests_.dtype.kind != "i" or self.image_digests_.ndim != 1:
+            raise ValueError(f"its image digests are {self.image_digests_.dtype} {self.image_digests_.shape}")
+        try:
+            found = self._predictive_std(np.zeros((1, n_features), self.coef_.dtype)).shape
+        except InputError:  # it has no posterior
+            return
+        if found != (1, n_voxels):
+            raise ValueError(f"its posterior gives a deviation of shape {found} for {n_voxels} voxels")
+
     def _restore_named(self, arrays: Mapping[str, npt.NDArray[Any]], names: Sequence[str]) -> None:
         for name in names:
             if name.rstrip("_") not in arrays:
@@ -267,7 +290,8 @@ def saved_class(path: str | Path) -> str:
     metadata = read_metadata(path)
     if metadata.get("format") != KIND:
         raise FileFormatError(f"{path} is not a {KIND} file: pass an encoder.safetensors that braincorl wrote.")
-    return str(json.loads(metadata["header"])["class"])
+    with reading(path, "is no encoder of this version"):
+        return str(json.loads(metadata["header"])["class"])
 
 
 def _jsonable(value: Any) -> Any:

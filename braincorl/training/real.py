@@ -6,12 +6,12 @@ and of the queries never overlap, and a person who is held out is never learned 
 
 from collections.abc import Sequence
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
 from braincorl.errors import InputError
+from braincorl.files import check_regular, reading
 from braincorl.training.recipe import RealConfig
 from braincorl.training.voxels import log_integer
 from braincorl.training.worlds import Episode
@@ -108,10 +108,11 @@ def read_people(config: RealConfig, features: FloatArray, names: Sequence[str]) 
 
 
 def _read_responses(name: str) -> npt.NDArray[Any]:
-    try:
-        array = np.load(name, allow_pickle=False)
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
-            raise ValueError("it holds something else than one array of real numbers")
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise InputError(f"{name} cannot be read as an array of responses ({error}).") from error
+    path = check_regular(name, "array of responses")
+    with reading(path, "cannot be read as an array of responses"):
+        array = np.load(path, allow_pickle=False)
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+        raise InputError(
+            f"{path} cannot be read as an array of responses: it holds something else than one array of real numbers."
+        )
     return array

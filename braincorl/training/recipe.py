@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from braincorl.errors import InputError
+from braincorl.files import read_text, reading
 from braincorl.models import ReferenceConfig
 from braincorl.training.tables import build
 from braincorl.training.worlds import WorldConfig
@@ -208,11 +209,10 @@ def read_recipe(path: str | Path) -> Recipe:
         If the file is missing or no TOML, a key is unknown or missing, or a value impossible or of the wrong type.
     """
     path = Path(path)
+    text = read_text(path, "recipe in TOML")
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): pass a recipe in TOML.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        content = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"{path} is no TOML ({error}).") from error
     try:  # before all else: the sizes of another network would be unknown keys
         _check_architecture(content.get("architecture", ARCHITECTURE))
@@ -256,5 +256,5 @@ def _content(name: str) -> str:
     path = Path(name)
     if not path.is_file():
         return name
-    with path.open("rb") as file:
+    with reading(path, "cannot be read"), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
+from braincorl.checkpoint import read_pickled_tensors
 from braincorl.errors import FileFormatError, InputError, OutputError
-from braincorl.files import atomic_file
+from braincorl.files import atomic_file, first_line
 
 STATE, LOG = "state.pt", "log.tsv"
 
@@ -84,14 +85,11 @@ def read_state(folder: Path, digest: str) -> dict[str, Any] | None:
     path = folder / STATE
     if not path.is_file():
         return None
-    with path.open("rb") as file:
-        try:
-            content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        except MemoryError:
-            raise
-        except Exception as error:  # what damaged bytes make of an unpickler has no common class
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise FileFormatError(f"{path} is damaged ({reason}): remove it to begin anew.") from error
+    try:
+        content: dict[str, Any] = read_pickled_tensors(path, "state of a training run")
+    except FileFormatError as error:
+        reason = first_line(error.__cause__ or error)
+        raise FileFormatError(f"{path} is damaged ({reason}): remove it to begin anew.") from error
     if not isinstance(content, dict) or not {"recipe", "network", "best", "optimizer", "state"} <= set(content):
         raise FileFormatError(f"{path} is no state of a training run: choose another folder.")
     if content["recipe"] != digest:

@@ -249,9 +249,9 @@ def several(path):
 FILES = {
     "features of the first stage": ("images.npz", lambda path: path.unlink(), "images.npz does not exist"),
     "features of the last stage": ("features.npz", lambda path: path.unlink(), "features.npz does not exist"),
-    "responses": ("person1.npy", lambda path: path.unlink(), "person1.npy cannot be read"),
+    "responses": ("person1.npy", lambda path: path.unlink(), "person1.npy does not exist"),
     "responses held out": ("person2.npy", damage, "person2.npy cannot be read"),
-    "empty responses": ("person1.npy", lambda path: path.write_bytes(b""), "person1.npy cannot be read"),
+    "empty responses": ("person1.npy", lambda path: path.write_bytes(b""), "person1.npy is empty"),
     "many responses in one": ("person1.npy", several, "person1.npy cannot be read"),
     "responses that are words": (
         "person1.npy",
