@@ -80,7 +80,7 @@ CLASSES = {
     "crafted": 10,
 }
 WATCHED = r"/braincorl/(files|result_folders|leftovers|hdf5|tensorfile|cli/\w+|features/(journal|containers|files)"
-WATCHED += r"|datasets/(prepared|prepared_file)|training/(loop|state)|analysis/(maps|page|fit_directory))\.py$"
+WATCHED += r"|datasets/(prepared|prepared_file)|training/(loop|state)|(analysis|fits)/(maps|page|folder))\.py$"
 
 
 @dataclass
