@@ -298,7 +298,6 @@ n_voxels = [4, 8]
 
 
 def training(folder, name):
-    (folder / "r.toml").write_text(RECIPE)
     command = [
         "train",
         folder / "r.toml",
@@ -316,12 +315,14 @@ def training(folder, name):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
+    (folder / "r.toml").write_text(RECIPE)
     assert training(folder, "run") == 0
     return load_checkpoint(folder / "run" / "checkpoint.safetensors").state_dict()
 
 
 @pytest.mark.parametrize("limit", [10, 30_000])
 def test_a_training_that_may_not_write_ends_in_one_line_and_goes_on_later(limit, trained, tmp_path, capsys):
+    (tmp_path / "r.toml").write_text(RECIPE)
     with files_of_at_most(limit):
         assert training(tmp_path, "run") == 2
     line = capsys.readouterr().err
