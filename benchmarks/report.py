@@ -23,7 +23,8 @@ from braincorl.datasets import VoxelSpace
 from braincorl.datasets.simulated_world import posterior_cortex, smooth_fields
 from braincorl.encoders import RidgeEncoder
 from braincorl.features import FeatureTable
-from braincorl.fits.folder import read_fit, write_fit, write_maps
+from braincorl.fits import Fit
+from braincorl.fits.fit import write_fit
 
 N_VOXELS, N_FEATURES, N_IMAGES, N_REGIONS = 20_000, 512, 2_000, 24
 
@@ -57,8 +58,7 @@ def main() -> None:
             Image.fromarray(pixels).resize((425, 425)).save(pictures / f"{name}.jpg")
         config = {"subject": "sub-01", "prefix": "sub-01_space-MNI152", "zscore": "none", "features_provenance": {}}
         config |= {"simulation": True, "encoder": "ridge"}
-        write_fit(fit, encoder, space, rois, config, names[:100], {})
-        write_maps(fit, config["prefix"], maps, space)
+        write_fit(fit, Fit(encoder, space, rois, config, names[:100].tolist(), kept_maps=maps))
         rows = [
             (name, n, draw, 0.1 * np.log(n) * share + 0.01 * draw, 0.3, 1.0)
             for name, share in (("ridge", 0.5), ("bayesian-ridge", 0.7), ("in-context", 0.8))
@@ -72,7 +72,7 @@ def main() -> None:
         )
         start, start_cpu = time.perf_counter(), time.process_time()
         write_report(
-            Path(scratch, "report.html"), read_fit(fit), ReportOptions(None, FeatureTable(features, names), pictures)
+            Path(scratch, "report.html"), Fit.load(fit), ReportOptions(None, FeatureTable(features, names), pictures)
         )
         seconds, cpu = time.perf_counter() - start, time.process_time() - start_cpu
         if keep:

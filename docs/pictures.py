@@ -19,7 +19,7 @@ from braincorl.analysis import plot_mosaic, plot_surface
 from braincorl.analysis.figures import save_figure
 from braincorl.analysis.report import collect_maps, write_report
 from braincorl.cli.main import main as braincorl
-from braincorl.fits.folder import read_fit
+from braincorl.fits import Fit
 
 FOLDER = Path(__file__).resolve().parent
 HEIGHT = 1250  # pixels of the report that are shown
@@ -30,7 +30,7 @@ def main() -> None:
         demo = Path(scratch, "demo")
         braincorl(["demo", "--output-dir", str(demo)])
         save(Image.open(demo / "figure.png"), "demo.png")
-        fit = read_fit(demo / "fit")
+        fit = Fit.load(demo / "fit")
         maps = collect_maps(fit)
         regions = {name: fit.rois[name] for name in ("EarlyVis", "LOC", "FFA", "EBA", "PPA")}
         options = {"label": "EV", "signed": False, "rois": regions}

@@ -18,7 +18,8 @@ from braincorl import __version__
 from braincorl.errors import InputError
 from braincorl.features import check_same_space
 from braincorl.files import read_json, write_json
-from braincorl.fits.folder import FitDirectory, write_description
+from braincorl.fits import Fit
+from braincorl.fits.folder import write_description
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ def read_benchmark(path: str | Path) -> Benchmark:
     return benchmark
 
 
-def find_benchmark(fit: FitDirectory, path: Path | None = None) -> Benchmark | None:
+def find_benchmark(fit: Fit, path: Path | None = None) -> Benchmark | None:
     """Read the comparison of encoders that belongs to a fit, by default that in its folder; None if there is none.
 
     Raises
@@ -121,8 +122,8 @@ def find_benchmark(fit: FitDirectory, path: Path | None = None) -> Benchmark | N
         If it is of another person or feature space.
     """
     if path is None:
-        path = fit.path / "benchmark"
-        if not path.is_dir():
+        path = fit.beside("benchmark")
+        if path is None:
             return None
         if not (path / "config.json").is_file():  # as an earlier version wrote it: a report does without
             logger.warning(
@@ -135,5 +136,5 @@ def find_benchmark(fit: FitDirectory, path: Path | None = None) -> Benchmark | N
             f"{path} compares encoders on {found.subject}, but the fit is of {fit.config['subject']}: run braincorl "
             "benchmark on the data of the fit."
         )
-    check_same_space(found.features_provenance, fit.config["features_provenance"], f"the fit in {fit.path}")
+    check_same_space(found.features_provenance, fit.config["features_provenance"], fit.title)
     return found

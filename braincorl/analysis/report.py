@@ -22,7 +22,8 @@ from braincorl.analysis.volume_plots import plot_glass_brain, plot_mosaic
 from braincorl.datasets.meshes import FSLR
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable
-from braincorl.fits.folder import MAPS, FitDirectory, read_maps
+from braincorl.fits import Fit
+from braincorl.fits.folder import MAPS, read_maps
 from braincorl.fits.localiser import likely_regions, region_probability
 from braincorl.fits.scores import summarize_rois
 
@@ -76,7 +77,7 @@ class ReportOptions:
     benchmark: Path | None = None
 
 
-def write_report(path: str | Path, fit: FitDirectory, options: ReportOptions | None = None) -> None:
+def write_report(path: str | Path, fit: Fit, options: ReportOptions | None = None) -> None:
     """Write the report of a fit as one self-contained HTML file, whole or not at all.
 
     Parameters
@@ -84,7 +85,7 @@ def write_report(path: str | Path, fit: FitDirectory, options: ReportOptions | N
     path
         Destination, ending in `.html`.
     fit
-        A fit on disk, from `read_fit`.
+        A fit on disk, from `Fit.load`.
     options
         What to show beside it.
 
@@ -103,7 +104,7 @@ def write_report(path: str | Path, fit: FitDirectory, options: ReportOptions | N
     page.write_page(path, str(name), subtitle, page.notes(find_warnings(fit, maps)) + _tiles(fit, maps), sections)
 
 
-def fit_sections(fit: FitDirectory, maps: Maps, options: ReportOptions) -> dict[str, str]:
+def fit_sections(fit: Fit, maps: Maps, options: ReportOptions) -> dict[str, str]:
     """Make the sections of a fit's report, heading -> HTML, empty where there is nothing to say."""
     return {
         "Accuracy": _accuracy(maps),
@@ -116,7 +117,7 @@ def fit_sections(fit: FitDirectory, maps: Maps, options: ReportOptions) -> dict[
     }
 
 
-def collect_maps(fit: FitDirectory, scores: Path | None = None) -> dict[str, npt.NDArray[np.float64]]:
+def collect_maps(fit: Fit, scores: Path | None = None) -> dict[str, npt.NDArray[np.float64]]:
     """Read the maps of a fit, and over them those of a folder of scores.
 
     Raises
@@ -125,9 +126,9 @@ def collect_maps(fit: FitDirectory, scores: Path | None = None) -> dict[str, npt
         If the folder holds no scores of this fit.
     """
     prefix = fit.config["prefix"]
-    own = read_maps(fit.path, prefix, fit.space)
-    if scores is None and (fit.path / "scores").is_dir():
-        scores = fit.path / "scores"
+    own = fit.maps()
+    if scores is None:
+        scores = fit.beside("scores")
     if scores is None:
         return own
     scored = read_maps(scores, prefix, fit.space)
@@ -137,7 +138,7 @@ def collect_maps(fit: FitDirectory, scores: Path | None = None) -> dict[str, npt
     return unscored | scored
 
 
-def find_warnings(fit: FitDirectory, maps: Maps) -> list[str]:
+def find_warnings(fit: Fit, maps: Maps) -> list[str]:
     """Say what a reader must know before trusting the numbers."""
     lines = []
     config, space = fit.config, fit.space
@@ -169,7 +170,7 @@ def find_warnings(fit: FitDirectory, maps: Maps) -> list[str]:
     return lines
 
 
-def _tiles(fit: FitDirectory, maps: Maps) -> str:
+def _tiles(fit: Fit, maps: Maps) -> str:
     names = ("ev", "r", "noiseceiling", "evnormalized") if "ev" in maps else LABELS
     known = [name for name in names if name in maps and np.isfinite(maps[name]).any()]
     means = {f"mean {_labels(fit)[name]}": float(np.nanmean(maps[name])) for name in known}
@@ -178,7 +179,7 @@ def _tiles(fit: FitDirectory, maps: Maps) -> str:
     return page.tiles({name: page.plain(value) for name, value in (counts | means).items()})
 
 
-def _labels(fit: FitDirectory) -> dict[str, str]:
+def _labels(fit: Fit) -> dict[str, str]:
     """Names of the maps; a simulation also knows EV against the truth, so it says of which responses this one is."""
     return LABELS | ({"ev": "EV of measured responses"} if fit.config.get("simulation") else {})
 
@@ -195,7 +196,7 @@ def _accuracy(maps: Maps) -> str:
 
 
 @own_style
-def _scaling(fit: FitDirectory, found: Benchmark | None) -> str:
+def _scaling(fit: Fit, found: Benchmark | None) -> str:
     if found is None:
         return ""
     figure = new_figure(6.8, 3.6)
@@ -211,7 +212,7 @@ def _scaling(fit: FitDirectory, found: Benchmark | None) -> str:
     return page.picture(figure, caption) + page.data_table(table) + page.paragraph(found.note, "soft")
 
 
-def _brain_maps(fit: FitDirectory, maps: Maps, in_mni: bool | None) -> str:
+def _brain_maps(fit: Fit, maps: Maps, in_mni: bool | None) -> str:
     main = next((name for name in MAIN_MAPS if name in maps and np.isfinite(maps[name]).any()), None)
     if main is None or (fit.space.mask is None and fit.space.surface is None):
         return ""
@@ -239,7 +240,7 @@ def _brain_maps(fit: FitDirectory, maps: Maps, in_mni: bool | None) -> str:
     return "".join(parts)
 
 
-def _regions(fit: FitDirectory, maps: Maps) -> str:
+def _regions(fit: Fit, maps: Maps) -> str:
     shown = {name: maps[name] for name in LABELS if name in maps}
     if not shown:
         return ""
@@ -260,7 +261,7 @@ def _regions(fit: FitDirectory, maps: Maps) -> str:
     return page.data_table(table) + page.paragraph(what, "soft")
 
 
-def _likely_regions(fit: FitDirectory) -> str:
+def _likely_regions(fit: Fit) -> str:
     found = region_probability(fit.encoder)
     if found is None:
         return ""
@@ -273,7 +274,7 @@ def _likely_regions(fit: FitDirectory) -> str:
     return page.data_table(table) + page.paragraph(what, "soft")
 
 
-def _preferred_images(fit: FitDirectory, options: ReportOptions) -> str:
+def _preferred_images(fit: Fit, options: ReportOptions) -> str:
     if options.features is None:
         return ""
     everywhere = {"all voxels": np.ones(fit.space.n_voxels, dtype=bool)}
@@ -298,15 +299,17 @@ def _preferred_images(fit: FitDirectory, options: ReportOptions) -> str:
     return "".join(parts)
 
 
-def _provenance(fit: FitDirectory) -> str:
+def _provenance(fit: Fit) -> str:
     config = fit.config
     libraries = ("numpy", "scipy", "scikit-learn", "nibabel", "nilearn", "matplotlib")
     facts = {
-        "Fit": fit.path.name,
+        "Fit": fit.subject if fit.path is None else fit.path.name,
         "Made with": f"braincorl {config.get('braincorl', 'unknown')}",
         "Reported with": f"braincorl {__version__}; " + ", ".join(f"{name} {version(name)}" for name in libraries),
     }
-    facts |= {f"SHA-256 of {name}": _hash(fit.path / name) for name in ("encoder.safetensors", "space.safetensors")}
+    if fit.path is not None:
+        files = ("encoder.safetensors", "space.safetensors")
+        facts |= {f"SHA-256 of {name}": _hash(fit.path / name) for name in files}
     for name, value in config.get("features_provenance", {}).items():
         facts[f"Features: {name}"] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     chosen = {name: value for name, value in config.items() if name not in ("features_provenance", "braincorl")}

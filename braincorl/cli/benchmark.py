@@ -14,15 +14,11 @@ from braincorl.analysis.benchmark_directory import Benchmark, write_benchmark
 from braincorl.analysis.figures import new_figure, own_style, plot_scaling, save_figure
 from braincorl.analysis.scaling import scaling_curve, summarize_curve, summarize_regions
 from braincorl.cli.common import (
-    ENCODERS,
-    NETWORK_ENCODER,
-    PRIOR_ENCODER,
     add_data_options,
     add_encoder_options,
     add_output_options,
     add_person_options,
     add_verb,
-    check_features_vary,
     make_encoder,
     non_negative,
     positive,
@@ -30,13 +26,14 @@ from braincorl.cli.common import (
     read_features,
     read_responses,
 )
-from braincorl.cli.fit import pool_without, prior_arguments
 from braincorl.datasets import simulate_people
 from braincorl.datasets.splits import split_repeated
 from braincorl.encoders import GroupPriorEncoder, LinearEncoder
+from braincorl.encoders.choice import ENCODERS, NETWORK_ENCODER, PRIOR_ENCODER
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable
 from braincorl.features.files import read_names
+from braincorl.fits.fitting import check_features_vary, fit_arguments, pool_without
 from braincorl.fits.folder import hash_responses
 from braincorl.fits.seen_images import without_copies
 from braincorl.metrics import mean_over_voxels
@@ -243,7 +240,7 @@ def _read_task(options: argparse.Namespace) -> Task:
         y_test=held_out.responses,
         pool=pool_without(table, test),
         makers=makers,
-        arguments={name: prior_arguments(maker(), table, subject) for name, maker in makers.items()},
+        arguments={name: fit_arguments(maker(), table, subject) for name, maker in makers.items()},
         ceiling=None if ceiling is None else mean_over_voxels(ceiling),
         note=f"{subject.name}: scored on {test.size} images, {how}; contexts drawn from {own.size} others.",
         subject=subject.name,

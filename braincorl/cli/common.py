@@ -2,47 +2,21 @@
 
 import argparse
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from braincorl.datasets import Grid, SubjectData, Surface, VoxelSpace, load_prepared, load_subject
-from braincorl.datasets.prepared_file import is_prepared, prepared_scaling
-from braincorl.encoders import BayesianRidgeEncoder, LinearEncoder, RidgeEncoder
-from braincorl.encoders.group_prior import GroupPriorEncoder
+from braincorl.datasets import Grid, SubjectData, Surface, load_prepared, load_subject
+from braincorl.datasets.prepared_file import is_prepared
+from braincorl.encoders import LinearEncoder
+from braincorl.encoders import choice as encoders
+from braincorl.encoders.choice import ENCODERS, NETWORK_ENCODER, PRIOR_ENCODER
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable, load_features
-from braincorl.priors import GroupPrior
 from braincorl.progress import progress_bar as progress_bar
 
 logger = logging.getLogger(__name__)
 
-NETWORK_ENCODER = "in-context"
-PRIOR_ENCODER = "group-prior"
 MOST_NUMBERS = 10_000  # of subjects or sessions
-
-
-def make_network_encoder(**options: Any) -> LinearEncoder:
-    """Make an `InContextEncoder`; PyTorch takes seconds to import, so only who wants one waits."""
-    from braincorl.checkpoint import DEFAULT, find_checkpoint
-    from braincorl.encoders import InContextEncoder
-
-    if options.get("checkpoint", DEFAULT) != DEFAULT:
-        find_checkpoint(options["checkpoint"])  # a wrong name is noticed before data are read
-    encoder: LinearEncoder = InContextEncoder(**options)
-    return encoder
-
-
-# Those that need nothing but data.
-ENCODERS: dict[str, Callable[[], LinearEncoder]] = {
-    "ridge": RidgeEncoder,
-    "bayesian-ridge": BayesianRidgeEncoder,
-    NETWORK_ENCODER: make_network_encoder,
-}
 
 
 def add_verb(
@@ -135,18 +109,12 @@ def make_encoder(options: argparse.Namespace) -> LinearEncoder:
         )
     network = {name: getattr(options, name) for name in ("checkpoint", "device", "precision")}
     given = {name: value for name, value in network.items() if value is not None}
-    if options.encoder != NETWORK_ENCODER:
-        if given:
-            raise InputError(
-                f"--{next(iter(given))} is an option of --encoder {NETWORK_ENCODER}, but the encoder is "
-                f"{options.encoder}: pass --encoder {NETWORK_ENCODER}, or leave the option out."
-            )
-        if options.encoder == PRIOR_ENCODER:
-            return GroupPriorEncoder(GroupPrior.load(options.prior))
-        return ENCODERS[options.encoder]()
-    if options.prior is not None:
-        given["prior"] = GroupPrior.load(options.prior)
-    return make_network_encoder(**given)
+    if given and options.encoder != NETWORK_ENCODER:
+        raise InputError(
+            f"--{next(iter(given))} is an option of --encoder {NETWORK_ENCODER}, but the encoder is "
+            f"{options.encoder}: pass --encoder {NETWORK_ENCODER}, or leave the option out."
+        )
+    return encoders.make_encoder(options.encoder, options.prior, **given)
 
 
 def add_features_options(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
@@ -244,26 +212,6 @@ def read_features(options: argparse.Namespace) -> FeatureTable:
     return load_features(options.features, options.image_ids)
 
 
-def check_features_vary(features: npt.NDArray[Any]) -> None:
-    """Refuse features that tell no image from another, and say so where each image has a feature of its own.
-
-    Raises
-    ------
-    InputError
-        If all rows are the same.
-    """
-    if len(features) > 1 and not np.ptp(features, axis=0).any():
-        raise InputError(
-            f"the features of all {len(features)} images are the same, so nothing can be predicted from them: check "
-            "what was embedded."
-        )
-    if (np.count_nonzero(features, axis=1) == 1).all() and (np.count_nonzero(features, axis=0) <= 1).all():
-        logger.warning(
-            "every image has a feature that no other image has (one-hot features): nothing that is learned from some "
-            "images can be carried over to others"
-        )
-
-
 def read_responses(
     options: argparse.Namespace,
     table: FeatureTable,
@@ -301,17 +249,7 @@ def _read_prepared(options: argparse.Namespace, table: FeatureTable, rois: list[
         raise InputError(
             f"{options.betas[0]} is a prepared person with its own mask and regions: leave out {extra[0]}."
         )
-    scaling = prepared_scaling(options.betas[0])
-    if scaling == "session" and options.zscore != "session":
+    subject = load_prepared(options.betas[0], images=table.image_ids.tolist())
+    if subject.zscore == "session" and options.zscore != "session":
         logger.info("%s holds responses that were z-scored within sessions", options.betas[0])
-    options.zscore = scaling
-    return load_prepared(options.betas[0], images=table.image_ids.tolist())
-
-
-def grid_of(space: VoxelSpace, path: Path) -> Grid | Surface | None:
-    """Grid of a fit's voxels, or surface, for reading other responses with the same mask."""
-    if space.surface is not None:
-        return space.surface
-    return (
-        None if space.mask is None or space.affine is None else Grid(space.mask, space.affine, path, space.space_code)
-    )
+    return subject

@@ -16,21 +16,20 @@ from braincorl.cli.common import (
     add_data_options,
     add_output_options,
     add_verb,
-    grid_of,
     non_negative,
     positive,
     progress_bar,
     read_responses,
 )
-from braincorl.cli.score import check_features_fit
 from braincorl.datasets import SubjectData
 from braincorl.datasets.space import VoxelSpace
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable, load_features
 from braincorl.files import write_json
-from braincorl.fits.folder import FitDirectory, hash_responses, identify_fit, read_fit, write_description, write_maps
+from braincorl.fits import Fit
+from braincorl.fits.folder import hash_responses, identify_fit, write_description, write_maps
 from braincorl.fits.scores import common_voxels, predict_exactly
-from braincorl.fits.seen_images import seen_by
+from braincorl.fits.seen_images import check_features_fit, seen_by
 from braincorl.questions.comparison import FALSE_DISCOVERIES, Comparison, compare_predictions
 from braincorl.result_folders import check_destination, staged_directory
 
@@ -69,7 +68,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(options: argparse.Namespace) -> None:
     """Compare and write maps, a table and a page."""
     check_destination(options.output_dir, overwrite=options.overwrite, kind="comparison")
-    fits = read_fit(options.fit_a), read_fit(options.fit_b)
+    fits = Fit.load(options.fit_a), Fit.load(options.fit_b)
     _check_same_person(*fits)
     _complete(options, fits)
     tables = [load_features(path, options.image_ids) for path in (options.features, options.features_b)]
@@ -94,7 +93,7 @@ def run(options: argparse.Namespace) -> None:
     print(f"{fits[0].config['subject']}: {describe(result, held_out.n_images)} -> {options.output_dir}")
 
 
-def _check_same_person(a: FitDirectory, b: FitDirectory) -> None:
+def _check_same_person(a: Fit, b: Fit) -> None:
     for key, what in (("subject", "people"), ("zscore", "scalings of the responses")):
         if a.config[key] != b.config[key]:
             raise InputError(
@@ -104,7 +103,7 @@ def _check_same_person(a: FitDirectory, b: FitDirectory) -> None:
     common_voxels(a.space, b.space)
 
 
-def _complete(options: argparse.Namespace, fits: tuple[FitDirectory, FitDirectory]) -> None:
+def _complete(options: argparse.Namespace, fits: tuple[Fit, Fit]) -> None:
     """Take what the command leaves out from where the fits took it."""
     for name, fit in (("features", fits[0]), ("features_b", fits[1])):
         if getattr(options, name) is None:
@@ -114,7 +113,7 @@ def _complete(options: argparse.Namespace, fits: tuple[FitDirectory, FitDirector
         options.trials = options.trials or _recorded(fits[0], "trials", "--trials")
 
 
-def _recorded(fit: FitDirectory, key: str, option: str) -> list[Path]:
+def _recorded(fit: Fit, key: str, option: str) -> list[Path]:
     stated = fit.config.get(key)
     paths = [Path(text) for text in ([stated] if isinstance(stated, str) else stated or [])]
     missing = [str(path) for path in paths if not path.exists()]
@@ -126,11 +125,9 @@ def _recorded(fit: FitDirectory, key: str, option: str) -> list[Path]:
     return paths
 
 
-def _held_out(
-    options: argparse.Namespace, fits: tuple[FitDirectory, FitDirectory], tables: list[FeatureTable]
-) -> SubjectData:
+def _held_out(options: argparse.Namespace, fits: tuple[Fit, Fit], tables: list[FeatureTable]) -> SubjectData:
     """Responses to the images that have features in both spaces and that neither fit has seen."""
-    subject = read_responses(options, tables[0], grid_of(fits[0].space, fits[0].path), fits[0].config["zscore"], [])
+    subject = read_responses(options, tables[0], fits[0].grid, fits[0].config["zscore"], [])
     both = subject.image_ids[np.isin(subject.image_ids, tables[1].image_ids)]
     seen = np.zeros(both.size, dtype=bool)
     for fit, table in zip(fits, tables, strict=True):
@@ -147,7 +144,7 @@ def _held_out(
 
 
 def _side_by_side(
-    fits: tuple[FitDirectory, FitDirectory], tables: list[FeatureTable], held_out: SubjectData
+    fits: tuple[Fit, Fit], tables: list[FeatureTable], held_out: SubjectData
 ) -> tuple[npt.NDArray[Any], list[npt.NDArray[np.float64]]]:
     """Measured responses and both predictions over the voxels of the first fit, NaN where one has none."""
     space = fits[0].space
@@ -174,14 +171,15 @@ def describe(result: Comparison, n_images: int) -> str:
     )
 
 
-def _name(fit: FitDirectory) -> str:
+def _name(fit: Fit) -> str:
     """Name of a fit's folder, and of what it was made with."""
-    return f"{fit.path.resolve().name} ({fit.config.get('encoder', type(fit.encoder).__name__)})"
+    name = fit.subject if fit.path is None else fit.path.resolve().name
+    return f"{name} ({fit.config.get('encoder', type(fit.encoder).__name__)})"
 
 
 def _config(
     options: argparse.Namespace,
-    fits: tuple[FitDirectory, FitDirectory],
+    fits: tuple[Fit, Fit],
     tables: list[FeatureTable],
     held_out: SubjectData,
 ) -> dict[str, Any]:
@@ -204,7 +202,7 @@ def _write_page(
     path: Path,
     result: Comparison,
     space: VoxelSpace,
-    fits: tuple[FitDirectory, FitDirectory],
+    fits: tuple[Fit, Fit],
     names: list[str],
     n_images: int,
 ) -> None:

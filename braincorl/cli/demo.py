@@ -14,23 +14,17 @@ from braincorl.analysis.figures import new_figure, own_style, plot_scaling, save
 from braincorl.analysis.report import ReportOptions, collect_maps, find_warnings, fit_sections
 from braincorl.analysis.scaling import scaling_curve, summarize_curve
 from braincorl.analysis.volume_plots import plot_glass_brain
-from braincorl.cli.common import (
-    ENCODERS,
-    NETWORK_ENCODER,
-    add_output_options,
-    add_verb,
-    non_negative,
-    positive,
-    progress_bar,
-)
-from braincorl.cli.fit import fit_encoder
-from braincorl.datasets import SubjectData, simulate_people
+from braincorl.cli.common import add_output_options, add_verb, non_negative, positive, progress_bar
+from braincorl.datasets import simulate_people
 from braincorl.datasets.simulation import SimulatedPeople, SimulatedPerson
 from braincorl.encoders import LinearEncoder
+from braincorl.encoders.choice import ENCODERS
 from braincorl.features import FeatureTable, save_features
-from braincorl.fits.folder import encoder_maps, read_fit, write_description, write_fit, write_maps
+from braincorl.fits import Fit, fit_person
+from braincorl.fits.fit import write_fit
+from braincorl.fits.folder import write_description
 from braincorl.fits.maps import Outside
-from braincorl.fits.scores import Scores, score_encoder, summarize_rois
+from braincorl.fits.scores import Scores
 from braincorl.result_folders import check_destination, staged_directory
 
 N_CONTEXT = (10, 20, 50, 100)
@@ -78,10 +72,10 @@ def run(options: argparse.Namespace) -> None:
         inputs.mkdir()
         save_features(inputs / "features.npz", table)
         person.write(inputs)
-        encoder, maps = _write_example_fit(folder / "fit", world, person, table, pool, options.outside)
+        fit = _write_example_fit(folder / "fit", world, table, options.outside)
         scores.to_csv(folder / "scores.tsv", sep="\t", index=False)
-        _draw(folder / "figure.png", scores, maps, person)
-        lines = _explain(encoder, options.output_dir, person.name)
+        _draw(folder / "figure.png", scores, fit.scores, person)
+        lines = _explain(fit.encoder, options.output_dir, person.name)
         _write_page(folder, scores, summary, table, lines)
         write_description(folder, "Demonstration on simulated people", NOTE)
     print(NOTE)
@@ -120,36 +114,20 @@ def compare_encoders(
     return curve.rename(columns={"ev": "score"})[["encoder", "n_context", "draw", "score"]]
 
 
-def _write_example_fit(
-    folder: Path,
-    world: SimulatedPeople,
-    person: SimulatedPerson,
-    table: FeatureTable,
-    pool: npt.NDArray[np.float32],
-    outside: Outside,
-) -> tuple[LinearEncoder, Scores]:
-    """Do what `braincorl fit --n-context 100` does, on the written inputs' content."""
-    subject: SubjectData = person.subject()
+def _write_example_fit(folder: Path, world: SimulatedPeople, table: FeatureTable, outside: Outside) -> Fit:
+    """Do what `braincorl fit --n-context 100` does, on the written inputs' content, and score the shared images."""
+    subject = world.people[0].subject()
     own = subject.image_ids[~np.isin(subject.image_ids, world.shared)][: max(N_CONTEXT)]
-    context = subject.select_images(own)
-    encoder, _ = fit_encoder(ENCODERS[NETWORK_ENCODER](), world.features_of(own), context.responses, pool)
-    held_out = subject.select_images(world.shared)
-    scores = score_encoder(encoder, subject.space, world.features_of(world.shared), held_out)
-    config = {
-        "subject": person.name,
-        "prefix": f"{person.name}_task-simulated",
-        "encoder": NETWORK_ENCODER,
-        "zscore": "none",
-        "simulation": True,
-        "features_provenance": dict(table.provenance),
-        "n_context": int(own.size),
-    }
+    fit = fit_person(
+        subject.select_images([*own, *world.shared]),
+        table,
+        context=own,
+        prefix=f"{subject.name}_task-simulated",
+        notes={"simulation": True},
+    )
     folder.mkdir()
-    write_fit(folder, encoder, subject.space, subject.rois, config, own, {"features": dict(table.provenance)})
-    write_maps(folder, str(config["prefix"]), encoder_maps(encoder) | scores, subject.space, outside)
-    summarize_rois(scores, subject.rois).to_csv(folder / "scores.tsv", sep="\t", index=False, na_rep="n/a")
-    write_description(folder, "Voxelwise encoder", NOTE)
-    return encoder, scores
+    write_fit(folder, fit, outside, NOTE)
+    return fit
 
 
 @own_style
@@ -168,7 +146,7 @@ def _write_page(
     folder: Path, scores: pd.DataFrame, summary: pd.DataFrame, table: FeatureTable, lines: list[str]
 ) -> None:
     """Write the example fit's report, with the comparison of encoders before it."""
-    fit = read_fit(folder / "fit")
+    fit = Fit.load(folder / "fit")
     maps = collect_maps(fit)
     figure = new_figure(6.8, 3.6)
     plot_scaling(figure.subplots(), scores, TRUTH)

@@ -12,7 +12,7 @@ from braincorl.cli.common import add_verb
 from braincorl.errors import InputError
 from braincorl.features import check_same_space, load_features
 from braincorl.files import check_new_file
-from braincorl.fits.folder import FitDirectory, read_fit
+from braincorl.fits import Fit
 from braincorl.fits.seen_images import check_same_across
 from braincorl.priors import GroupPrior
 from braincorl.priors.regions import label_voxels
@@ -55,13 +55,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(options: argparse.Namespace) -> None:
     """Learn, and write the file at once."""
     check_new_file(options.output, options.overwrite)
-    fits = [read_fit(path) for path in options.people]
+    fits = [Fit.load(path) for path in options.people]
     _check_different(fits)
     check_same_across(fits)
     space: dict[str, Any] = {}
     for fit in fits:
         provenance = fit.config.get("features_provenance", {})
-        check_same_space(provenance, space, f"the fit {fits[0].path}")
+        check_same_space(provenance, space, fits[0].title)
         space |= provenance
     pool = None
     if options.pool is not None:
@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> None:
         [fit.space.coordinates() for fit in fits] if options.places else None,
         X_pool=pool,
         max_items="auto" if options.max_items is None else options.max_items,
-        provenance={**space, "people": [str(fit.config.get("subject", fit.path.name)) for fit in fits]},
+        provenance={**space, "people": [fit.subject for fit in fits]},
     )
     prior.save(options.output)
     regions = f", regions {', '.join(prior.regions)}" if prior.regions else ""
@@ -82,15 +82,15 @@ def run(options: argparse.Namespace) -> None:
     print(f"{prior}{regions}{places} -> {options.output}")
 
 
-def _check_different(fits: Sequence[FitDirectory]) -> None:
+def _check_different(fits: Sequence[Fit]) -> None:
     """Refuse one person given twice, which would be remembered as two who agree."""
     for number, fit in enumerate(fits):
         for other in fits[:number]:
             if np.array_equal(fit.encoder.coef_, other.encoder.coef_):
-                raise InputError(f"{other.path} and {fit.path} hold the same encoder: give each person once.")
+                raise InputError(f"{other.title} and {fit.title} hold the same encoder: give each person once.")
 
 
-def _labels(fit: FitDirectory) -> npt.NDArray[np.str_]:
+def _labels(fit: Fit) -> npt.NDArray[np.str_]:
     if not fit.rois:
-        raise InputError(f"{fit.path} was fitted without regions: leave --rois out, or fit it again with --rois.")
+        raise InputError(f"{fit.title} was made without regions: leave --rois out, or fit it again with --rois.")
     return label_voxels(fit.rois, fit.space.n_voxels)

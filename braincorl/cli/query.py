@@ -17,13 +17,14 @@ from braincorl.analysis.selection import (
     top_voxels,
 )
 from braincorl.analysis.selectivity import TextSelectivity, text_selectivity
-from braincorl.cli.common import add_output_options, add_verb, grid_of, positive
+from braincorl.cli.common import add_output_options, add_verb, positive
 from braincorl.cli.query_inputs import Query, read_pool, read_query
 from braincorl.datasets.hemispheres import read_rois_at
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable
 from braincorl.files import write_json
-from braincorl.fits.folder import FitDirectory, identify_fit, read_fit, write_description
+from braincorl.fits import Fit
+from braincorl.fits.folder import identify_fit, write_description
 from braincorl.result_folders import check_destination, staged_directory
 
 EPILOG = """The words go to the fit's own backbone, which must be one that embeds text (its weights come from --weights,
@@ -80,7 +81,7 @@ def run(options: argparse.Namespace) -> None:
     check_destination(options.output_dir, overwrite=options.overwrite, kind="query")
     if not 0 < options.q < 1:
         raise InputError(f"--q must be between 0 and 1, but is {options.q}.")
-    fit = read_fit(options.fit_dir)
+    fit = Fit.load(options.fit_dir)
     pool = read_pool(options, fit)
     rois = _rois(options, fit)
     localizers = _localizers(options.localizer)
@@ -154,7 +155,7 @@ def _add_backbone_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _ask(
-    options: argparse.Namespace, fit: FitDirectory, query: Query, pool: FeatureTable | None, *, contrast: bool
+    options: argparse.Namespace, fit: Fit, query: Query, pool: FeatureTable | None, *, contrast: bool
 ) -> TextSelectivity:
     return text_selectivity(
         fit.encoder,
@@ -167,9 +168,9 @@ def _ask(
     )
 
 
-def _rois(options: argparse.Namespace, fit: FitDirectory) -> dict[str, npt.NDArray[np.bool_]]:
+def _rois(options: argparse.Namespace, fit: Fit) -> dict[str, npt.NDArray[np.bool_]]:
     """Regions of the fit, and those of --rois."""
-    more = read_rois_at(options.rois, grid_of(fit.space, fit.path), fit.space.included.size)
+    more = read_rois_at(options.rois, fit.grid, fit.space.included.size)
     twice = sorted(set(more) & set(fit.rois))
     if twice:
         raise InputError(f"--rois names region '{twice[0]}', which the fit has already: rename one, or leave it out.")
@@ -192,7 +193,7 @@ def _with_versus(table: pd.DataFrame, versus: str) -> pd.DataFrame:
 
 
 def _images(
-    fit: FitDirectory,
+    fit: Fit,
     pool: FeatureTable,
     result: TextSelectivity,
     rois: dict[str, npt.NDArray[np.bool_]],
@@ -205,7 +206,7 @@ def _images(
 
 
 def _words(
-    fit: FitDirectory,
+    fit: Fit,
     query: Query,
     pool: FeatureTable | None,
     rois: dict[str, npt.NDArray[np.bool_]],
@@ -218,7 +219,7 @@ def _words(
     return preferred_texts(fit.encoder, query.background, names, rois, images, options.top, order)
 
 
-def _config(options: argparse.Namespace, fit: FitDirectory, query: Query, result: TextSelectivity) -> dict[str, object]:
+def _config(options: argparse.Namespace, fit: Fit, query: Query, result: TextSelectivity) -> dict[str, object]:
     return {
         "braincorl": __version__,
         **identify_fit(fit),

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.cli.score import check_features_fit, check_space_fits
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable, ImageEmbedder, check_same_space, load_features
 from braincorl.features.files import read_names
 from braincorl.features.prompts import COMMON_WORDS
 from braincorl.features.weights import WEIGHT_SUFFIXES
-from braincorl.fits.folder import FitDirectory
+from braincorl.fits import Fit
+from braincorl.fits.seen_images import check_features_fit, check_space_fits
 from braincorl.names import check_names, normal_name
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class Query:
     source: Mapping[str, Any]
 
 
-def read_pool(options: argparse.Namespace, fit: FitDirectory) -> FeatureTable | None:
+def read_pool(options: argparse.Namespace, fit: Fit) -> FeatureTable | None:
     """Features of the pool of images: those named, or the fit's own if they are still where they were."""
     if options.features is None:
         return _read_own_pool(options, fit)
@@ -67,7 +67,7 @@ def read_pool(options: argparse.Namespace, fit: FitDirectory) -> FeatureTable | 
     return table
 
 
-def _read_own_pool(options: argparse.Namespace, fit: FitDirectory) -> FeatureTable | None:
+def _read_own_pool(options: argparse.Namespace, fit: Fit) -> FeatureTable | None:
     """Features that the fit names, if they prove to be its own: config.json is data, and may name any file."""
     path = Path(str(fit.config.get("features") or ""))
     why = "are no longer at hand"
@@ -87,7 +87,7 @@ def _read_own_pool(options: argparse.Namespace, fit: FitDirectory) -> FeatureTab
     return None
 
 
-def read_query(options: argparse.Namespace, fit: FitDirectory, pool: FeatureTable | None) -> Query:
+def read_query(options: argparse.Namespace, fit: Fit, pool: FeatureTable | None) -> Query:
     """Features of what the options ask.
 
     Raises
@@ -111,7 +111,7 @@ def read_query(options: argparse.Namespace, fit: FitDirectory, pool: FeatureTabl
         if options.template:
             raise InputError("--template is for texts that are embedded here: leave it out with --text-features.")
         table = others = load_features(options.text_features)
-    check_same_space(table.provenance, fit.config["features_provenance"], f"the fit in {fit.path}")
+    check_same_space(table.provenance, fit.config["features_provenance"], fit.title)
     _check_width(table, fit)
     rows = [_rows(table, names) for names in (asked, versus)]
     opposite = table.features[rows[1]] if versus else None
@@ -130,7 +130,7 @@ def _rows(table: FeatureTable, names: Sequence[str]) -> npt.NDArray[np.intp]:
     return table.rows(names)
 
 
-def _query_images(options: argparse.Namespace, fit: FitDirectory, pool: FeatureTable | None) -> Query:
+def _query_images(options: argparse.Namespace, fit: Fit, pool: FeatureTable | None) -> Query:
     """Kinds of images, each the mean of its examples."""
     if pool is None:
         raise InputError("--like needs --features, a pool of images of all kinds to compare the examples with.")
@@ -143,7 +143,7 @@ def _query_images(options: argparse.Namespace, fit: FitDirectory, pool: FeatureT
     return Query(names[:n], features[:n], names[n:], features[n:] if names[n:] else None, pool.features, None, {})
 
 
-def _mean_image(path: Path, options: argparse.Namespace, fit: FitDirectory, pool: FeatureTable) -> Array:
+def _mean_image(path: Path, options: argparse.Namespace, fit: Fit, pool: FeatureTable) -> Array:
     """Mean features of example images: a list of names in the pool, a feature file, or pictures."""
     if path.suffix == ".txt":
         return np.asarray(pool.features[pool.rows(read_names(path))].mean(axis=0))
@@ -157,11 +157,11 @@ def _mean_image(path: Path, options: argparse.Namespace, fit: FitDirectory, pool
     return np.asarray(table.features.mean(axis=0))
 
 
-def _embed_texts(options: argparse.Namespace, fit: FitDirectory, texts: list[str]) -> FeatureTable:
+def _embed_texts(options: argparse.Namespace, fit: Fit, texts: list[str]) -> FeatureTable:
     return make_embedder(options, fit).embed_text(texts, options.template or "ensemble")
 
 
-def make_embedder(options: argparse.Namespace, fit: FitDirectory) -> ImageEmbedder:
+def make_embedder(options: argparse.Namespace, fit: Fit) -> ImageEmbedder:
     """Backbone that the fit's features were made with.
 
     Raises
@@ -174,7 +174,7 @@ def make_embedder(options: argparse.Namespace, fit: FitDirectory) -> ImageEmbedd
     kind = backbone.partition(":")[0]
     if kind not in ("open_clip", "timm", "gabor"):
         raise InputError(
-            f"the fit in {fit.path} names no backbone that can be loaded here ('{backbone or 'none'}'): pass the "
+            f"{fit.title} names no backbone that can be loaded here ('{backbone or 'none'}'): pass the "
             "features of the words as --text-features, or of example images as --like."
         )
     local = options.weights or (weights if weights.startswith("random:") else None)
@@ -197,9 +197,9 @@ def make_embedder(options: argparse.Namespace, fit: FitDirectory) -> ImageEmbedd
     )
 
 
-def _check_width(table: FeatureTable, fit: FitDirectory) -> None:
+def _check_width(table: FeatureTable, fit: Fit) -> None:
     if table.n_features != fit.encoder.coef_.shape[1]:
         raise InputError(
-            f"the texts have {table.n_features} features but the fit in {fit.path} was made with "
+            f"the texts have {table.n_features} features but {fit.title} was made with "
             f"{fit.encoder.coef_.shape[1]}: embed the texts with the fit's backbone."
         )

@@ -7,11 +7,12 @@ from pathlib import Path
 from braincorl.analysis.page import is_own_page
 from braincorl.analysis.report import ReportOptions, write_report
 from braincorl.cli.common import add_verb, positive
-from braincorl.cli.score import check_features_fit
 from braincorl.errors import InputError
 from braincorl.features import load_features
 from braincorl.files import check_new_file
-from braincorl.fits.folder import check_of_fit, read_fit
+from braincorl.fits import Fit
+from braincorl.fits.folder import check_of_fit
+from braincorl.fits.seen_images import check_features_fit
 from braincorl.result_folders import list_in_result
 
 
@@ -66,7 +67,7 @@ def run(options: argparse.Namespace) -> None:
     """Read the fit and write its report."""
     start = time.perf_counter()
     output = options.output or options.fit_dir / "report.html"
-    fit = read_fit(options.fit_dir)
+    fit = Fit.load(options.fit_dir)
     _check_output(output, overwrite=options.overwrite)
     if options.images is not None and options.features is None:
         raise InputError("--images needs --features: the images are shown in order of their predicted responses.")

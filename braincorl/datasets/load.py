@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -32,14 +31,13 @@ from braincorl.datasets.volumes import (
     read_mask,
     read_volume,
 )
-from braincorl.datasets.zscoring import check_zscore
+from braincorl.datasets.zscoring import ZScore, check_zscore
 from braincorl.errors import InputError
 from braincorl.files import Progress
 
 logger = logging.getLogger(__name__)
 
 Paths = str | Path | Sequence[str | Path]
-ZScore = Literal["none", "session"]
 
 
 def load_subject(

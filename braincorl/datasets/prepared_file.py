@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import h5py
 import numpy as np
@@ -23,6 +23,7 @@ import numpy.typing as npt
 from braincorl.datasets.recording import Recording
 from braincorl.datasets.space import ALIGNED, Surface, VoxelSpace
 from braincorl.datasets.subject import SubjectData
+from braincorl.datasets.zscoring import ZScore
 from braincorl.errors import FileFormatError, InputError
 from braincorl.files import check_regular, reading
 from braincorl.hdf5 import dataset_in, open_hdf5
@@ -54,7 +55,7 @@ class Header:
     rois: dict[str, npt.NDArray[np.bool_]]
 
     @property
-    def zscore(self) -> Literal["none", "session"]:
+    def zscore(self) -> ZScore:
         """How the responses were scaled."""
         return "session" if self.attributes["zscore"] else "none"
 
@@ -99,12 +100,6 @@ def is_whole(path: Path) -> bool:
     except FileFormatError:
         return False
     return True
-
-
-def prepared_scaling(path: Path) -> Literal["none", "session"]:
-    """How the responses of a prepared file were scaled."""
-    with open_hdf5(path) as file:
-        return read_header(file, path).zscore
 
 
 def write_header(
@@ -297,6 +292,7 @@ def load_prepared(
                 ncsnr=None if np.isnan(ncsnr).all() else ncsnr,
                 name=str(header.attributes["name"]),
                 n_sessions=int(header.attributes["n_sessions"]) or None,
+                zscore=header.zscore,
             )
         except InputError as error:
             raise FileFormatError(f"{path}: {error}") from error

@@ -158,6 +158,7 @@ class Recording:
             ncsnr=None if signal is None else signal[included],
             name=self.name,
             n_sessions=self.n_sessions,
+            zscore="session" if self.zscore else "none",
         )
 
     @property

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.datasets.space import VoxelSpace
+from braincorl.datasets.zscoring import ZScore
 from braincorl.errors import InputError
 from braincorl.metrics import noise_ceiling
 
@@ -35,6 +36,8 @@ class SubjectData:
         BIDS label of the person, as in `sub-01`.
     n_sessions
         Sessions that the responses come from, or None where nothing tells.
+    zscore
+        How responses were scaled: "session", within each session, or "none".
 
     Raises
     ------
@@ -50,6 +53,7 @@ class SubjectData:
     ncsnr: npt.NDArray[np.float64] | None = None
     name: str = "sub-new"
     n_sessions: int | None = None
+    zscore: ZScore = "none"
 
     def __post_init__(self) -> None:
         expected = (self.image_ids.size, self.space.n_voxels)

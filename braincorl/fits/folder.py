@@ -1,33 +1,28 @@
-"""A fitted person on disk: the encoder, the space its voxels live in, and everything to repeat it.
+"""The parts of a folder of results: maps with BIDS names, the voxels' space, options, and a description of it all.
 
-dataset_description.json   BIDS derivative, with README.md
-encoder.safetensors        weights, intercepts, noise, provenance
-space.safetensors          mask, affine, voxels with data, regions
-config.json                options, versions, counts
-context.txt                images that the encoder was fitted on
-sub-XX_stat-*_statmap.nii.gz and .json
+`braincorl.fits.Fit` puts them together for a fit; scores, predictions and answers to queries use them, too.
 """
 
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from fnmatch import filter as filter_names
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from braincorl import __version__
 from braincorl.datasets.space import ALIGNED, Surface, VoxelSpace
-from braincorl.encoders import load_encoder
 from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import FileFormatError, InputError
-from braincorl.files import GENERATOR, atomic_file, read_json, read_text, reading, write_json
+from braincorl.files import GENERATOR, read_json, write_json
 from braincorl.fits.maps import Outside, read_map, save_map
-from braincorl.result_folders import recover
 from braincorl.tensorfile import read_metadata, read_tensors, write_tensors
+
+if TYPE_CHECKING:
+    from braincorl.fits.fit import Fit
 
 SPACE_KIND = "braincorl-space/1"
 BIDS_VERSION = "1.9.0"
@@ -87,104 +82,6 @@ MAPS = {
 }
 
 
-@dataclass(frozen=True)
-class FitDirectory:
-    """What a fit left on disk.
-
-    Attributes
-    ----------
-    path
-        The folder.
-    encoder
-        Fitted encoder.
-    space
-        Its voxels.
-    rois
-        Region name -> bool (n_voxels,).
-    config
-        Content of config.json.
-    context
-        Images that the encoder was fitted on.
-    """
-
-    path: Path
-    encoder: LinearEncoder
-    space: VoxelSpace
-    rois: dict[str, npt.NDArray[np.bool_]]
-    config: dict[str, Any]
-    context: list[str]
-
-
-def write_fit(
-    folder: Path,
-    encoder: LinearEncoder,
-    space: VoxelSpace,
-    rois: Mapping[str, npt.NDArray[np.bool_]],
-    config: Mapping[str, Any],
-    context: npt.NDArray[np.str_],
-    provenance: Mapping[str, Any],
-) -> None:
-    """Write everything but maps and their description into an existing folder.
-
-    Parameters
-    ----------
-    folder
-        Usually one that `braincorl.result_folders.staged_directory` gave.
-    encoder
-        Fitted on the space's voxels.
-    space
-        Where the voxels are.
-    rois
-        Region name -> bool (n_voxels,).
-    config
-        JSON-serialisable options and counts.
-    context
-        Images that the encoder was fitted on.
-    provenance
-        Of the features, kept in the encoder's file.
-    """
-    check_prefix(config["prefix"])
-    encoder.save(folder / "encoder.safetensors", provenance)
-    write_space(folder / "space.safetensors", space, rois)
-    write_json(folder / "config.json", {"braincorl": __version__, **config})
-    with atomic_file(folder / "context.txt") as temporary:
-        temporary.write_text("".join(f"{image}\n" for image in context), encoding="utf-8")
-
-
-def read_fit(path: str | Path) -> FitDirectory:
-    """Read a folder that `braincorl fit` wrote.
-
-    Raises
-    ------
-    InputError
-        If it is not such a folder.
-    FileFormatError
-        If a file in it is damaged.
-    """
-    path = Path(path)
-    recover(path)
-    if not (path / "encoder.safetensors").is_file():
-        raise InputError(f"{path} is no fit: it holds no encoder.safetensors; pass the --output-dir of braincorl fit.")
-    space, rois = read_space(path / "space.safetensors")
-    with reading(path / "encoder.safetensors", "is no encoder of this version"):
-        encoder = load_encoder(path / "encoder.safetensors")
-    if encoder.coef_.shape[0] != space.n_voxels:
-        raise InputError(
-            f"{path} mixes two fits: its encoder has {encoder.coef_.shape[0]} voxels, its space {space.n_voxels}."
-        )
-    config = _read_config(path)
-    if not (path / "context.txt").is_file():
-        raise InputError(f"{path} is incomplete: it holds no context.txt; fit again.")
-    context = read_text(path / "context.txt", "list of images").splitlines()
-    stated = config.get("n_context", len(context))
-    if stated != len(context):
-        raise InputError(
-            f"{path} contradicts itself: context.txt lists {len(context)} images, but config.json says that the fit "
-            f"was made from {stated}; get a whole copy, or fit again."
-        )
-    return FitDirectory(path, encoder, space, rois, config, context)
-
-
 def check_prefix(prefix: Any) -> str:
     """Refuse what maps' names cannot begin with: a path would lead out of the folder of results.
 
@@ -198,17 +95,17 @@ def check_prefix(prefix: Any) -> str:
     return prefix
 
 
-def identify_fit(fit: FitDirectory) -> dict[str, Any]:
+def identify_fit(fit: "Fit") -> dict[str, Any]:
     """Say which fit a result was made with, for its config.json."""
     return {
-        "fit": str(fit.path),
-        "fit_sha256": read_metadata(fit.path / "encoder.safetensors")["sha256"],
+        "fit": None if fit.path is None else str(fit.path),
+        "fit_sha256": None if fit.path is None else read_metadata(fit.path / "encoder.safetensors")["sha256"],
         "subject": fit.config["subject"],
         "prefix": fit.config["prefix"],
     }
 
 
-def check_of_fit(folder: Path, fit: FitDirectory) -> None:
+def check_of_fit(folder: Path, fit: "Fit") -> None:
     """Refuse a result that was made with another fit.
 
     Parameters
@@ -228,7 +125,7 @@ def check_of_fit(folder: Path, fit: FitDirectory) -> None:
     made = read_json(folder / "config.json")
     if made.get("fit_sha256") != identify_fit(fit)["fit_sha256"]:
         raise InputError(
-            f"{folder} was made with another fit ({made.get('fit', 'unknown')}) than {fit.path}, or with an earlier "
+            f"{folder} was made with another fit ({made.get('fit', 'unknown')}) than {fit.title}, or with an earlier "
             "state of it: pass a result of this one."
         )
 
@@ -300,8 +197,14 @@ def encoder_maps(encoder: LinearEncoder) -> dict[str, npt.NDArray[Any]]:
     return {name: getattr(encoder, attr) for name, attr in attributes.items() if hasattr(encoder, attr)}
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    """Read the options of a fit, and check those that other verbs go by: somebody's script may have changed them."""
+def read_config(path: Path) -> dict[str, Any]:
+    """Read the options of a fit, and check those that other verbs go by: somebody's script may have changed them.
+
+    Raises
+    ------
+    InputError
+        If one is missing or impossible.
+    """
     config = read_json(path / "config.json")
     missing = sorted(_CONFIG.keys() - config.keys())
     if missing:

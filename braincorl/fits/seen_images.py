@@ -6,22 +6,53 @@ a picture that was fitted may come back under a new name, to be scored as if it 
 
 import logging
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from braincorl.errors import InputError
-from braincorl.features import FeatureTable
+from braincorl.features import FeatureTable, check_same_space
 from braincorl.features.table import take_rows
-from braincorl.fits.folder import FitDirectory
 from braincorl.priors.images import image_digests
+
+if TYPE_CHECKING:
+    from braincorl.fits.fit import Fit
 
 logger = logging.getLogger(__name__)
 
 Names = npt.NDArray[np.str_]
 
 
-def check_same_images(fit: FitDirectory, table: FeatureTable) -> None:
+def check_features_fit(fit: "Fit", table: FeatureTable) -> None:
+    """Refuse features of another space than the fit's, or of other pictures under the names of its images.
+
+    Raises
+    ------
+    InputError
+        If their number, their provenance, or an image that the fit was made from differs.
+    """
+    check_space_fits(fit, table)
+    check_same_images(fit, table)
+
+
+def check_space_fits(fit: "Fit", table: FeatureTable) -> None:
+    """Refuse features of another space than the fit's.
+
+    Raises
+    ------
+    InputError
+        If their number or their provenance differs.
+    """
+    check_same_space(table.provenance, fit.config["features_provenance"], fit.title)
+    if table.n_features != fit.encoder.coef_.shape[1]:
+        raise InputError(
+            f"the features have {table.n_features} columns but {fit.title} was made with "
+            f"{fit.encoder.coef_.shape[1]}: embed the images with the same backbone."
+        )
+
+
+def check_same_images(fit: "Fit", table: FeatureTable) -> None:
     """Refuse features that differ from the fit's where the images are called the same.
 
     Parameters
@@ -43,13 +74,13 @@ def check_same_images(fit: FitDirectory, table: FeatureTable) -> None:
     other = ~np.isin(_digests(table, common), fit.encoder.image_digests_)
     if other.any():
         raise InputError(
-            f"{int(other.sum())} of {len(common)} images that the fit in {fit.path} was made from have other features "
+            f"{int(other.sum())} of {len(common)} images that {fit.title} was made from have other features "
             f"here, such as '{common[int(other.argmax())]}': pass the features that it was made with, or, if other "
             "pictures only share their names, rename these."
         )
 
 
-def check_same_across(fits: Sequence[FitDirectory]) -> None:
+def check_same_across(fits: "Sequence[Fit]") -> None:
     """Refuse fits of several people whose images are called the same but have different features.
 
     Parameters
@@ -62,7 +93,7 @@ def check_same_across(fits: Sequence[FitDirectory]) -> None:
     InputError
         Saying how many of the shared images differ, and between which fits.
     """
-    known: dict[str, tuple[int, FitDirectory]] = {}
+    known: dict[str, tuple[int, Fit]] = {}
     for fit in fits:
         digests = fit.encoder.image_digests_
         if digests.size != len(fit.context):
@@ -72,13 +103,13 @@ def check_same_across(fits: Sequence[FitDirectory]) -> None:
         other = [name for name in shared if known[name][0] != own[name]]
         if other:
             raise InputError(
-                f"{len(other)} of {len(shared)} images of {fit.path} have other features than in "
-                f"{known[other[0]][1].path}, such as '{other[0]}': fit all people with the same features."
+                f"{len(other)} of {len(shared)} images of {fit.title} have other features than in "
+                f"{known[other[0]][1].title}, such as '{other[0]}': fit all people with the same features."
             )
         known |= {name: (digest, fit) for name, digest in own.items()}
 
 
-def seen_by(fit: FitDirectory, table: FeatureTable, image_ids: Names) -> npt.NDArray[np.bool_]:
+def seen_by(fit: "Fit", table: FeatureTable, image_ids: Names) -> npt.NDArray[np.bool_]:
     """Whether a fit has seen each image, under its name or under another (n_images,)."""
     by_name = np.isin(image_ids, fit.context)
     by_features = np.isin(_digests(table, image_ids), fit.encoder.image_digests_)

@@ -3,6 +3,7 @@ import io
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -16,7 +17,9 @@ from braincorl.datasets import Surface, VoxelSpace
 from braincorl.encoders import BayesianRidgeEncoder, RidgeEncoder
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable
-from braincorl.fits.folder import encoder_maps, read_fit, read_maps, write_fit, write_maps
+from braincorl.fits import Fit
+from braincorl.fits.fit import write_fit
+from braincorl.fits.folder import read_maps, write_maps
 from braincorl.fits.scores import score_encoder, summarize_rois
 
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
@@ -66,9 +69,9 @@ def make_fit(folder, world, subject_name="sub-01", n_context=30, rois=None, **co
         "features_provenance": {"backbone": "simulation"},
         "n_left_out": len(world.shared),
     } | config
-    write_fit(folder, encoder, subject.space, subject.rois if rois is None else rois, config, own, {})
-    write_maps(folder, config["prefix"], encoder_maps(encoder) | scores, subject.space)
-    return read_fit(folder), scores
+    rois = subject.rois if rois is None else rois
+    write_fit(folder, Fit(encoder, subject.space, rois, config, own.tolist(), kept_maps=scores))
+    return Fit.load(folder), scores
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +137,7 @@ def test_names_are_shown_and_never_run(world, table, tmp_path):
     fit, _ = make_fit(tmp_path / "fit", world, EVIL, rois=rois, features_provenance={"backbone": EVIL, EVIL: [EVIL]})
     (tmp_path / "fit" / "context.txt").write_text(f"{EVIL}\n", encoding="utf-8")
     path = tmp_path / "report.html"
-    write_report(path, read_fit(fit.path), ReportOptions(features=FeatureTable(table.features, names)))
+    write_report(path, Fit.load(fit.path), ReportOptions(features=FeatureTable(table.features, names)))
     text = path.read_text(encoding="utf-8")
     page = Page(text)
     assert not page.tags & {"script", "iframe"}
@@ -217,7 +220,7 @@ def test_a_report_warns_of_what_spoils_a_fit(world, tmp_path):
     assert "No image was repeated" in lines
     assert "SIMULATION" not in lines
     space = VoxelSpace(np.arange(fit.space.n_voxels + 1) > 0)
-    excluded = type(fit)(fit.path, fit.encoder, space, {}, fit.config, fit.context)
+    excluded = replace(fit, space=space)
     assert "1 of" in find_warnings(excluded, scores)[0]
 
 
@@ -228,10 +231,9 @@ def test_a_fit_without_maps_still_gets_a_report(kind, rng, tmp_path):
     space = VoxelSpace(np.ones(4, dtype=bool))
     (tmp_path / "fit").mkdir()
     config = {"subject": "sub-x", "prefix": "sub-x", "zscore": "none", "features_provenance": {}}
-    write_fit(tmp_path / "fit", encoder, space, {}, config, np.array(["a", "b"]), {})
-    if kind == "no grid":
-        write_maps(tmp_path / "fit", "sub-x", {"ev": -np.arange(4.0)}, space)
-    write_report(tmp_path / "r.html", read_fit(tmp_path / "fit"))
+    maps = {"ev": -np.arange(4.0)} if kind == "no grid" else {}
+    write_fit(tmp_path / "fit", Fit(encoder, space, {}, config, ["a", "b"], kept_maps=maps))
+    write_report(tmp_path / "r.html", Fit.load(tmp_path / "fit"))
     assert "Maps" not in Page((tmp_path / "r.html").read_text(encoding="utf-8")).words
 
 

@@ -124,7 +124,7 @@ CASES = {
     "a text file named .nii": (lambda i, f: {"betas": text(f, "b.nii", "hello")}, "not a readable NIfTI image"),
     "a missing file": (lambda i, f: {"mask": f / "nothing.nii"}, "does not exist"),
     "a folder for a file": (lambda i, f: {"trials": f}, "cannot be read"),
-    "more context than images": (lambda i, f: {"n-context": 91}, "--n-context must be between 2 and 90"),
+    "more context than images": (lambda i, f: {"n-context": 91}, "between 2 and 90, the images at hand"),
     "a context of strangers": (
         lambda i, f: {"context": text(f, "c.txt", "cat\ndog\n")}, "2 images without both responses and features"),
     "an empty context": (lambda i, f: {"context": text(f, "c.txt", "\n")}, "holds no names"),

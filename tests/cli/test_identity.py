@@ -11,7 +11,8 @@ from braincorl import tensorfile
 from braincorl.encoders import RidgeEncoder
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable, load_features, save_features
-from braincorl.fits.folder import SPACE_KIND, read_fit
+from braincorl.fits import Fit
+from braincorl.fits.folder import SPACE_KIND
 from braincorl.fits.seen_images import check_same_across
 from braincorl.tensorfile import read_tensors
 
@@ -236,7 +237,7 @@ def test_scores_of_another_fit_are_refused_by_the_report(fitted, inputs, brainco
     assert braincorl("report", fitted, "--score", ours, "--output", tmp_path / "a.html").status == 0
     result = braincorl("report", fitted, "--score", theirs, "--output", tmp_path / "b.html")
     assert result.status == 2
-    assert f"{theirs} was made with another fit ({other}) than {fitted}" in result.err
+    assert f"{theirs} was made with another fit ({other}) than the fit in {fitted}" in result.err
     assert not (tmp_path / "b.html").exists()
 
 
@@ -373,14 +374,14 @@ def other_person(inputs, folder, change_features):
 
 
 def test_people_whose_features_agree_may_be_put_together(fitted, inputs, tmp_path):
-    check_same_across([read_fit(fitted), read_fit(other_person(inputs, tmp_path, None)), read_fit(fitted)])
+    check_same_across([Fit.load(fitted), Fit.load(other_person(inputs, tmp_path, None)), Fit.load(fitted)])
 
 
 @pytest.mark.parametrize("case", ["of another origin", "in another order", "in another unit", "of the other sign"])
 def test_people_whose_features_of_the_same_images_differ_may_not(fitted, inputs, tmp_path, case):
     other = other_person(inputs, tmp_path, UNRELATED[case][0](fitted))
-    with pytest.raises(InputError, match=f"of 40 images of .* have other features than in {other}"):
-        check_same_across([read_fit(other), read_fit(fitted)])
+    with pytest.raises(InputError, match=f"of 40 images of .* have other features than in the fit in {other}"):
+        check_same_across([Fit.load(other), Fit.load(fitted)])
 
 
 # -- spaces that somebody's script has written, with a checksum that is right -----------------------------------------
@@ -430,7 +431,7 @@ def test_no_flipped_bit_of_a_fit_passes(fitted, tmp_path, name, rng):
         changed[place] ^= 1 << int(rng.integers(8))
         (shared / name).write_bytes(changed)
         with pytest.raises(InputError):
-            read_fit(shared)
+            Fit.load(shared)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from PIL import Image
 from braincorl.analysis import text_selectivity
 from braincorl.analysis.query_directory import text_labels
 from braincorl.features import FeatureTable, load_features, save_features
-from braincorl.fits.folder import read_fit
+from braincorl.fits import Fit
 
 WORDS = ("face", "body", "place", "food")
 LOCALIZERS = ("face=FFA", "body=EBA", "place=PPA,OPA,RSC", "food=Food")
@@ -76,7 +76,7 @@ def test_maps_are_the_librarys(fitted, words, inputs, braincorl, tmp_path):
     assert braincorl("query", fitted, *arguments, "--output-dir", out).status == 0
     best = pd.read_csv(out / "words.tsv", sep="\t")
     assert best["specificity"].groupby(best["roi"]).is_monotonic_decreasing.all()
-    fit, table = read_fit(fitted), load_features(words)
+    fit, table = Fit.load(fitted), load_features(words)
     pool = load_features(inputs.features).features
     rows = table.rows(["face", "place", "food"])
     plain = text_selectivity(fit.encoder, table.features[rows[:2]], pool, background=table.features)

@@ -9,7 +9,7 @@ from nibabel.cifti2.cifti2_axes import BrainModelAxis, LabelAxis, ScalarAxis, Se
 
 from braincorl.datasets.cifti import CiftiFile
 from braincorl.features import FeatureTable, save_features
-from braincorl.fits.folder import read_fit
+from braincorl.fits import Fit
 
 LEFT, RIGHT = 13, 17  # vertices
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
@@ -81,7 +81,7 @@ def fit(braincorl, person, betas, out, *more):
     given = ("--features", folder / "features.npz", "--trials", *tables, "--encoder", "ridge", "--n-context", 20)
     result = braincorl("fit", "--betas", *betas, *given, "--output-dir", out, *more)
     assert result.status == 0, result.err
-    return read_fit(out)
+    return Fit.load(out)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def from_npy(person, tmp_path_factory):
     tables = [str(folder / f"ses-{number}_trials.tsv") for number in (1, 2)]
     arguments = ["--features", str(folder / "features.npz"), "--trials", *tables, "--encoder", "ridge"]
     assert main(["fit", "--betas", *map(str, betas), *arguments, "--n-context", "20", "--output-dir", str(out)]) == 0
-    return read_fit(out)
+    return Fit.load(out)
 
 
 KINDS = {

@@ -12,10 +12,10 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from braincorl.cli.main import VERBS
-from braincorl.cli.score import describe
 from braincorl.datasets import load_subject
 from braincorl.encoders import InContextEncoder, RidgeEncoder, load_encoder
 from braincorl.features import load_features
+from braincorl.fits import describe
 from braincorl.metrics import explained_variance
 
 

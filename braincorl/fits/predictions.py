@@ -1,0 +1,98 @@
+"""Predicted responses of a fitted person: in memory, or as a series of volumes written a few images at a time."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from braincorl import __version__
+from braincorl.encoders import LinearEncoder
+from braincorl.errors import InputError
+from braincorl.features import FeatureTable
+from braincorl.files import GENERATOR, Progress, ProgressCounter, write_json
+from braincorl.fits.folder import identify_fit, write_description
+from braincorl.fits.maps import LARGEST_SERIES, Outside, save_series
+from braincorl.fits.seen_images import check_features_fit
+from braincorl.result_folders import staged_directory
+
+if TYPE_CHECKING:
+    from braincorl.fits.fit import Fit
+
+BYTES_AT_A_TIME = 64 * 2**20  # of predicted volumes; files of more are written piece by piece
+
+KINDS = {
+    "predicted": "Predicted responses",
+    "predictedstd": "Standard deviation of a measured response around its prediction",
+}
+
+
+def features_to_predict(
+    fit: "Fit", features: FeatureTable, images: Iterable[str] | None
+) -> tuple[npt.NDArray[np.str_], npt.NDArray[Any]]:
+    """Names (n_images,) and features (n_images, n_features) of the images to predict, once they prove to be the fit's.
+
+    Raises
+    ------
+    InputError
+        If the features are of another space, or an image has none.
+    """
+    check_features_fit(fit, features)
+    names = features.image_ids if images is None else np.asarray(list(images))
+    return names, features.features[features.rows(names)]
+
+
+def save_predictions(
+    fit: "Fit",
+    path: str | Path,
+    features: FeatureTable,
+    images: Iterable[str] | None,
+    *,
+    std: bool,
+    notes: Mapping[str, Any] | None,
+    overwrite: bool,
+    outside: Outside,
+    progress: Progress | None,
+) -> int:
+    """Write predictions to a folder; parameters and errors are those of `Fit.save_predictions`."""
+    names, chosen = features_to_predict(fit, features, images)
+    space, zscore = fit.space, fit.config["zscore"]
+    if space.mask is not None and len(names) > LARGEST_SERIES:
+        raise InputError(
+            f"{len(names)} images exceed the {LARGEST_SERIES} volumes of a NIfTI file: pass some as --images."
+        )
+    if std:
+        fit.encoder.predict(chosen[:1], return_std=True)  # an encoder without one says so before anything is written
+    step = max(1, BYTES_AT_A_TIME // (8 * (space.included if space.mask is None else space.mask).size))
+    with staged_directory(path, overwrite=overwrite, kind="prediction") as folder:
+        counter = ProgressCounter(len(names) * (1 + std), progress)
+        for kind in list(KINDS)[: 1 + std]:
+            stem = f"{fit.config['prefix']}_stat-effect_desc-{kind}"
+            chunks = _chunks(fit.encoder, chosen, kind == "predictedstd", step, counter)
+            save_series(chunks, len(names), space, folder / f"{stem}_statmap.nii.gz", _sidecar(kind, zscore), outside)
+            rows = "".join(f"{volume}\t{name}\n" for volume, name in enumerate(names))
+            (folder / f"{stem}_trials.tsv").write_text("volume\timage\n" + rows, encoding="utf-8")
+        facts = {**(notes or {}), "features_provenance": dict(features.provenance)}
+        facts |= {"n_images": len(names), "std": std, "zscore": zscore}
+        write_json(folder / "config.json", {"braincorl": __version__, **identify_fit(fit), **facts})
+        write_description(folder, "Predicted responses")
+    return len(names)
+
+
+def _chunks(
+    encoder: LinearEncoder, features: npt.NDArray[Any], std: bool, step: int, counter: ProgressCounter
+) -> Iterator[npt.NDArray[Any]]:
+    for start in range(0, len(features), step):
+        chunk = features[start : start + step]
+        yield encoder.predict(chunk, return_std=True)[1] if std else encoder.predict(chunk)
+        counter.add(len(chunk))
+
+
+def _sidecar(kind: str, zscore: str) -> dict[str, str]:
+    unit = "standard deviations of a session's trials" if zscore == "session" else "unit of the fitted betas"
+    return {
+        "Description": f"{KINDS[kind]}, one volume per row of the trials table",
+        "Units": unit,
+        "Software": f"{GENERATOR} {__version__}",
+    }
