@@ -20,7 +20,7 @@ from braincorl.cli.main import _Interrupts, _one_line, main
 from braincorl.encoders import BayesianRidgeEncoder
 from braincorl.errors import FileFormatError, InputError, OutputError
 from braincorl.features import FeatureTable, load_features, save_features
-from braincorl.fits.folder import read_fit
+from braincorl.fits import Fit
 from braincorl.models import ReferenceConfig, ReferenceTransformer
 from braincorl.result_folders import staged_directory
 from braincorl.training.state import STATE, read_state, write_state
@@ -420,7 +420,7 @@ def use(path):
     if path.name == "f.npz":
         load_features(path)
         return
-    fit = read_fit(path.parent)
+    fit = Fit.load(path.parent)
     X = np.zeros((2, fit.encoder.coef_.shape[1]))
     assert fit.encoder.predict(X).shape == (2, fit.space.n_voxels)
     if isinstance(fit.encoder, BayesianRidgeEncoder):
