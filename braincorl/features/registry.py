@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from braincorl.errors import InputError
+from braincorl.features import lite
 from braincorl.features.backbone import Backbone, BackboneOptions
 from braincorl.features.gabor import GaborConfig
 
@@ -26,12 +29,15 @@ class Preset:
         Pixels a side to which pictures are squashed, in place of the network's own resize and crop.
     unit_norm
         Whether features are of unit length by default.
+    packaged
+        Where its weights are, for a network whose weights come as a package.
     """
 
     backbone: str
     about: str
     squash_to: int | None = None
     unit_norm: bool = True
+    packaged: Callable[[], Path] | None = None
 
 
 PRESETS = {
@@ -40,6 +46,11 @@ PRESETS = {
     "siglip-so400m": Preset("open_clip:ViT-SO400M-14-SigLIP/webli", "SigLIP SO400M/14, 1,152 features"),
     "dino-vit-b16": Preset("timm:vit_base_patch16_224.dino", "DINO ViT-B/16, 768 features"),
     "dinov2-vit-b14": Preset("timm:vit_base_patch14_dinov2.lvd142m", "DINOv2 ViT-B/14, 768 features"),
+    lite.NAME: Preset(
+        f"timm:{lite.ARCHITECTURE}",
+        f"EfficientNet-Lite0 of ImageNet, 1,280 features; offline: {lite.HOW_TO_GET}",
+        packaged=lite.lite_weights,
+    ),
     "resnet18-squash": Preset(
         "timm:resnet18.tv_in1k",
         "torchvision's ResNet-18, global average pool, pictures squashed to 224 x 224, 512 features",
@@ -93,6 +104,8 @@ def _make(name: str, options: BackboneOptions) -> Backbone:
         return clip_backbone(architecture, tag or None, options)
     from braincorl.features.timm_backbone import timm_backbone
 
+    if preset.packaged is not None and options.weights is None:
+        options = replace(options, weights=preset.packaged())
     return timm_backbone(rest, options, squash_to=preset.squash_to, unit_norm=preset.unit_norm)
 
 

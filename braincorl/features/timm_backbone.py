@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from braincorl.errors import InputError
 from braincorl.features.backbone import Backbone, BackboneOptions, pool_tokens
+from braincorl.features.lite import as_timm_names, is_lite
 from braincorl.features.network import choose_placement, describe_readout, layer_readout, make_backbone
 from braincorl.features.preprocessing import Preprocessing, describe, from_transform, squash
 from braincorl.features.weights import (
@@ -113,6 +114,8 @@ def _state(path: Path, model: torch.nn.Module, config: Mapping[str, Any]) -> dic
     from timm.models import load_state_dict
 
     state = load_state_dict(str(path), weights_only=True)
+    if is_lite(state):
+        state = as_timm_names(state)
     # The network's own module knows how to read the original authors' names and shapes.
     convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     state = dict(state if convert is None else convert(state, model))

@@ -19,6 +19,7 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from braincorl.errors import FileFormatError, InputError
+from braincorl.features import lite
 
 if TYPE_CHECKING:
     import torch
@@ -271,7 +272,8 @@ def _not_there(source: Published, why: str) -> str:
     address = f"https://huggingface.co/{source.repository}" if source.repository else source.url
     return (
         f"the weights of {source.name} are not in {' or '.join(places) or 'any cache'} {why}: fetch "
-        f"{' or '.join(source.files) or 'them'} from {address or 'their authors'} and pass the file as weights."
+        f"{' or '.join(source.files) or 'them'} from {address or 'their authors'} and pass the file as weights; "
+        f"{lite.NAME} needs no download ({lite.HOW_TO_GET})."
     )
 
 
