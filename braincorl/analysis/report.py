@@ -20,6 +20,7 @@ from braincorl.analysis.surface_plots import can_draw, plot_surface
 from braincorl.analysis.top_images import Thumbnails, rank_images
 from braincorl.analysis.volume_plots import plot_glass_brain, plot_mosaic
 from braincorl.datasets.meshes import FSLR
+from braincorl.encoders.limits import choices_at_limit, tell_limits
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable
 from braincorl.fits import Fit
@@ -153,6 +154,8 @@ def find_warnings(fit: Fit, maps: Maps) -> list[str]:
         lines.append(
             f"The encoder rests on {len(fit.context)} images: single voxels are uncertain, means over regions less so."
         )
+    if limits := tell_limits(choices_at_limit(fit.encoder)):
+        lines.append(limits)
     if "ev" in maps and not np.isfinite(maps["ev"]).any():
         lines.append("The responses to the images left out are constant in every voxel: there is nothing to score.")
     elif "ev" not in maps:

@@ -1,5 +1,6 @@
 """Accuracy against the number of context images, for several encoders, on the same contexts and test images."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,11 +11,14 @@ import pandas as pd
 from sklearn.base import clone
 
 from braincorl.encoders.base import LinearEncoder
+from braincorl.encoders.limits import AtLimit, choices_at_limit, mean_limits, tell_limits
 from braincorl.errors import InputError
 from braincorl.files import Progress, ProgressCounter
 from braincorl.fits.scores import predict_exactly, summarize_rois
 from braincorl.metrics import explained_variance, mean_over_voxels, pearson_r
 from braincorl.validation import check_pair
+
+logger = logging.getLogger(__name__)
 
 Makers = Mapping[str, LinearEncoder | Callable[[], LinearEncoder]]
 Array = npt.NDArray[np.floating[Any]]
@@ -84,6 +88,7 @@ def scaling_curve(
     pool = features if X_pool is None else np.asarray(X_pool)
     jobs = [(draw, n) for draw in range(n_draws) for n in numbers if draw == 0 or n < len(features)]
     counter, rows = ProgressCounter(len(jobs) * len(encoders), progress), []
+    limits: dict[str, list[list[AtLimit]]] = {name: [] for name in encoders}
     for draw, n in jobs:
         context = np.random.default_rng(random_state + draw).permutation(len(features))[:n]
         for name, maker in encoders.items():
@@ -94,12 +99,17 @@ def scaling_curve(
             start = time.perf_counter()
             encoder.fit(features[context], responses[context], **arguments)
             seconds = time.perf_counter() - start
+            if n == numbers[-1]:  # with few images most choices are uncertain; what counts is where they lead
+                limits[name].append(choices_at_limit(encoder))
             predicted = predict_exactly(encoder, tests).reshape(len(tests), *responses.shape[1:])
             ev, r = explained_variance(y_test, predicted), pearson_r(y_test, predicted)
             rows.append((name, n, draw, mean_over_voxels(ev), mean_over_voxels(r), seconds))
             if keep is not None:
                 keep(name, n, ev)
             counter.add(1)
+    for name, found in limits.items():
+        if told := tell_limits(mean_limits(found)):
+            logger.warning("%s with %d images: %s", name, numbers[-1], told)
     return pd.DataFrame(rows, columns=["encoder", "n_context", "draw", "ev", "r", "seconds"])
 
 

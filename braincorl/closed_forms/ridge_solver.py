@@ -43,6 +43,8 @@ class RidgeSolution:
         R² of the left-out responses at the chosen `alpha` (v,); NaN for constant voxels.
     noise_variance
         Residual sum of squares over residual degrees of freedom (v,).
+    alpha_limits
+        Smallest and largest regularisation of the grid (2,).
     """
 
     coef: FloatArray
@@ -50,6 +52,7 @@ class RidgeSolution:
     alpha: FloatArray
     cv_r2: FloatArray
     noise_variance: FloatArray
+    alpha_limits: FloatArray
 
 
 def auto_alphas(decomposition: Decomposition) -> npt.NDArray[np.float64]:
@@ -115,7 +118,7 @@ def solve_ridge(
         weights, noise[batch] = _refit(whole, centred, grid[best])
         coef[batch] = weights
         intercept[batch] = mean - weights @ whole.mean
-    return RidgeSolution(coef, intercept, alpha, cv_r2, noise)
+    return RidgeSolution(coef, intercept, alpha, cv_r2, noise, grid[[-1, 0]].astype(X.dtype))
 
 
 def loo_errors(decomposition: Decomposition, y: FloatArray, alphas: npt.NDArray[np.float64]) -> FloatArray:

@@ -1,5 +1,6 @@
 """`RidgeEncoder`: the fair baseline, ridge regression with its own cross-validated α for every voxel."""
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -37,6 +38,8 @@ class RidgeEncoder(LinearEncoder):
         Cross-validated R² at the chosen α; a little optimistic, since the α was chosen on it. NaN for constant voxels.
     noise_variance_ : ndarray of shape (n_voxels,)
         Residual variance, over residual degrees of freedom.
+    alpha_limits_ : ndarray of shape (2,), or None
+        Smallest and largest regularisation that there was to choose from; None where an earlier version fitted.
 
     Examples
     --------
@@ -48,6 +51,8 @@ class RidgeEncoder(LinearEncoder):
     """
 
     _array_names = ("coef_", "intercept_", "noise_variance_", "alpha_", "cv_r2_")
+
+    alpha_limits_: npt.NDArray[np.floating] | None
 
     def __init__(self, alphas: Any = "auto", cv: int | str = "loo", voxel_batch_size: int | str = "auto") -> None:
         self.alphas = alphas
@@ -78,7 +83,7 @@ class RidgeEncoder(LinearEncoder):
         solution = solve_ridge(features, responses, self._grid(), self._folds(features.shape[0]), self.voxel_batch_size)
         self.coef_, self.intercept_ = solution.coef, solution.intercept
         self.alpha_, self.noise_variance_ = solution.alpha, solution.noise_variance
-        self.cv_r2_ = solution.cv_r2
+        self.cv_r2_, self.alpha_limits_ = solution.cv_r2, solution.alpha_limits
         return self
 
     def _grid(self) -> npt.NDArray[np.float64] | None:
@@ -99,3 +104,10 @@ class RidgeEncoder(LinearEncoder):
         if self.cv > n_images // 2:
             return None  # folds of one image are leave-one-out; of one or two, too few to tell them from it
         return list(KFold(int(self.cv)).split(np.empty((n_images, 1))))
+
+    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+        return super()._arrays() | ({} if self.alpha_limits_ is None else {"alpha_limits": self.alpha_limits_})
+
+    def _restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        super()._restore(arrays)
+        self.alpha_limits_ = arrays.get("alpha_limits")

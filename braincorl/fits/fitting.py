@@ -16,6 +16,7 @@ import numpy.typing as npt
 from braincorl.datasets import SubjectData
 from braincorl.encoders import LinearEncoder
 from braincorl.encoders.choice import encoder_name, make_encoder
+from braincorl.encoders.limits import choices_at_limit, tell_limits
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable, check_same_space
 from braincorl.features.table import take_rows
@@ -81,6 +82,8 @@ def fit_person(
     chosen = choose_context(subject.image_ids, context, random_state)
     left_out = without_copies(features, chosen, subject.image_ids[~np.isin(subject.image_ids, chosen)])
     _fit_encoder(encoder, subject, features, chosen, left_out, progress)
+    if limits := tell_limits(choices_at_limit(encoder)):
+        logger.warning("%s: %s", subject.name, limits)
     maps: dict[str, npt.NDArray[Any]] = {}
     if left_out.size >= 2:
         held_out = subject.select_images(left_out)

@@ -44,7 +44,7 @@ def test_two_fits_are_compared_with_what_they_were_made_from(fits, inputs, brain
     assert (table["low"] <= table["difference"]).all()
     assert "FFA" in table.index
     page = (tmp_path / "c" / "report.html").read_text()
-    assert "http" not in page
+    assert "://" not in page
     config = json.loads((tmp_path / "c" / "config.json").read_text())
     assert config["fit"] != config["other_fit"]["fit"]
 
