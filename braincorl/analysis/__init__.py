@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from braincorl.fits.maps import save_map, unmask
     from braincorl.fits.scores import score_encoder, summarize_rois
     from braincorl.questions.comparison import compare_predictions
+    from braincorl.questions.partition import partition_variance
     from braincorl.questions.permutation import permutation_test
 
 # Imported when first used: a verb that needs one of them should not wait for all.
@@ -41,6 +42,7 @@ _HOMES = {
     "embed_voxels": "braincorl.analysis.components",
     "encoder_components": "braincorl.analysis.components",
     "localizer_accuracy": "braincorl.analysis.selection",
+    "partition_variance": "braincorl.questions.partition",
     "permutation_test": "braincorl.questions.permutation",
     "plot_flatmap": "braincorl.analysis.flatmap",
     "plot_glass_brain": "braincorl.analysis.volume_plots",
@@ -71,6 +73,7 @@ __all__ = [
     "embed_voxels",
     "encoder_components",
     "localizer_accuracy",
+    "partition_variance",
     "permutation_test",
     "plot_flatmap",
     "plot_glass_brain",

@@ -57,16 +57,24 @@ def resampled_ev(y: Array, residuals: Sequence[Array], counts: Array) -> list[Ar
     list of ndarray of shape (b, v)
         NaN where all images of a sample have the same response.
     """
-    total = _variances(y, counts)
-    total[total <= 1e-12 * _variances(y, np.ones((1, len(y))))] = np.nan  # one image, drawn every time
-    return [1.0 - _variances(residual, counts) / total for residual in residuals]
+    total = resampled_variance(y, counts)
+    total[total <= 1e-12 * resampled_variance(y, np.ones((1, len(y))))] = np.nan  # one image, drawn every time
+    return [1.0 - resampled_variance(residual, counts) / total for residual in residuals]
 
 
-def _variances(values: Array, counts: Array) -> Array:
-    centred = values - values.mean(axis=0)
-    n = len(values)
-    variances: Array = counts @ centred**2 / n - (counts @ centred / n) ** 2
-    return variances
+def resampled_variance(values: Array, counts: Array) -> Array:
+    """Variance over images of columns (n, v) in every sample (b, v)."""
+    return resampled_covariance(values, values, counts)
+
+
+def resampled_covariance(first: Array, second: Array, counts: Array) -> Array:
+    """Covariance over images of columns (n, v) with those of another array, in every sample (b, v)."""
+    n = len(first)
+    a, b = (values - values.mean(axis=0) for values in (first, second))
+    mean_a = counts @ a / n
+    mean_b = mean_a if first is second else counts @ b / n
+    covariance: Array = counts @ (a * b) / n - mean_a * mean_b
+    return covariance
 
 
 def interval(samples: FloatArray, level: float) -> Array:
