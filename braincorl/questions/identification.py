@@ -1,0 +1,382 @@
+"""Which image was seen? Candidates are ranked by how likely they make the measured responses.
+
+An encoder says what every voxel would respond to a candidate c and how far a response may lie from that,
+
+    y ~ N(μ_c, D R D)        D = diag(predictive standard deviation),   R the correlation of noise between voxels
+
+and the candidates are ranked by log p(y | c) = -½ |R^-½ D⁻¹ (y - μ_c)|² + const. Errors of the encoder come from the
+same noise that its context had, so R stands for both. With R = I this is the usual distance, in which a thousand voxels
+of one region count as a thousand witnesses; with the noise that they share they count as the few that they are.
+
+R must be estimated, from repeats or from residuals of some images, and these hold what the encoder misses of the signal,
+too: weighing by a poor R costs more than it gains. So three rankings are there: `independent` (R = I, the default),
+`shared`, and `correlation`, that of measured and predicted patterns over voxels, as most studies do. Under `independent`
+an R that is given still says how sure to be: a log likelihood ratio along a difference a of two standardised predictions
+varies by aᵀRa where independent noise would make it vary by aᵀa, so ratios are multiplied by
+
+    temperature = Σ aᵀa / Σ aᵀRa     over the candidates' differences from their mean
+
+With C candidates, b of which beat the one that was seen, a subset of m that contains it puts it first with the
+probability that none of the b is among m - 1 drawn of C - 1 (hypergeometric): accuracy against the number of candidates
+needs no drawing.
+
+Letters: t trials, c candidates, p features, v voxels.
+
+References
+----------
+Kay, Naselaris, Prenger & Gallant, Identifying natural images from human brain activity, Nature 452 (2008).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.stats import hypergeom
+
+from braincorl.encoders.base import LinearEncoder
+from braincorl.errors import InputError
+from braincorl.questions.noise import NoiseModel
+from braincorl.questions.resampling import check_level
+from braincorl.validation import FloatArray, check_finite
+
+Array = npt.NDArray[np.float64]
+Ranking = Literal["shared", "independent", "correlation"]
+
+# The spread of predictions is a mean over this many candidates: it hardly differs between images.
+_SPREAD_FROM = 64
+
+
+@dataclass(frozen=True)
+class Identification:
+    """How likely every candidate is to have been seen.
+
+    Attributes
+    ----------
+    log_likelihood
+        log p(y | candidate) up to a constant of the trial (n_trials, n_candidates); for "correlation", r itself.
+    truth
+        The candidate that was seen (n_trials,), -1 where unknown.
+    ranking
+        "shared", "independent" or "correlation".
+    temperature
+        What log likelihoods are multiplied by to be as sure as shared noise allows; no rank depends on it.
+    """
+
+    log_likelihood: Array
+    truth: npt.NDArray[np.intp]
+    ranking: str
+    temperature: float = 1.0
+
+    @property
+    def ranks(self) -> npt.NDArray[np.int64]:
+        """Rank of the candidate that was seen, 1 the best, ties in the middle rounded up; 0 if unknown (n_trials,)."""
+        n = np.arange(len(self.truth))
+        seen = self.log_likelihood[n, self.truth][:, None]
+        better = (self.log_likelihood > seen).sum(axis=1)
+        equal = (self.log_likelihood == seen).sum(axis=1) - 1
+        return np.where(self.truth < 0, 0, 1 + better + (equal + 1) // 2).astype(np.int64)
+
+    @property
+    def probability(self) -> Array:
+        """Probability of each candidate, if one of them was seen and all were equally likely before; rows sum to 1.
+
+        As sure as the model is: it is calibrated only as far as the encoder and its noise are Gaussian.
+        """
+        if self.ranking == "correlation":
+            raise InputError("correlation of patterns gives no probability: rank by 'shared' or 'independent'.")
+        best = self.log_likelihood.max(axis=1, keepdims=True)
+        relative = np.exp(self.temperature * (self.log_likelihood - best))
+        return np.asarray(relative / relative.sum(axis=1, keepdims=True))
+
+    def best(self, n: int = 5) -> npt.NDArray[np.intp]:
+        """Give the most likely candidates of each trial (n_trials, n)."""
+        return np.asarray(np.argsort(-self.log_likelihood, axis=1, kind="stable")[:, :n])
+
+    def table(
+        self,
+        groups: npt.ArrayLike | None = None,
+        n_candidates: Sequence[int] | None = None,
+        n_bootstrap: int = 1000,
+        level: float = 0.95,
+        random_state: int = 0,
+    ) -> pd.DataFrame:
+        """Accuracy against the number of candidates, with chance levels and intervals.
+
+        Parameters
+        ----------
+        groups
+            Trials of one group, such as those of one image, are drawn together (n_trials,); by default each alone.
+        n_candidates
+            Sizes of the set of candidates; by default 2, 5, 10, … up to all.
+        n_bootstrap
+            Samples of the groups for intervals.
+        level
+            Confidence of these.
+        random_state
+            Seed.
+
+        Returns
+        -------
+        pandas.DataFrame
+            `n_candidates`, `top1`, `top1_low`, `top1_high`, `top1_chance`, the same for `top5`, and `median_rank`,
+            `median_rank_low`, `median_rank_high`, `median_rank_chance`.
+
+        Raises
+        ------
+        InputError
+            If nothing is known of what was seen, or an option is impossible.
+        """
+        check_level(level)
+        ranks = self.ranks[self.truth >= 0]
+        if ranks.size == 0:
+            raise InputError("what was seen is unknown in every trial: give the truth to count how often it is found.")
+        labels = np.arange(ranks.size) if groups is None else np.asarray(groups)[self.truth >= 0]
+        counts = _draw_groups(labels, n_bootstrap, random_state)
+        total = self.log_likelihood.shape[1]
+        rows = []
+        for size in candidate_numbers(total) if n_candidates is None else n_candidates:
+            if not 2 <= size <= total:
+                raise InputError(f"n_candidates has {size}, but there are {total}: pass numbers from 2 to that.")
+            row: dict[str, float] = {"n_candidates": size}
+            for top in (1, 5):
+                row |= _with_interval(f"top{top}", top_accuracy(ranks, total, size, top), counts, level)
+                row[f"top{top}_chance"] = min(top, size) / size
+            medians = np.array([_weighted_median(ranks, count) for count in counts])
+            scaled = 1 + (size - 1) / max(total - 1, 1) * (np.r_[np.median(ranks), medians] - 1)
+            row["median_rank"] = scaled[0]
+            bounds = np.percentile(scaled[1:], [50 * (1 - level), 50 * (1 + level)])
+            row["median_rank_low"], row["median_rank_high"] = bounds
+            row["median_rank_chance"] = (size + 1) / 2
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+
+def identify(
+    encoder: LinearEncoder,
+    responses: npt.ArrayLike,
+    candidates: npt.ArrayLike,
+    truth: npt.ArrayLike | None = None,
+    *,
+    noise: NoiseModel | None = None,
+    ranking: Ranking = "independent",
+    voxels: npt.NDArray[np.bool_] | npt.NDArray[np.intp] | None = None,
+) -> Identification:
+    """Rank candidate images by how likely they were seen.
+
+    Parameters
+    ----------
+    encoder
+        Fitted on images that are not to be identified.
+    responses
+        Measured responses, single trials or means (n_trials, n_voxels), in the units of the encoder's context.
+    candidates
+        Features of images, or of words in the same space (n_candidates, n_features).
+    truth
+        The candidate that each trial showed (n_trials,), -1 where unknown; by default trial i showed candidate i.
+    noise
+        Noise that voxels share, from `context_noise` or `repeat_noise`; by default independent.
+    ranking
+        "independent" ranks as if voxels shared no noise, and takes from `noise` how sure to be; "shared" weighs voxels
+        by it; "correlation" ranks by correlation of patterns.
+    voxels
+        Which of the encoder's to use; by default all.
+
+    Returns
+    -------
+    Identification
+        `ranks` (n_trials,), `table()`, `probability`.
+
+    Raises
+    ------
+    InputError
+        If shapes do not match, or values are not finite.
+    """
+    y, chosen = _checked(encoder, responses, voxels)
+    features = np.asarray(candidates, dtype=np.float64)
+    if features.ndim != 2 or features.shape[1] != encoder.coef_.shape[1] or len(features) < 2:
+        raise InputError(
+            f"candidates has shape {features.shape}, expected (n_candidates, {encoder.coef_.shape[1]}), at least two: "
+            "the features that the encoder was fitted on."
+        )
+    check_finite(features, "candidates")
+    if noise is not None and len(noise.factors) != encoder.coef_.shape[0]:
+        raise InputError(f"noise is of {len(noise.factors)} voxels, the encoder of {encoder.coef_.shape[0]}.")
+    seen = _checked_truth(truth, len(y), len(features))
+    how = ranking
+    if how not in ("shared", "independent", "correlation"):
+        raise InputError(f"ranking must be 'shared', 'independent' or 'correlation', but is {how!r}.")
+    if how == "shared" and noise is None:
+        raise InputError("ranking by shared noise needs noise: estimate it with context_noise or repeat_noise.")
+    predicted = features @ encoder.coef_[chosen].T.astype(np.float64) + encoder.intercept_[chosen]
+    if how == "correlation":
+        return Identification(_pattern_correlation(y, predicted), seen, how)
+    spread = predictive_spread(encoder, features)[chosen]
+    usable = np.isfinite(spread) & (spread > 0)
+    y, predicted = (array[:, usable] / spread[usable] for array in (y, predicted))
+    # Distances are of differences: taking a common point off both first keeps digits.
+    centre = predicted.mean(axis=0)
+    ours, theirs = y - centre, predicted - centre
+    temperature = 1.0
+    if noise is not None:
+        model = noise.select(chosen[usable])
+        if how == "shared":
+            ours, theirs = model.whiten(ours), model.whiten(theirs)
+        else:
+            temperature = model.temperature(theirs)
+    log_likelihood = ours @ theirs.T - 0.5 * np.square(theirs).sum(axis=1)
+    log_likelihood -= 0.5 * np.square(ours).sum(axis=1)[:, None]
+    return Identification(np.asarray(log_likelihood), seen, how, temperature)
+
+
+def context_noise(encoder: LinearEncoder, X: npt.ArrayLike, y: npt.ArrayLike) -> NoiseModel:
+    """Estimate noise that voxels share from the residuals of an encoder's own context.
+
+    Parameters
+    ----------
+    encoder
+        Fitted on these images.
+    X
+        Their features (n_images, n_features).
+    y
+        Responses (n_images, n_voxels).
+
+    Returns
+    -------
+    NoiseModel
+        Residuals of a fit are smaller than noise, but alike in all voxels: correlations between voxels stay.
+    """
+    responses, _ = _checked(encoder, y, None)
+    features = np.asarray(X, dtype=np.float64)
+    residuals = responses - features @ encoder.coef_.T.astype(np.float64) - encoder.intercept_
+    n = len(residuals)
+    return NoiseModel.of(residuals - residuals.mean(axis=0), f"residuals of the {n} context images")
+
+
+def repeat_noise(responses: npt.ArrayLike, image_ids: npt.ArrayLike) -> NoiseModel:
+    """Estimate noise that voxels share from trials of the same image.
+
+    Parameters
+    ----------
+    responses
+        Single trials (n_trials, n_voxels).
+    image_ids
+        What each showed (n_trials,).
+
+    Returns
+    -------
+    NoiseModel
+
+    Raises
+    ------
+    InputError
+        If fewer than three trials repeat an image.
+    """
+    y, ids = np.asarray(responses, dtype=np.float64), np.asarray(image_ids)
+    if y.ndim != 2 or ids.shape != (len(y),):
+        raise InputError(f"responses has shape {y.shape} and image_ids {ids.shape}: expected one image per trial.")
+    _, index, counts = np.unique(ids, return_inverse=True, return_counts=True)
+    means = np.zeros((counts.size, y.shape[1]))
+    np.add.at(means, index, y)
+    means /= counts[:, None]
+    repeated = counts[index] > 1
+    # The mean of k trials holds a k-th of the noise of each.
+    residuals = (y - means[index])[repeated] * np.sqrt(counts / np.maximum(counts - 1, 1))[index][repeated, None]
+    return NoiseModel.of(residuals, f"{int(repeated.sum())} trials of repeated images")
+
+
+def predictive_spread(encoder: LinearEncoder, candidates: FloatArray) -> Array:
+    """Take the standard deviation of a new response, of each voxel (n_voxels,), over candidates; or of noise alone."""
+    some = candidates[:: max(1, len(candidates) // _SPREAD_FROM)][:_SPREAD_FROM]
+    try:
+        _, std = encoder.predict(some.astype(encoder.coef_.dtype), return_std=True)
+    except InputError:  # an encoder without a predictive distribution
+        return np.sqrt(np.asarray(encoder.noise_variance_, dtype=np.float64))
+    std = std[:, None] if std.ndim == 1 else std
+    return np.asarray(np.sqrt(np.mean(np.square(std, dtype=np.float64), axis=0)))
+
+
+def top_accuracy(ranks: npt.NDArray[np.integer], n_all: int, size: int, top: int) -> Array:
+    """Probability that each trial's image is among the best `top` of `size` candidates drawn of all, itself included.
+
+    Parameters
+    ----------
+    ranks
+        Rank among all candidates (n_trials,).
+    n_all
+        All candidates.
+    size
+        Candidates of a draw.
+    top
+        Best ones that count.
+
+    Returns
+    -------
+    ndarray of shape (n_trials,)
+    """
+    return np.asarray(hypergeom.cdf(top - 1, n_all - 1, ranks - 1, size - 1), dtype=np.float64)
+
+
+def candidate_numbers(n_all: int) -> list[int]:
+    """2, 5, 10, 20, 50, … and all."""
+    steps = [factor * 10**power for power in range(5) for factor in (1, 2, 5)]
+    return [*(step for step in steps if 2 <= step < n_all), n_all]
+
+
+def _checked(
+    encoder: LinearEncoder, responses: npt.ArrayLike, voxels: npt.NDArray[np.bool_] | npt.NDArray[np.intp] | None
+) -> tuple[Array, npt.NDArray[np.intp]]:
+    y = np.asarray(responses, dtype=np.float64)
+    n_voxels = encoder.coef_.shape[0]
+    if y.ndim != 2 or y.shape[1] != n_voxels:
+        raise InputError(f"responses has shape {y.shape}, expected (n_trials, n_voxels) with {n_voxels} voxels.")
+    chosen = np.arange(n_voxels) if voxels is None else np.arange(n_voxels)[voxels]
+    if chosen.size == 0:
+        raise InputError("voxels chooses none of the encoder's voxels: choose at least one.")
+    y = y[:, chosen]
+    check_finite(y, "responses")
+    return y, chosen
+
+
+def _checked_truth(truth: npt.ArrayLike | None, n_trials: int, n_candidates: int) -> npt.NDArray[np.intp]:
+    if truth is None:
+        if n_trials > n_candidates:
+            raise InputError(f"{n_trials} trials cannot have shown {n_candidates} candidates in order: pass truth.")
+        return np.arange(n_trials)
+    seen = np.asarray(truth)
+    whole = seen.size == 0 or np.issubdtype(seen.dtype, np.integer)
+    if seen.shape != (n_trials,) or not whole or not ((seen >= -1) & (seen < n_candidates)).all():
+        raise InputError(f"truth must be one number of a candidate per trial, -1 where unknown, for {n_trials} trials.")
+    return seen.astype(np.intp)
+
+
+def _pattern_correlation(y: Array, predicted: Array) -> Array:
+    """Correlation over voxels, each centred over what is compared: its mean response tells no image from another."""
+    ours, theirs = (array - predicted.mean(axis=0) for array in (y, predicted))
+    ours, theirs = (array - array.mean(axis=1, keepdims=True) for array in (ours, theirs))
+    ours, theirs = (
+        array / np.maximum(np.linalg.norm(array, axis=1, keepdims=True), 1e-300) for array in (ours, theirs)
+    )
+    return np.asarray(ours @ theirs.T)
+
+
+def _draw_groups(labels: npt.NDArray[np.generic], n_bootstrap: int, random_state: int) -> Array:
+    """Draw how often each trial counts, groups as a whole (n_bootstrap, n_trials)."""
+    if n_bootstrap < 1:
+        raise InputError(f"n_bootstrap must be at least 1, but is {n_bootstrap}.")
+    _, index = np.unique(labels, return_inverse=True)
+    n = int(index.max()) + 1
+    drawn = np.random.default_rng(random_state).multinomial(n, np.full(n, 1 / n), size=n_bootstrap)
+    return np.asarray(drawn[:, index], dtype=np.float64)
+
+
+def _with_interval(name: str, values: Array, counts: Array, level: float) -> dict[str, float]:
+    drawn = counts @ values / counts.sum(axis=1)
+    low, high = np.percentile(drawn, [50 * (1 - level), 50 * (1 + level)])
+    return {name: float(values.mean()), f"{name}_low": float(low), f"{name}_high": float(high)}
+
+
+def _weighted_median(values: npt.NDArray[np.integer], counts: Array) -> float:
+    return float(np.median(np.repeat(values, counts.astype(np.intp))))
