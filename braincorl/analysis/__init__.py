@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from braincorl.fits.maps import save_map, unmask
     from braincorl.fits.scores import score_encoder, summarize_rois
     from braincorl.questions.comparison import compare_predictions
+    from braincorl.questions.identification import context_noise, identify, repeat_noise
     from braincorl.questions.partition import partition_variance
     from braincorl.questions.permutation import permutation_test
 
@@ -39,8 +40,10 @@ _HOMES = {
     "context_attention": "braincorl.analysis.attention",
     "context_by_roi": "braincorl.analysis.attention",
     "context_influence": "braincorl.analysis.influence",
+    "context_noise": "braincorl.questions.identification",
     "embed_voxels": "braincorl.analysis.components",
     "encoder_components": "braincorl.analysis.components",
+    "identify": "braincorl.questions.identification",
     "localizer_accuracy": "braincorl.analysis.selection",
     "partition_variance": "braincorl.questions.partition",
     "permutation_test": "braincorl.questions.permutation",
@@ -50,6 +53,7 @@ _HOMES = {
     "plot_surface": "braincorl.analysis.surface_plots",
     "preferred_images": "braincorl.analysis.selection",
     "preferred_texts": "braincorl.analysis.selection",
+    "repeat_noise": "braincorl.questions.identification",
     "save_map": "braincorl.fits.maps",
     "scaling_curve": "braincorl.analysis.scaling",
     "score_encoder": "braincorl.fits.scores",
@@ -70,8 +74,10 @@ __all__ = [
     "context_attention",
     "context_by_roi",
     "context_influence",
+    "context_noise",
     "embed_voxels",
     "encoder_components",
+    "identify",
     "localizer_accuracy",
     "partition_variance",
     "permutation_test",
@@ -81,6 +87,7 @@ __all__ = [
     "plot_surface",
     "preferred_images",
     "preferred_texts",
+    "repeat_noise",
     "save_map",
     "scaling_curve",
     "score_encoder",

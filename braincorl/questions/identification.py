@@ -8,11 +8,11 @@ and the candidates are ranked by log p(y | c) = -½ |R^-½ D⁻¹ (y - μ_c)|² 
 same noise that its context had, so R stands for both. With R = I this is the usual distance, in which a thousand voxels
 of one region count as a thousand witnesses; with the noise that they share they count as the few that they are.
 
-R must be estimated, from repeats or from residuals of some images, and these hold what the encoder misses of the signal,
-too: weighing by a poor R costs more than it gains. So three rankings are there: `independent` (R = I, the default),
-`shared`, and `correlation`, that of measured and predicted patterns over voxels, as most studies do. Under `independent`
-an R that is given still says how sure to be: a log likelihood ratio along a difference a of two standardised predictions
-varies by aᵀRa where independent noise would make it vary by aᵀa, so ratios are multiplied by
+R must be estimated, from repeats or from residuals of some images, and these hold what the encoder misses of the
+signal, too: weighing by a poor R costs more than it gains. So three rankings are there: `independent` (R = I, the
+default), `shared`, and `correlation`, that of measured and predicted patterns over voxels, as most studies do. Under
+`independent` an R that is given still says how sure to be: a log likelihood ratio along a difference a of two
+standardised predictions varies by aᵀRa where independent noise would make it vary by aᵀa, so ratios are multiplied by
 
     temperature = Σ aᵀa / Σ aᵀRa     over the candidates' differences from their mean
 
