@@ -242,6 +242,8 @@ def input_error(path: str | Path, error: OSError) -> InputError:
 
 def first_line(error: BaseException) -> str:
     """Cut another library's error down to its first line, for a message of one."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 

@@ -100,9 +100,11 @@ def open_bids(
     here = _like(betas[0], [path for path in files if _is(path, "mask") or _is(path, "dseg") or _is_ncsnr(path)])
     masks = [path for path in here if _is(path, "mask") and "label" not in entities(path)]
     signal = [path for path in here if _is_ncsnr(path)]
+    tables = [find_trials(path, files) for path in betas]
+    _tell_of_missing_betas(betas, [path for path in files if _is(path, "trials") and path not in tables])
     return open_subject(
         betas,
-        [find_trials(path, files) for path in betas],
+        tables,
         mask or _only_one(masks, "mask", "masks"),
         rois=[path for path in here if path not in masks and path not in signal],
         zscore=zscore,
@@ -189,6 +191,16 @@ def find_trials(betas: Path, files: list[Path]) -> Path:
             "one row per volume, with a column 'image'."
         )
     return max(tables, key=lambda path: len(entities(path)))
+
+
+def _tell_of_missing_betas(betas: list[Path], tables: list[Path]) -> None:
+    """Warn of sessions that have a trials table of the task but no betas: a file may not have arrived."""
+    tasks, sessions = ({entities(path).get(key) for path in betas} for key in ("task", "ses"))
+    alone = [
+        path for path in tables if entities(path).get("task") in tasks and entities(path).get("ses") not in sessions
+    ]
+    if alone:
+        logger.warning("%d trials tables have no betas, such as %s: are files missing?", len(alone), alone[0])
 
 
 def _like(betas: Path, paths: list[Path]) -> list[Path]:

@@ -116,19 +116,20 @@ def _from_image(path: Path, grid: Grid | None) -> Rois:
     values = values[grid.mask]
     finite = values[np.isfinite(values)]
     table = path.with_name(_stem(path) + ".tsv")
-    if np.unique(finite[finite > 0]).size == 1 and not (finite < 0).any() and not table.is_file():
+    named = table.exists() or table.is_symlink()  # a link to nothing is refused where it is read
+    if np.unique(finite[finite > 0]).size == 1 and not (finite < 0).any() and not named:
         values = values > 0  # a mask, whatever number stands for inside
     inside = as_labels(values, path)
     labels = np.unique(inside[inside > 0])
     if labels.size == 0:
         raise InputError(f"{path} labels no voxel of the mask: check that it belongs to this person.")
-    if labels.size == 1 and not table.is_file():
+    if labels.size == 1 and not named:
         return {_mask_name(path): inside > 0}
-    names = _read_label_names(table) if table.is_file() else {}
+    names = _read_label_names(table) if named else {}
     rois: Rois = {}
     for label in labels:
-        named = names.get(int(label))
-        name = f"{_mask_name(path)}-{int(label)}" if named is None else named + _side(path)
+        given = names.get(int(label))
+        name = f"{_mask_name(path)}-{int(label)}" if given is None else given + _side(path)
         rois[name] = rois.get(name, False) | (inside == label)  # left and right parts may share a name
     return rois
 

@@ -415,6 +415,41 @@ def test_a_checkpoint_that_the_system_does_not_give_is_not_called_damaged(code, 
     assert "new copy" not in str(caught.value)
 
 
+def test_a_session_with_trials_but_no_betas_is_told(tmp_path, caplog):
+    import nibabel as nib
+
+    from braincorl.datasets.bids import open_bids
+
+    folder = tmp_path / "sub-01"
+    folder.mkdir()
+    (tmp_path / "dataset_description.json").write_text('{"DatasetType": "derivative"}')
+    for session in (1, 2):
+        nib.save(
+            nib.Nifti1Image(np.random.default_rng(session).random((2, 2, 2, 3), "f4"), np.eye(4)),
+            folder / f"sub-01_ses-{session}_task-x_stat-effect_statmap.nii.gz",
+        )
+        (folder / f"sub-01_ses-{session}_task-x_trials.tsv").write_text("image\na\nb\nc\n")
+    open_bids(tmp_path, 1)
+    assert "no betas" not in caplog.text
+    (folder / "sub-01_ses-2_task-x_stat-effect_statmap.nii.gz").unlink()
+    open_bids(tmp_path, 1)
+    assert "1 trials tables have no betas, such as" in caplog.text
+
+
+def test_a_table_of_names_that_is_a_link_to_nothing_is_not_passed_over(tmp_path):
+    import nibabel as nib
+
+    from braincorl.datasets import Grid
+    from braincorl.datasets.rois import read_rois
+
+    nib.save(nib.Nifti1Image(np.arange(8, dtype="u1").reshape(2, 2, 2), np.eye(4)), tmp_path / "r.nii")
+    grid = Grid(np.ones((2, 2, 2), bool), np.eye(4), "mask")
+    assert "r-1" in read_rois([tmp_path / "r.nii"], grid, 8)
+    (tmp_path / "r.tsv").symlink_to("nowhere")
+    with pytest.raises(InputError, match="a link to a file that does not exist"):
+        read_rois([tmp_path / "r.nii"], grid, 8)
+
+
 def use(path):
     """Read a fit or features, and do with it what verbs do."""
     if path.name == "f.npz":
