@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from braincorl.features import ImageEmbedder, load_features
-from braincorl.features.containers import write_matrix
+from braincorl.features.store.containers import write_matrix
 
 SHARED = Path(os.environ.get("BRAINCORL_SHARED", Path(__file__).resolve().parent.parent.parent / "shared"))
 BATCH = 32
@@ -139,7 +139,7 @@ def peak_mib() -> float:
 
 def read_in_process(how: str, path: Path) -> None:
     """Read in a process of its own, and print how much its peak memory grew."""
-    import braincorl.features.files  # noqa: F401 - what is imported is not counted
+    import braincorl.features.store.feature_files  # noqa: F401 - what is imported is not counted
 
     if path.suffix == ".h5":
         import h5py  # noqa: F401
@@ -149,7 +149,7 @@ def read_in_process(how: str, path: Path) -> None:
         rows = np.random.default_rng(0).permutation(len(table.image_ids))[:1000]
         table = table.select(table.image_ids[rows])
     if how == "every row, in blocks":
-        from braincorl.features.containers import row_blocks
+        from braincorl.features.store.containers import row_blocks
 
         np.sum([block.sum() for block in row_blocks(table.features)])
     print(f"{path.suffix:14}{how:24}{peak_mib() - before:10.0f} MiB {time.perf_counter() - start:8.2f} s")

@@ -13,7 +13,8 @@ from PIL import Image
 
 from braincorl.cli.main import VERBS, build_parser, main
 from braincorl.datasets import simulate_people
-from braincorl.features import FeatureTable, clip_backbone, registry, save_features
+from braincorl.features import FeatureTable, save_features
+from braincorl.features.backbones import clip_backbone, registry
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

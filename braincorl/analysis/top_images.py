@@ -12,7 +12,7 @@ import pandas as pd
 from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable
-from braincorl.features.sources import ImageSource, image_source
+from braincorl.features.images.image_sources import ImageSource, image_source
 
 IMAGES_AT_A_TIME = 4096
 

@@ -32,7 +32,7 @@ from braincorl.encoders import GroupPriorEncoder, LinearEncoder
 from braincorl.encoders.choice import ENCODERS, NETWORK_ENCODER, PRIOR_ENCODER
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable
-from braincorl.features.files import read_names
+from braincorl.features.store.feature_files import read_names
 from braincorl.fits.fitting import check_features_vary, fit_arguments, pool_without
 from braincorl.fits.folder import hash_responses
 from braincorl.fits.seen_images import without_copies

@@ -8,11 +8,11 @@ import numpy as np
 from braincorl.cli.common import add_verb, positive, progress_bar
 from braincorl.errors import InputError
 from braincorl.features import PRESETS, ImageEmbedder, save_features
-from braincorl.features.containers import check_ending
-from braincorl.features.files import read_names
-from braincorl.features.network import PRECISIONS
-from braincorl.features.prompts import TEMPLATES
-from braincorl.features.sources import DEFAULT_DATASET
+from braincorl.features.backbones.network import PRECISIONS
+from braincorl.features.backbones.prompts import TEMPLATES
+from braincorl.features.images.image_sources import DEFAULT_DATASET
+from braincorl.features.store.containers import check_ending
+from braincorl.features.store.feature_files import read_names
 from braincorl.files import check_new_file
 
 BACKBONES = """backbones:

@@ -18,7 +18,7 @@ from braincorl.cli.common import (
     read_features,
     read_responses,
 )
-from braincorl.features.files import read_names
+from braincorl.features.store.feature_files import read_names
 from braincorl.fits import describe, fit_person
 from braincorl.result_folders import check_destination
 

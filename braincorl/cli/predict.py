@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from braincorl.cli.common import add_features_options, add_output_options, add_verb, progress_bar, read_features
-from braincorl.features.files import read_names
+from braincorl.features.store.feature_files import read_names
 from braincorl.fits import Fit
 from braincorl.result_folders import check_destination
 

@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable, ImageEmbedder, check_same_space, load_features
-from braincorl.features.files import read_names
-from braincorl.features.prompts import COMMON_WORDS
-from braincorl.features.weights import WEIGHT_SUFFIXES
+from braincorl.features.backbones.prompts import COMMON_WORDS
+from braincorl.features.backbones.weights import WEIGHT_SUFFIXES
+from braincorl.features.store.feature_files import read_names
 from braincorl.fits import Fit
 from braincorl.fits.seen_images import check_features_fit, check_space_fits
 from braincorl.names import check_names, normal_name

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.errors import InputError, OutOfMemoryError
-from braincorl.features.backbone import Backbone
+from braincorl.features.backbones.backbone import Backbone
 from braincorl.validation import FloatArray, check_batch_size
 
 # The share of free memory that a batch may take: other programs, and this one's pictures, need the rest.

@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from braincorl.errors import InputError
-from braincorl.features.backbone import BackboneOptions
+from braincorl.features.backbones.backbone import BackboneOptions
+from braincorl.features.backbones.gabor import GaborConfig
+from braincorl.features.backbones.own_backbone import module_backbone
+from braincorl.features.backbones.prompts import embed_prompts, resolve_templates
+from braincorl.features.backbones.registry import make_named_backbone
 from braincorl.features.batches import (
     Prepared,
     choose_batch_size,
@@ -23,16 +27,12 @@ from braincorl.features.batches import (
     read_ahead,
     to_unit_length,
 )
-from braincorl.features.containers import check_ending, write_matrix
-from braincorl.features.files import load_features
-from braincorl.features.gabor import GaborConfig
-from braincorl.features.journal import Journal
-from braincorl.features.own_backbone import module_backbone
-from braincorl.features.pictures import check_background
-from braincorl.features.prompts import embed_prompts, resolve_templates
-from braincorl.features.registry import make_named_backbone
-from braincorl.features.sources import DEFAULT_DATASET, ImageSource, image_source, names_hash
-from braincorl.features.table import FeatureTable
+from braincorl.features.images.image_sources import DEFAULT_DATASET, ImageSource, image_source, names_hash
+from braincorl.features.images.pictures import check_background
+from braincorl.features.store.containers import check_ending, write_matrix
+from braincorl.features.store.feature_files import load_features
+from braincorl.features.store.journal import Journal
+from braincorl.features.store.table import FeatureTable
 from braincorl.files import Progress
 from braincorl.names import check_names
 from braincorl.validation import FloatArray

@@ -19,7 +19,7 @@ from braincorl.encoders.choice import encoder_name, make_encoder
 from braincorl.encoders.limits import choices_at_limit, tell_limits
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable, check_same_space
-from braincorl.features.table import take_rows
+from braincorl.features.store.table import take_rows
 from braincorl.files import Progress
 from braincorl.fits.fit import Fit
 from braincorl.fits.folder import hash_responses

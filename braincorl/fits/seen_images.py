@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable, check_same_space
-from braincorl.features.table import take_rows
+from braincorl.features.store.table import take_rows
 from braincorl.priors.images import image_digests
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from braincorl.errors import InputError
 from braincorl.features import load_features
-from braincorl.features.weights import Published, find_published, local_weights
+from braincorl.features.backbones.weights import Published, find_published, local_weights
 
 ARCHITECTURE = {
     "embed_dim": 16,

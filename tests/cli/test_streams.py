@@ -9,7 +9,7 @@ import pytest
 
 from braincorl.cli.main import _read_options
 from braincorl.features import save_features
-from braincorl.features.table import FeatureTable
+from braincorl.features.store.table import FeatureTable
 
 BRAINCORL = f"{shlex.quote(sys.executable)} -m braincorl"
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from braincorl.errors import InputError, OutOfMemoryError
-from braincorl.features.backbone import Backbone
+from braincorl.features.backbones.backbone import Backbone
 from braincorl.features.batches import (
     choose_batch_size,
     embed_batch,

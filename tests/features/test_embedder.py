@@ -11,8 +11,8 @@ from PIL import Image
 
 from braincorl.errors import InputError
 from braincorl.features import GaborConfig, ImageEmbedder, check_same_space, load_features
-from braincorl.features.network import Placement, choose_placement
-from braincorl.features.prompts import TEMPLATES, embed_prompts, resolve_templates
+from braincorl.features.backbones.network import Placement, choose_placement
+from braincorl.features.backbones.prompts import TEMPLATES, embed_prompts, resolve_templates
 from braincorl.models import hardware
 
 SMALL = GaborConfig(image_size=32, frequencies=(2, 4), n_orientations=4)

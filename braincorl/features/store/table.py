@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.errors import InputError
-from braincorl.features.containers import BLOCK_BYTES, check_finite_in_blocks, release_pages
+from braincorl.features.store.containers import BLOCK_BYTES, check_finite_in_blocks, release_pages
 from braincorl.names import check_names
 from braincorl.validation import FloatArray
 

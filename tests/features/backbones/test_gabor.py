@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from braincorl.errors import InputError
-from braincorl.features.gabor import (
+from braincorl.features.backbones.gabor import (
     GaborConfig,
     envelope_width,
     gabor_features,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from braincorl.errors import InputError
-from braincorl.features.gabor import GaborConfig
+from braincorl.features.backbones.gabor import GaborConfig
 from braincorl.validation import FloatArray
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.errors import InputError
-from braincorl.features.backbone import Backbone, pool_tokens
-from braincorl.features.preprocessing import Preprocessing
+from braincorl.features.backbones.backbone import Backbone, pool_tokens
+from braincorl.features.backbones.preprocessing import Preprocessing
 from braincorl.validation import FloatArray
 
 if TYPE_CHECKING:

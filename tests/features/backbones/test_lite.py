@@ -11,7 +11,8 @@ from PIL import Image
 from torch.nn import functional
 
 from braincorl.errors import FileFormatError, InputError
-from braincorl.features import ImageEmbedder, lite
+from braincorl.features import ImageEmbedder
+from braincorl.features.backbones import lite
 
 pytest.importorskip(lite.PACKAGE, reason="needs braincorl[lite]")
 

@@ -19,7 +19,7 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from braincorl.errors import FileFormatError, InputError
-from braincorl.features import lite
+from braincorl.features.backbones import lite
 
 if TYPE_CHECKING:
     import torch

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from threadpoolctl import ThreadpoolController
 
 from braincorl.errors import InputError
-from braincorl.features.backbone import Backbone, BackboneOptions, pool_tokens
-from braincorl.features.gabor import GaborConfig, gabor_features, make_bank, to_luminance
-from braincorl.features.network import choose_placement, describe_readout, layer_readout, make_backbone
-from braincorl.features.preprocessing import from_transform
-from braincorl.features.weights import library_versions, weights_hash
+from braincorl.features.backbones.backbone import Backbone, BackboneOptions, pool_tokens
+from braincorl.features.backbones.gabor import GaborConfig, gabor_features, make_bank, to_luminance
+from braincorl.features.backbones.network import choose_placement, describe_readout, layer_readout, make_backbone
+from braincorl.features.backbones.preprocessing import from_transform
+from braincorl.features.backbones.weights import library_versions, weights_hash
 from braincorl.validation import FloatArray
 
 if TYPE_CHECKING:

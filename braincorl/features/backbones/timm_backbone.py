@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from braincorl.errors import InputError
-from braincorl.features.backbone import Backbone, BackboneOptions, pool_tokens
-from braincorl.features.lite import as_timm_names, is_lite
-from braincorl.features.network import choose_placement, describe_readout, layer_readout, make_backbone
-from braincorl.features.preprocessing import Preprocessing, describe, from_transform, squash
-from braincorl.features.weights import (
+from braincorl.features.backbones.backbone import Backbone, BackboneOptions, pool_tokens
+from braincorl.features.backbones.lite import as_timm_names, is_lite
+from braincorl.features.backbones.network import choose_placement, describe_readout, layer_readout, make_backbone
+from braincorl.features.backbones.preprocessing import Preprocessing, describe, from_transform, squash
+from braincorl.features.backbones.weights import (
     Published,
     find_published,
     library_versions,

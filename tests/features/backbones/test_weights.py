@@ -10,7 +10,7 @@ import torch
 
 from braincorl.errors import FileFormatError, InputError
 from braincorl.features import ImageEmbedder
-from braincorl.features.weights import Published, find_published, is_offline, local_weights, weights_hash
+from braincorl.features.backbones.weights import Published, find_published, is_offline, local_weights, weights_hash
 
 
 def test_the_network_is_off():

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageCms, ImageFile
 
 from braincorl.errors import FileFormatError, InputError
-from braincorl.features.pictures import check_background, open_picture
+from braincorl.features.images.pictures import check_background, open_picture
 
 RED, WHITE, GREY = (200, 30, 40), (255, 255, 255), (90, 90, 90)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from braincorl.errors import InputError, OutputError
-from braincorl.features.journal import Journal
+from braincorl.features.store.journal import Journal
 
 JOB = {"backbone": "gabor", "images": "abc", "n_images": 9, "versions": {"numpy": "2"}}
 

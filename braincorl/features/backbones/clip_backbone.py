@@ -8,10 +8,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from braincorl.errors import InputError
-from braincorl.features.backbone import Backbone, BackboneOptions
-from braincorl.features.network import Placement, choose_placement, describe_readout, layer_readout, make_backbone
-from braincorl.features.preprocessing import Preprocessing, describe, from_transform
-from braincorl.features.weights import (
+from braincorl.features.backbones.backbone import Backbone, BackboneOptions
+from braincorl.features.backbones.network import (
+    Placement,
+    choose_placement,
+    describe_readout,
+    layer_readout,
+    make_backbone,
+)
+from braincorl.features.backbones.preprocessing import Preprocessing, describe, from_transform
+from braincorl.features.backbones.weights import (
     Published,
     find_published,
     library_versions,

@@ -12,8 +12,8 @@ from safetensors.numpy import save_file
 
 from braincorl.errors import FileFormatError, InputError, OutputError
 from braincorl.features import FeatureTable, check_same_space, load_features, save_features
-from braincorl.features.containers import map_matrix, row_blocks, write_matrix
-from braincorl.features.files import read_names
+from braincorl.features.store.containers import map_matrix, row_blocks, write_matrix
+from braincorl.features.store.feature_files import read_names
 
 PROVENANCE = {"backbone": "gabor", "weights": "w", "normalized": False, "n_features": 5}
 ENDINGS = (".npz", ".h5", ".safetensors")
@@ -414,7 +414,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from braincorl.errors import OutputError
-from braincorl.features.containers import write_matrix
+from braincorl.features.store.containers import write_matrix
 folder, X = Path(sys.argv[1]), np.ones((200, 50), dtype="f4")
 write_matrix(folder / "x.h5", [X], X.shape, [f"i{k}" for k in range(200)], {})
 before, refused = (folder / "x.h5").read_bytes(), 0

@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.errors import FileFormatError, InputError
-from braincorl.features.containers import (
+from braincorl.features.store.containers import (
     hash_of,
     map_matrix,
     row_blocks,
     write_matrix,
 )
-from braincorl.features.table import FeatureTable, rows_of, take_rows
+from braincorl.features.store.table import FeatureTable, rows_of, take_rows
 from braincorl.files import check_regular, read_text, reading
 from braincorl.hdf5 import dataset_in, find_dataset, is_sealed, open_hdf5
 from braincorl.names import normal_name

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from braincorl.errors import InputError
-from braincorl.features import lite
-from braincorl.features.backbone import Backbone, BackboneOptions
-from braincorl.features.gabor import GaborConfig
+from braincorl.features.backbones import lite
+from braincorl.features.backbones.backbone import Backbone, BackboneOptions
+from braincorl.features.backbones.gabor import GaborConfig
 
 
 @dataclass(frozen=True)
@@ -98,11 +98,11 @@ def _make(name: str, options: BackboneOptions) -> Backbone:
             f"{', '.join(('gabor', *PRESETS))}."
         )
     if kind == "open_clip":
-        from braincorl.features.clip_backbone import clip_backbone
+        from braincorl.features.backbones.clip_backbone import clip_backbone
 
         architecture, _, tag = rest.partition("/")
         return clip_backbone(architecture, tag or None, options)
-    from braincorl.features.timm_backbone import timm_backbone
+    from braincorl.features.backbones.timm_backbone import timm_backbone
 
     if preset.packaged is not None and options.weights is None:
         options = replace(options, weights=preset.packaged())
@@ -110,7 +110,7 @@ def _make(name: str, options: BackboneOptions) -> Backbone:
 
 
 def _make_gabor(options: BackboneOptions) -> Backbone:
-    from braincorl.features.own_backbone import gabor_backbone
+    from braincorl.features.backbones.own_backbone import gabor_backbone
 
     if options.layer is not None or options.pooling != "auto" or options.weights is not None:
         raise InputError("the backbone 'gabor' has no weights, layers or pooling: leave those options out.")

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from braincorl.errors import FileFormatError, InputError
-from braincorl.features.sources import image_source
+from braincorl.features.images.image_sources import image_source
 
 
 def read_all(source):

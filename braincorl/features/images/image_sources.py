@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.errors import InputError
-from braincorl.features.pictures import IMAGE_SUFFIXES, array_to_picture, open_picture
+from braincorl.features.images.pictures import IMAGE_SUFFIXES, array_to_picture, open_picture
 from braincorl.files import reading, walk_files
 from braincorl.hdf5 import find_dataset, open_hdf5
 from braincorl.names import check_names, normal_name

@@ -1,0 +1,1 @@
+"""Networks and filters that turn pictures into features."""

@@ -1,0 +1,1 @@
+"""Pictures: one file to RGB, and where many come from."""

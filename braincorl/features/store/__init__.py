@@ -1,0 +1,1 @@
+"""Tables of features, and the files that hold them."""
