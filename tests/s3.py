@@ -13,14 +13,14 @@ from braincorl.datasets.nsd_fetch import BUCKET, REGION
 
 
 class LocalBucket:
-    """NSD's bucket on a server of its own."""
+    """NSD's bucket, or another, on a server of its own."""
 
-    def __init__(self, url):
-        self.url = url
+    def __init__(self, url, name=BUCKET, region=REGION):
+        self.url, self.name, self.region = url, name, region
         self._client = boto3.client(
             "s3",
             endpoint_url=url,
-            region_name=REGION,
+            region_name=region,
             aws_access_key_id="test",
             aws_secret_access_key="test",
             config=Config(retries={"total_max_attempts": 1}),
@@ -28,19 +28,19 @@ class LocalBucket:
 
     def emptied(self):
         urllib.request.urlopen(urllib.request.Request(f"{self.url}/moto-api/reset", method="POST")).close()
-        self._client.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+        self._client.create_bucket(Bucket=self.name, CreateBucketConfiguration={"LocationConstraint": self.region})
         return self
 
     def open(self):
         """The bucket as the program sees it."""
-        return Bucket(BUCKET, REGION, endpoint_url=self.url)
+        return Bucket(self.name, self.region, endpoint_url=self.url)
 
     def put(self, key, content, public=True):
-        self._client.put_object(Bucket=BUCKET, Key=key, Body=content, **({"ACL": "public-read"} if public else {}))
+        self._client.put_object(Bucket=self.name, Key=key, Body=content, **({"ACL": "public-read"} if public else {}))
 
     def put_in_pieces(self, key, pieces):
         """Upload as large files are: the ETag is no MD5 then."""
-        where = {"Bucket": BUCKET, "Key": key}
+        where = {"Bucket": self.name, "Key": key}
         upload = self._client.create_multipart_upload(**where, ACL="public-read")["UploadId"]
         parts = []
         for number, piece in enumerate(pieces, start=1):
@@ -49,7 +49,7 @@ class LocalBucket:
         self._client.complete_multipart_upload(**where, UploadId=upload, MultipartUpload={"Parts": parts})
 
     def delete(self, key):
-        self._client.delete_object(Bucket=BUCKET, Key=key)
+        self._client.delete_object(Bucket=self.name, Key=key)
 
     def fill(self, root):
         """Upload every file below a folder."""

@@ -4,13 +4,14 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from braincorl.cli import data_fetch
+from braincorl.cli import data_fetch, data_split
 from braincorl.cli.common import add_verb, parse_numbers, progress_bar
 from braincorl.datasets import Recording, load_prepared, prepare
 from braincorl.datasets.algonauts import open_algonauts2023
 from braincorl.datasets.bids import open_bids
 from braincorl.datasets.bold5000 import open_bold5000
 from braincorl.datasets.check import check_dataset
+from braincorl.datasets.laion_fmri import open_laion_fmri
 from braincorl.datasets.nsd import open_nsd
 from braincorl.errors import InputError
 
@@ -19,6 +20,7 @@ OPENERS: dict[str, tuple[Callable[..., Recording], tuple[str, ...]]] = {
     "nsd": (open_nsd, ("voxels", "sessions", "min_ceiling", "zscore", "space", "preparation")),
     "bold5000": (open_bold5000, ("voxels", "sessions", "zscore", "preparation")),
     "algonauts2023": (open_algonauts2023, ("voxels",)),
+    "laion-fmri": (open_laion_fmri, ("voxels", "sessions", "min_ceiling", "zscore")),
     "bids": (open_bids, ("zscore", "task", "space", "desc", "mask", "ncsnr")),
 }
 CHOICES = ("voxels", "sessions", "min_ceiling", "zscore", "task", "space", "desc", "preparation", "mask", "ncsnr")
@@ -31,12 +33,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     data_fetch.add_parser(actions)
+    data_split.add_parser(actions)
     check = add_verb(
         actions,
         "check",
         "Say what of a data set is in a folder, what is missing, and what looks wrong (sizes, grids, scaling, counts\n"
-        "of trials, checksums of compressed images). Knows NSD, BOLD5000, Algonauts 2023, GLMsingle output and BIDS\n"
-        "derivatives.\n"
+        "of trials, checksums of compressed images). Knows NSD, BOLD5000, Algonauts 2023, LAION-fMRI,\n"
+        "GLMsingle output and BIDS derivatives.\n"
         "Exit status 2 if a part is unusable.",
     )
     check.add_argument("root", type=Path, metavar="ROOT", help="folder that the data set was downloaded to")
@@ -61,16 +64,21 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         nargs="+",
         metavar="NAME",
         help="regions to keep (default: higher-visual for nsd, brain for bold5000, all for algonauts2023, the mask for "
-        "bids); nsd knows functional, cortex and all, too",
+        "laion-fmri and bids); nsd knows functional, cortex and all, too, laion-fmri all",
     )
-    prepare_.add_argument("--sessions", metavar="LIST", help="such as 1-10 or 1,2,5 (nsd, bold5000; default: all)")
     prepare_.add_argument(
-        "--min-ceiling", type=float, metavar="NC", help="least noise ceiling of R² for means of three trials (nsd)"
+        "--sessions", metavar="LIST", help="such as 1-10 or 1,2,5 (nsd, bold5000, laion-fmri; default: all)"
+    )
+    prepare_.add_argument(
+        "--min-ceiling",
+        type=float,
+        metavar="NC",
+        help="least noise ceiling of R²: for means of three trials (nsd), of four (laion-fmri)",
     )
     prepare_.add_argument(
         "--zscore",
         choices=("none", "session"),
-        help="scaling (default: session for nsd and bold5000, none for bids; algonauts2023 is scaled already)",
+        help="scaling (default: session for nsd, bold5000 and laion-fmri, none for bids; algonauts2023 is scaled)",
     )
     prepare_.add_argument("--task", metavar="LABEL", help="which betas, where there are several (bids)")
     prepare_.add_argument(

@@ -2,12 +2,14 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from braincorl.cli.common import add_verb, parse_numbers, positive, progress_bar
 from braincorl.datasets.download import Downloads
 from braincorl.datasets.nsd_fetch import CONTAINERS, TERMS, NsdSelection, plan_nsd
 from braincorl.datasets.nsd_files import PREPARATION, SPACES
+from braincorl.datasets.public_fetch import LAION_TERMS, plan_laion_fmri
 from braincorl.errors import InputError
 
 # Data sets with doors of their own, and where these are.
@@ -26,21 +28,22 @@ def add_parser(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "fetch",
         "Download just the files that a person needs, after showing the data set's terms and asking for consent.\n"
         "A download that was stopped goes on when the command is given again; what is complete is left alone.\n"
-        "nsd comes from its public bucket (pip install braincorl[fetch]); for the others, says where to get them.",
+        "nsd and laion-fmri come from their public buckets (pip install braincorl[fetch]); for the others, says where\n"
+        "to get them.",
     )
-    parser.add_argument("dataset", choices=("nsd", *BY_HAND), metavar="DATASET", help=", ".join(("nsd", *BY_HAND)))
+    known = ("nsd", "laion-fmri", *BY_HAND)
+    parser.add_argument("dataset", choices=known, metavar="DATASET", help=", ".join(known))
     parser.add_argument("--subject", metavar="LIST", help="subjects, such as 1 or 1,2,5,7")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="folder to mirror the bucket in")
     parser.add_argument("--sessions", metavar="LIST", help="such as 1-10 or 1,2,5 (default: all)")
-    parser.add_argument("--space", choices=SPACES, default=SPACES[0], help=f"grid of the betas (default: {SPACES[0]})")
-    parser.add_argument("--preparation", default=PREPARATION, metavar="NAME", help=f"betas (default: {PREPARATION})")
+    parser.add_argument("--space", choices=SPACES, help=f"grid of the betas (nsd; default: {SPACES[0]})")
+    parser.add_argument("--preparation", metavar="NAME", help=f"betas (nsd; default: {PREPARATION})")
     parser.add_argument(
         "--container",
         choices=CONTAINERS,
-        default=CONTAINERS[0],
-        help=".nii.gz is smaller, .hdf5 is read faster (default: .nii.gz)",
+        help=".nii.gz is smaller, .hdf5 is read faster (nsd; default: .nii.gz)",
     )
-    parser.add_argument("--images", action="store_true", help="the 73,000 images, too (37 GB)")
+    parser.add_argument("--images", action="store_true", help="the 73,000 images, too (nsd; 37 GB)")
     parser.add_argument("--accept-terms", action="store_true", help="say yes to the data set's terms, for scripts")
     parser.add_argument("--dry-run", action="store_true", help="list files and bytes, and download nothing")
     parser.add_argument("--parallel", type=positive, default=4, metavar="N", help="files at a time (default: 4)")
@@ -54,17 +57,14 @@ def run(options: argparse.Namespace) -> None:
         raise InputError(f"{options.dataset} is not downloaded by braincorl: {BY_HAND[options.dataset]}.")
     if options.subject is None or options.output is None:
         raise InputError("the following arguments are required: --subject, --output")
-    selection = NsdSelection(
-        tuple(parse_numbers(options.subject)),
-        None if options.sessions is None else tuple(parse_numbers(options.sessions)),
-        options.space,
-        options.preparation,
-        options.container,
-        options.images,
-    )
+    if options.dataset == "nsd":
+        _nsd_selection(options)  # a mistake in it is told before terms are asked
+    else:
+        _refuse_nsd_options(options)
+    plan, terms, question = DATA_SETS[options.dataset]
     if not options.dry_run:
-        _ask(options.accept_terms)
-    downloads = plan_nsd(options.output, selection, parallel=options.parallel, endpoint_url=options.endpoint_url)
+        _ask(terms, question, options.accept_terms)
+    downloads = plan(options)
     if options.dry_run:
         _list(downloads)
         return
@@ -78,14 +78,54 @@ def run(options: argparse.Namespace) -> None:
     )
 
 
-def _ask(accepted: bool) -> None:
+def _refuse_nsd_options(options: argparse.Namespace) -> None:
+    for name in ("space", "preparation", "container", "images"):
+        if getattr(options, name):
+            raise InputError(f"{options.dataset} knows no --{name}: leave it out.")
+
+
+def _plan_nsd(options: argparse.Namespace) -> Downloads:
+    return plan_nsd(
+        options.output, _nsd_selection(options), parallel=options.parallel, endpoint_url=options.endpoint_url
+    )
+
+
+def _nsd_selection(options: argparse.Namespace) -> NsdSelection:
+    return NsdSelection(
+        tuple(parse_numbers(options.subject)),
+        None if options.sessions is None else tuple(parse_numbers(options.sessions)),
+        options.space or SPACES[0],
+        options.preparation or PREPARATION,
+        options.container or CONTAINERS[0],
+        options.images,
+    )
+
+
+def _plan_laion_fmri(options: argparse.Namespace) -> Downloads:
+    return plan_laion_fmri(
+        options.output,
+        parse_numbers(options.subject),
+        None if options.sessions is None else parse_numbers(options.sessions),
+        parallel=options.parallel,
+        endpoint_url=options.endpoint_url,
+    )
+
+
+# Data set -> how its files are looked up, its terms, and what is asked after them.
+DATA_SETS: dict[str, tuple[Callable[[argparse.Namespace], Downloads], str, str]] = {
+    "nsd": (_plan_nsd, TERMS, "Have you handed in the form, and do you accept these terms?"),
+    "laion-fmri": (_plan_laion_fmri, LAION_TERMS, "Do you accept these terms?"),
+}
+
+
+def _ask(terms: str, question: str, accepted: bool) -> None:
     """Show the terms, and go on only with consent."""
-    print(TERMS, flush=True)
+    print(terms, flush=True)
     if accepted:
         return
     if not sys.stdin.isatty():
         raise InputError("nobody is here to accept these terms: read them, and pass --accept-terms if you accept them.")
-    print("Have you handed in the form, and do you accept these terms? [yes/no] ", end="", flush=True)
+    print(f"{question} [yes/no] ", end="", flush=True)
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise InputError("without consent to the terms nothing is downloaded.")
 

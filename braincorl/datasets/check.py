@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from braincorl.datasets import algonauts, bold5000, nsd_design, nsd_files
+from braincorl.datasets import algonauts, bold5000, laion_fmri, nsd_design, nsd_files
 from braincorl.datasets.bids import open_bids
 from braincorl.datasets.glmsingle import HDF5_SUFFIXES, MAT_SUFFIX, GlmsingleBetas
 from braincorl.datasets.nifti import KIND, NiftiFile
@@ -168,6 +168,35 @@ def check_bids(root: Path, check_volume_file: CheckFile) -> Findings:
                 yield from check_volume_file(path)
 
 
+def check_laion_fmri(root: Path, check_volume_file: CheckFile) -> Findings:
+    """Look at a copy of LAION-fMRI."""
+    held = ", ".join(map(str, laion_fmri.HELD_BACK))
+    for path in sorted((root / laion_fmri.BETAS).glob("sub-*")):
+        if not path.is_dir():
+            continue
+        try:
+            folder = laion_fmri.LaionFolder(root, path.name)
+        except InputError as error:
+            yield Finding("wrong", str(error))
+            continue
+        there = folder.sessions()
+        lacking = sorted(set(range(1, max(there, default=0) + 1)) - set(there) - set(laion_fmri.HELD_BACK))
+        if lacking:
+            yield Finding("missing", f"{path.name}: sessions {', '.join(map(str, lacking))}; download them")
+        yield from _attempt_open(path.name, partial(laion_fmri.open_laion_fmri, root, path.name))
+        for number in there:
+            yield from check_volume_file(folder.session(number)[0])
+        if not any(folder.ceiling(desc).exists() for desc in laion_fmri.CEILINGS):
+            yield Finding(
+                "missing", f"{path.name}: noise ceilings over sessions ({folder.ceiling('Noiseceiling4rep')})"
+            )
+        if not folder.regions.is_dir():
+            yield Finding("missing", f"{path.name}: regions ({folder.regions})")
+        if held_there := [n for n in laion_fmri.HELD_BACK if folder.session(n)[0].exists()]:
+            yield Finding("note", f"{path.name}: sessions {held_there} are among those held back ({held}); not read")
+    yield Finding("note", f"sessions {held} are held back by the data set: nobody has them")
+
+
 def check_glmsingle(root: Path, _: CheckFile) -> Findings:
     """Look at GLMsingle's output."""
     for path in sorted(root.glob("TYPE*")):
@@ -308,6 +337,7 @@ KINDS: dict[str, tuple[Callable[[Path], bool], Callable[[Path, CheckFile], Findi
     "NSD": (lambda root: (root / "nsddata").is_dir() or (root / "nsddata_betas").is_dir(), check_nsd),
     "Algonauts 2023": (lambda root: any(root.glob("subj0[1-8]/training_split")), check_algonauts),
     "BOLD5000": (lambda root: any(fnmatch(path.name, "CSI[1-4]_*") for path in walk_files(root)), check_bold5000),
+    "LAION-fMRI": (lambda root: (root / laion_fmri.BETAS).is_dir(), check_laion_fmri),
     "GLMsingle": (lambda root: any(root.glob("TYPE[BCD]_*")), check_glmsingle),
     "BIDS derivatives": (
         lambda root: (root / "dataset_description.json").is_file() or any(root.glob("sub-*/")),

@@ -1,0 +1,53 @@
+"""LAION-fMRI from its bucket, on a local S3 server that refuses the sessions which the data set holds back."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("moto", reason="moto, the local S3 server, is not installed (uv sync installs it)")
+
+from laion import TinyLaion
+from s3 import LocalBucket
+
+from braincorl.cli.main import main
+from braincorl.datasets import fetch_laion_fmri, load_laion_fmri
+from braincorl.datasets.public_fetch import LAION_BUCKET, LAION_REGION
+from braincorl.errors import InputError
+
+
+@pytest.fixture
+def laion(s3_server, tmp_path):
+    """The bucket, with a held session that answers 403, images, and files that nobody needs."""
+    tiny = TinyLaion(tmp_path / "source", sessions=(1, 2))
+    bucket = LocalBucket(s3_server, LAION_BUCKET, LAION_REGION).emptied()
+    bucket.fill(tiny.root)
+    for path in tiny.paths(31):
+        bucket.put(path.relative_to(tiny.root).as_posix(), b"held back", public=False)
+    bucket.put("stimuli/images/secret.jpg", b"an image", public=False)
+    bucket.put(f"derivatives/glmsingle-tedana/{tiny.subject}/ses-01/func/model.h5", b"large")
+    return tiny, bucket
+
+
+def test_what_was_fetched_is_what_is_there(laion, tmp_path, capsys):
+    tiny, bucket = laion
+    command = ["data", "fetch", "laion-fmri", "--subject", "1", "--output", str(tmp_path / "out")]
+    assert main([*command, "--endpoint-url", bucket.url, "--accept-terms"]) == 0
+    assert capsys.readouterr().out.startswith("Terms of LAION-fMRI")
+    files = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert not [name for name in files if "ses-31" in name or "stimuli" in name or "model.h5" in name]
+    fetched, direct = (load_laion_fmri(root, 1) for root in (tmp_path / "out", tiny.root))
+    np.testing.assert_array_equal(fetched.responses, direct.responses)
+    np.testing.assert_array_equal(fetched.ncsnr, direct.ncsnr)
+    assert list(fetched.rois) == list(direct.rois)
+
+
+def test_what_cannot_be_had_is_said(laion, tmp_path):
+    _, bucket = laion
+    options = {"accept_terms": True, "endpoint_url": bucket.url}
+    for changes, said in (
+        ({"sessions": [1, 33]}, "33 of LAION-fMRI are held back"),
+        ({"sessions": [7]}, "no betas of sub-01's sessions 7"),
+        ({"accept_terms": False}, "pass accept_terms=True"),
+    ):
+        with pytest.raises(InputError, match=said):
+            fetch_laion_fmri(tmp_path / "out", 1, **(options | changes))
+    assert not (tmp_path / "out").exists()
