@@ -2,16 +2,19 @@
 
 import argparse
 import logging
+import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from braincorl.datasets import Grid, SubjectData, Surface, load_prepared, load_subject
 from braincorl.datasets.prepared_file import is_prepared
 from braincorl.encoders import LinearEncoder
 from braincorl.encoders import choice as encoders
-from braincorl.encoders.choice import ENCODERS, NETWORK_ENCODER, PRIOR_ENCODER
+from braincorl.encoders.choice import ENCODERS, NETWORK_ENCODER, PRIOR_ENCODER, SPACES_ENCODER
 from braincorl.errors import InputError
-from braincorl.features import FeatureTable, load_features
+from braincorl.features import FeatureTable, join_tables, load_features
 from braincorl.progress import progress_bar as progress_bar
 
 logger = logging.getLogger(__name__)
@@ -72,10 +75,9 @@ def add_encoder_options(parser: argparse.ArgumentParser) -> None:
     """Add `--encoder`, and the options of the encoder that is a network."""
     parser.add_argument(
         "--encoder",
-        choices=(*ENCODERS, PRIOR_ENCODER),
-        default=NETWORK_ENCODER,
+        choices=(*ENCODERS, PRIOR_ENCODER, SPACES_ENCODER),
         help="in-context is the network that comes with braincorl, or another with --checkpoint; group-prior needs "
-        "--prior (default: in-context)",
+        "--prior; banded-ridge tells several feature spaces apart (default: in-context, or banded-ridge for several)",
     )
     parser.add_argument(
         "--prior",
@@ -100,6 +102,10 @@ def add_encoder_options(parser: argparse.ArgumentParser) -> None:
 
 def make_encoder(options: argparse.Namespace) -> LinearEncoder:
     """Make the encoder that the options choose, not fitted yet."""
+    several = isinstance(options.features, dict)
+    options.encoder = options.encoder or (SPACES_ENCODER if several else NETWORK_ENCODER)
+    if several and options.encoder != SPACES_ENCODER:
+        logger.warning("%s reads several feature spaces as one; %s tells them apart", options.encoder, SPACES_ENCODER)
     if options.encoder == PRIOR_ENCODER and options.prior is None:
         raise InputError(f"--encoder {PRIOR_ENCODER} needs --prior: a file of braincorl prior, or a shipped name.")
     if options.prior is not None and options.encoder not in (PRIOR_ENCODER, NETWORK_ENCODER):
@@ -117,14 +123,35 @@ def make_encoder(options: argparse.Namespace) -> LinearEncoder:
     return encoders.make_encoder(options.encoder, options.prior, **given)
 
 
+class FeaturesOption(argparse.Action):
+    """A feature file, or one NAME=FILE for each of several feature spaces."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: Any = None
+    ) -> None:
+        """Add a file; several need names."""
+        before = getattr(namespace, self.dest, None)
+        name, equals, file = str(values).partition("=")
+        named = bool(equals) and re.fullmatch(r"[A-Za-z0-9_-]+", name) is not None and not Path(values).exists()
+        if named and not isinstance(before, Path):
+            if name in (before or {}):
+                parser.error(f"argument {option}: '{name}' is given twice: name every feature space once")
+            setattr(namespace, self.dest, {**(before or {}), name: Path(file)})
+        elif before is None:
+            setattr(namespace, self.dest, Path(values))
+        else:
+            parser.error(f"argument {option}: several feature spaces need a name each: {option} NAME=FILE")
+
+
 def add_features_options(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add `--features` and `--image-ids`."""
     parser.add_argument(
         "--features",
-        type=Path,
+        action=FeaturesOption,
         required=required,
-        metavar="FILE",
-        help="features (n_images, n_features) with image_ids: .npz, .h5, .safetensors, or .npy with --image-ids",
+        metavar="[NAME=]FILE",
+        help="features (n_images, n_features) with image_ids: .npz, .h5, .safetensors, or .npy with --image-ids; for "
+        "several feature spaces give the option once for each, as in --features clip=clip.npz --features gabor=g.npz",
     )
     parser.add_argument("--image-ids", type=Path, metavar="TXT", help="image names of an .npy file, one per line")
 
@@ -209,7 +236,14 @@ def add_output_options(parser: argparse.ArgumentParser, *, required: bool = True
 
 def read_features(options: argparse.Namespace) -> FeatureTable:
     """Read the features that the options name."""
-    return load_features(options.features, options.image_ids)
+    return read_feature_files(options.features, options.image_ids)
+
+
+def read_feature_files(files: Path | Mapping[str, Path], image_ids: Path | None = None) -> FeatureTable:
+    """Read one feature file, or those of several named spaces, joined."""
+    if isinstance(files, Mapping):
+        return join_tables({name: load_features(path, image_ids) for name, path in files.items()})
+    return load_features(files, image_ids)
 
 
 def read_responses(

@@ -13,18 +13,20 @@ from braincorl.analysis import page
 from braincorl.analysis.question_figures import plot_comparison
 from braincorl.analysis.volume_plots import plot_mosaic
 from braincorl.cli.common import (
+    FeaturesOption,
     add_data_options,
     add_output_options,
     add_verb,
     non_negative,
     positive,
     progress_bar,
+    read_feature_files,
     read_responses,
 )
 from braincorl.datasets import SubjectData
 from braincorl.datasets.space import VoxelSpace
 from braincorl.errors import InputError
-from braincorl.features import FeatureTable, load_features
+from braincorl.features import FeatureTable
 from braincorl.files import write_json
 from braincorl.fits import Fit
 from braincorl.fits.folder import hash_responses, identify_fit, write_description, write_maps
@@ -51,7 +53,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("fit_b", type=Path, metavar="FIT_B", help="another, of the same person and mask")
     add_data_options(parser, required=False)
     parser.add_argument(
-        "--features-b", type=Path, metavar="FILE", help="features of FIT_B; --features are those of FIT_A"
+        "--features-b",
+        action=FeaturesOption,
+        metavar="[NAME=]FILE",
+        help="features of FIT_B; --features are those of FIT_A",
     )
     parser.add_argument(
         "--permutations",
@@ -71,7 +76,7 @@ def run(options: argparse.Namespace) -> None:
     fits = Fit.load(options.fit_a), Fit.load(options.fit_b)
     _check_same_person(*fits)
     _complete(options, fits)
-    tables = [load_features(path, options.image_ids) for path in (options.features, options.features_b)]
+    tables = [read_feature_files(files, options.image_ids) for files in (options.features, options.features_b)]
     for fit, table in zip(fits, tables, strict=True):
         check_features_fit(fit, table)
     held_out = _held_out(options, fits, tables)
@@ -107,14 +112,29 @@ def _complete(options: argparse.Namespace, fits: tuple[Fit, Fit]) -> None:
     """Take what the command leaves out from where the fits took it."""
     for name, fit in (("features", fits[0]), ("features_b", fits[1])):
         if getattr(options, name) is None:
-            setattr(options, name, _recorded(fit, "features", f"--{name.replace('_', '-')}")[0])
+            setattr(options, name, recorded_features(fit, f"--{name.replace('_', '-')}"))
     if options.betas is None:
-        options.betas = _recorded(fits[0], "betas", "--betas")
-        options.trials = options.trials or _recorded(fits[0], "trials", "--trials")
+        options.betas = recorded(fits[0], "betas", "--betas")
+        options.trials = options.trials or recorded(fits[0], "trials", "--trials")
 
 
-def _recorded(fit: Fit, key: str, option: str) -> list[Path]:
+def recorded_features(fit: Fit, option: str = "--features") -> Path | dict[str, Path]:
+    """Feature file, or files by name, that a fit was made from."""
+    stated = fit.config.get("features")
+    paths = recorded(fit, "features", option)
+    return dict(zip(stated, paths, strict=True)) if isinstance(stated, dict) else paths[0]
+
+
+def recorded(fit: Fit, key: str, option: str) -> list[Path]:
+    """Files that a fit was made from, if they are still there.
+
+    Raises
+    ------
+    InputError
+        If they are not, asking for the option.
+    """
     stated = fit.config.get(key)
+    stated = list(stated.values()) if isinstance(stated, dict) else stated
     paths = [Path(text) for text in ([stated] if isinstance(stated, str) else stated or [])]
     missing = [str(path) for path in paths if not path.exists()]
     if missing or (not paths and key != "trials"):

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from braincorl.analysis.page import is_own_page
 from braincorl.analysis.report import ReportOptions, write_report
-from braincorl.cli.common import add_verb, positive
+from braincorl.cli.common import FeaturesOption, add_verb, positive, read_features
 from braincorl.errors import InputError
-from braincorl.features import load_features
 from braincorl.files import check_new_file
 from braincorl.fits import Fit
 from braincorl.fits.folder import check_of_fit
@@ -42,8 +41,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument(
         "--features",
-        type=Path,
-        metavar="FILE",
+        action=FeaturesOption,
+        metavar="[NAME=]FILE",
         help="features (n_images, n_features) of images to rank by predicted response, per region",
     )
     parser.add_argument("--image-ids", type=Path, metavar="TXT", help="image names of an .npy file, one per line")
@@ -77,7 +76,7 @@ def run(options: argparse.Namespace) -> None:
     check_of_fit(scores, fit)
     table = None
     if options.features is not None:
-        table = load_features(options.features, options.image_ids)
+        table = read_features(options)
         check_features_fit(fit, table)
     in_mni = None if options.space == "auto" else options.space == "mni"
     chosen = ReportOptions(options.score, table, options.images, in_mni, options.n_top, options.benchmark)

@@ -13,7 +13,7 @@ from braincorl.cli.common import (
     read_features,
     read_responses,
 )
-from braincorl.fits import Fit, describe_test
+from braincorl.fits import Fit, describe_partition, describe_test
 from braincorl.result_folders import check_destination
 
 N_BOOTSTRAP = 1000
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> None:
     check_destination(output_dir, overwrite=options.overwrite, kind="score")
     table = read_features(options)
     subject = read_responses(options, table, fit.grid, options.zscore or fit.config["zscore"], [])
-    with progress_bar("permuting images") as progress:
+    with progress_bar("testing voxels") as progress:
         scored = fit.score(
             subject,
             table,
@@ -79,5 +79,7 @@ def run(options: argparse.Namespace) -> None:
     n_bootstrap = N_BOOTSTRAP if options.intervals else 0
     scored.save(output_dir, n_bootstrap=n_bootstrap, overwrite=options.overwrite, outside=options.outside)
     print(f"{fit.subject}: {scored} -> {output_dir}")
+    if scored.partition is not None:
+        print(f"{fit.subject}: {describe_partition(scored.partition)}")
     if scored.tested is not None:
         print(f"{fit.subject}: {describe_test(scored.tested)}")

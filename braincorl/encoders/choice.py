@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from braincorl.encoders.banded_ridge import BandedRidgeEncoder
 from braincorl.encoders.base import LinearEncoder
 from braincorl.encoders.bayesian_ridge import BayesianRidgeEncoder
 from braincorl.encoders.group_prior import GroupPriorEncoder
@@ -13,6 +14,7 @@ from braincorl.priors import GroupPrior
 
 NETWORK_ENCODER = "in-context"
 PRIOR_ENCODER = "group-prior"
+SPACES_ENCODER = "banded-ridge"
 
 
 def make_network_encoder(**options: Any) -> LinearEncoder:
@@ -40,7 +42,7 @@ def make_encoder(name: str, prior: str | Path | GroupPrior | None = None, **opti
     Parameters
     ----------
     name
-        "in-context", "group-prior", "bayesian-ridge" or "ridge".
+        "in-context", "group-prior", "bayesian-ridge", "banded-ridge" or "ridge".
     prior
         Earlier people's voxels, for the first two.
     **options
@@ -55,8 +57,9 @@ def make_encoder(name: str, prior: str | Path | GroupPrior | None = None, **opti
     InputError
         If there is no such encoder, it needs a prior, or takes no such option.
     """
-    if name not in (*ENCODERS, PRIOR_ENCODER):
-        raise InputError(f"encoder is {name!r}, expected one of {', '.join((*ENCODERS, PRIOR_ENCODER))}.")
+    known = (*ENCODERS, PRIOR_ENCODER, SPACES_ENCODER)
+    if name not in known:
+        raise InputError(f"encoder is {name!r}, expected one of {', '.join(known)}.")
     if name == PRIOR_ENCODER and prior is None:
         raise InputError(f"encoder {PRIOR_ENCODER!r} needs a prior: a GroupPrior, its file, or a shipped name.")
     if prior is not None:
@@ -69,7 +72,7 @@ def make_encoder(name: str, prior: str | Path | GroupPrior | None = None, **opti
         return GroupPriorEncoder(**options)
     if options:
         raise InputError(f"encoder {name!r} takes no {next(iter(options))}: leave it out.")
-    return ENCODERS[name]()
+    return BandedRidgeEncoder() if name == SPACES_ENCODER else ENCODERS[name]()
 
 
 def encoder_name(encoder: LinearEncoder) -> str:
@@ -77,6 +80,7 @@ def encoder_name(encoder: LinearEncoder) -> str:
     names = {
         "InContextEncoder": NETWORK_ENCODER,
         "GroupPriorEncoder": PRIOR_ENCODER,
+        "BandedRidgeEncoder": SPACES_ENCODER,
         "BayesianRidgeEncoder": "bayesian-ridge",
         "RidgeEncoder": "ridge",
     }

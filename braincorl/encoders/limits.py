@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.closed_forms.evidence import EvidencePosterior
+from braincorl.closed_forms.feature_spaces import SpacesPosterior
 from braincorl.encoders.attention_posterior import AttentionPosterior
 from braincorl.encoders.base import LinearEncoder
 from braincorl.encoders.ridge import RidgeEncoder
@@ -74,6 +75,9 @@ def choices_at_limit(encoder: LinearEncoder) -> list[AtLimit]:
     if isinstance(posterior, EvidencePosterior):
         varying = posterior.variance.max(axis=0) > 0
         return _limits_of_signal(posterior.signal_grid, posterior.probability[:, varying])
+    if isinstance(posterior, SpacesPosterior):
+        varying = posterior.variance.max(axis=(0, 1)) > 0
+        return _limits_of_signal(posterior.signal_grid, posterior.probability.sum(axis=0)[:, varying])
     if isinstance(posterior, AttentionPosterior):
         probability = posterior.probability[posterior.deviation > 0]
         signals, of_head = np.unique(posterior.head_signal, return_inverse=True)

@@ -4,7 +4,7 @@ from braincorl.features.backbones.gabor import GaborConfig
 from braincorl.features.backbones.registry import PRESETS
 from braincorl.features.embedder import ImageEmbedder
 from braincorl.features.store.feature_files import load_features, save_features
-from braincorl.features.store.table import FeatureTable, check_same_space
+from braincorl.features.store.table import FeatureTable, check_same_space, join_tables
 
 __all__ = [
     "PRESETS",
@@ -12,6 +12,7 @@ __all__ = [
     "GaborConfig",
     "ImageEmbedder",
     "check_same_space",
+    "join_tables",
     "load_features",
     "save_features",
 ]

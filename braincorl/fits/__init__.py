@@ -11,6 +11,6 @@ The verbs fit, score and predict of the command line do the same.
 from braincorl.fits.fit import Fit
 from braincorl.fits.fitting import fit_person
 from braincorl.fits.folder import MAPS
-from braincorl.fits.scored import Scored, describe, describe_test
+from braincorl.fits.scored import Scored, describe, describe_partition, describe_test
 
-__all__ = ["MAPS", "Fit", "Scored", "describe", "describe_test", "fit_person"]
+__all__ = ["MAPS", "Fit", "Scored", "describe", "describe_partition", "describe_test", "fit_person"]

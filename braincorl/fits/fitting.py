@@ -15,11 +15,12 @@ import numpy.typing as npt
 
 from braincorl.datasets import SubjectData
 from braincorl.encoders import LinearEncoder
-from braincorl.encoders.choice import encoder_name, make_encoder
+from braincorl.encoders.banded_ridge import BandedRidgeEncoder
+from braincorl.encoders.choice import NETWORK_ENCODER, SPACES_ENCODER, encoder_name, make_encoder
 from braincorl.encoders.limits import choices_at_limit, tell_limits
 from braincorl.errors import InputError
-from braincorl.features import FeatureTable, check_same_space
-from braincorl.features.store.table import take_rows
+from braincorl.features import FeatureTable, check_same_space, join_tables
+from braincorl.features.store.table import SPACES, take_rows
 from braincorl.files import Progress
 from braincorl.fits.fit import Fit
 from braincorl.fits.folder import hash_responses
@@ -36,8 +37,8 @@ Context = Sequence[str] | Names | int | None
 
 def fit_person(
     subject: SubjectData,
-    features: FeatureTable,
-    encoder: str | LinearEncoder = "in-context",
+    features: FeatureTable | Mapping[str, FeatureTable],
+    encoder: str | LinearEncoder | None = None,
     *,
     context: Context = None,
     random_state: int = 0,
@@ -52,9 +53,11 @@ def fit_person(
     subject
         Responses, as `load_subject` gives them.
     features
-        Of at least these images; the others serve encoders that learn the feature space's scale.
+        Of at least these images; the others serve encoders that learn the feature space's scale. Or several feature
+        spaces, name -> features.
     encoder
-        A name ("in-context", "bayesian-ridge", "ridge"), or an encoder, which is fitted.
+        A name ("in-context", "bayesian-ridge", "banded-ridge", "ridge"), or an encoder, which is fitted. By default
+        "in-context", and "banded-ridge" for several feature spaces, which others read as one.
     context
         Images to fit on: their names, a number of them to be drawn at random, or None for all.
     random_state
@@ -77,7 +80,12 @@ def fit_person(
         If the context is impossible, an image has no features, all features are the same, or the encoder's prior is of
         another feature space.
     """
+    features = join_tables(features) if isinstance(features, Mapping) else features
+    spaces = features.provenance.get(SPACES, {})
+    encoder = encoder or (SPACES_ENCODER if spaces else NETWORK_ENCODER)
     encoder = make_encoder(encoder) if isinstance(encoder, str) else encoder
+    if isinstance(encoder, BandedRidgeEncoder) and spaces and encoder.spaces is None:
+        encoder.set_params(spaces={name: made["n_features"] for name, made in spaces.items()})
     subject = _with_features(subject, features)
     chosen = choose_context(subject.image_ids, context, random_state)
     left_out = without_copies(features, chosen, subject.image_ids[~np.isin(subject.image_ids, chosen)])

@@ -19,6 +19,7 @@ from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import FileFormatError, InputError
 from braincorl.files import GENERATOR, read_json, write_json
 from braincorl.fits.maps import Outside, read_map, save_map
+from braincorl.questions.partition import VariancePartition
 from braincorl.tensorfile import read_metadata, read_tensors, write_tensors
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ CONTENTS = {
     "context.txt": "the images that the encoder was fitted on",
     "scores.tsv": "scores of images that the encoder had not seen",
     "*_dseg.*": "the region that each voxel is most like, where the prior knows regions",
+    "partition.tsv": "what each feature space explains, uniquely and shared, per region, with intervals over images",
     "comparison.tsv": "explained variance of both fits and their difference per region",
     "regions.tsv": "explained variance per region",
     "selection.tsv": "voxels that each text selects, per region",
@@ -68,6 +70,8 @@ MAPS = {
         "1",
     ),
     "evdifference": ("Explained variance of held-out responses by the first fit less that by the second", "1"),
+    "evshared": ("Explained variance that is not unique to one feature space", "1"),
+    "winningspace": ("Number of the feature space with the largest part of the explained variance, 0 for none", "1"),
     "noiseceiling": ("Largest explained variance that a perfect encoder could reach, given the noise", "1"),
     "noisevariance": ("Variance of a response around the encoder's prediction", "squared response unit"),
     "p": ("One-sided p of the held-out responses being no better predicted than in another order of the images", "1"),
@@ -168,6 +172,40 @@ def write_maps(
         path = folder / f"{prefix}_stat-{name}_statmap.nii.gz"
         paths.append(save_map(values, space, path, sidecar, outside))
     return paths
+
+
+# Maps of each feature space, with desc-NAME in their names: (part, bound) -> (name, what it is).
+SPACE_MAPS = {
+    ("share", "values"): ("evshare", "Part of the explained variance that a feature space has (product measure)"),
+    ("unique", "values"): ("evunique", "Explained variance that is lost without a feature space"),
+    ("unique", "low"): ("evuniquelow", "Lower end of the 95 % bootstrap interval over images of evunique"),
+    ("unique", "high"): ("evuniquehigh", "Upper end of the 95 % bootstrap interval over images of evunique"),
+    ("alone", "values"): ("evalone", "Explained variance of an encoder that knows one feature space alone"),
+}
+
+
+def write_partition(
+    folder: Path, prefix: str, partition: VariancePartition, space: VoxelSpace, outside: Outside = "nan"
+) -> None:
+    """Write what each feature space explains: maps of every space, the winner, and partition.tsv.
+
+    Parameters are those of `write_maps`.
+    """
+    maps = {"evshared": partition.values["shared", "all"], "winningspace": partition.winner}
+    write_maps(folder, prefix, maps, space, outside)
+    described = read_json(folder / f"{prefix}_stat-winningspace_statmap.json")
+    levels = {"0": "none: EV is not positive", **{str(n): name for n, name in enumerate(partition.spaces, start=1)}}
+    write_json(folder / f"{prefix}_stat-winningspace_statmap.json", described | {"Levels": levels})
+    for number, name in enumerate(partition.spaces, start=1):
+        label = re.sub(r"[^A-Za-z0-9]", "", name) or f"space{number}"
+        if label.lower() in {re.sub(r"[^A-Za-z0-9]", "", other).lower() for other in partition.spaces if other != name}:
+            label += str(number)
+        for (part, bound), (stat, description) in SPACE_MAPS.items():
+            sidecar = {"Description": description, "Units": "1", "FeatureSpace": name}
+            sidecar["Software"] = f"{GENERATOR} {__version__}"
+            values = getattr(partition, bound)[part, name]
+            save_map(values, space, folder / f"{prefix}_stat-{stat}_desc-{label}_statmap.nii.gz", sidecar, outside)
+    partition.regions.to_csv(folder / "partition.tsv", sep="\t", index=False, na_rep="n/a")
 
 
 def read_maps(folder: Path, prefix: str, space: VoxelSpace) -> dict[str, npt.NDArray[np.float64]]:

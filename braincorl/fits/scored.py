@@ -14,10 +14,11 @@ from braincorl.datasets import SubjectData
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable
 from braincorl.files import Progress, write_json
-from braincorl.fits.folder import hash_responses, identify_fit, write_description, write_maps
+from braincorl.fits.folder import hash_responses, identify_fit, write_description, write_maps, write_partition
 from braincorl.fits.maps import Outside
-from braincorl.fits.scores import Scores, encoder_significance, score_encoder, summarize_rois
+from braincorl.fits.scores import Scores, encoder_partition, encoder_significance, score_encoder, summarize_rois
 from braincorl.fits.seen_images import check_features_fit, seen_by
+from braincorl.questions.partition import VariancePartition
 from braincorl.questions.permutation import PermutationTest, log10_orders
 from braincorl.result_folders import staged_directory
 
@@ -47,6 +48,8 @@ class Scored:
         Options and counts, JSON-serialisable.
     tested
         The held-out images against random orders of them, where asked for; `maps` then has `p`, `q`, `pfamilywise`.
+    partition
+        What each feature space explains, of an encoder of several.
     """
 
     fit: "Fit"
@@ -54,6 +57,7 @@ class Scored:
     held_out: SubjectData
     config: Mapping[str, Any] = field(default_factory=dict)
     tested: PermutationTest | None = None
+    partition: VariancePartition | None = None
 
     def __str__(self) -> str:
         """Say in one line what holds for all voxels."""
@@ -90,6 +94,8 @@ class Scored:
         """
         with staged_directory(path, overwrite=overwrite, kind="score") as folder:
             write_maps(folder, self.fit.config["prefix"], self.maps, self.fit.space, outside)
+            if self.partition is not None:
+                write_partition(folder, self.fit.config["prefix"], self.partition, self.fit.space, outside)
             self.table(n_bootstrap).to_csv(folder / "scores.tsv", sep="\t", index=False, na_rep="n/a")
             facts = {**identify_fit(self.fit), **self.config, "n_bootstrap": n_bootstrap}
             write_json(folder / "config.json", {"braincorl": __version__, **facts})
@@ -131,6 +137,7 @@ def score_fit(
             fit.encoder, fit.space, X, held_out, n_permutations, fit.rois, random_state, progress=progress
         )
         maps |= dict(zip(SIGNIFICANCE, (tested.p, tested.q, tested.p_family), strict=True))
+    partition = encoder_partition(fit.encoder, fit.space, X, held_out, fit.rois, progress)
     config = {
         **(notes or {}),
         "features_provenance": dict(features.provenance),
@@ -143,7 +150,7 @@ def score_fit(
         "n_seen": subject.n_images - held_out.n_images,
         "responses_sha256": hash_responses(held_out.responses),
     }
-    return Scored(fit, maps, held_out, config, tested)
+    return Scored(fit, maps, held_out, config, tested, partition)
 
 
 def _warn_of_few_orders(held_out: SubjectData, n_permutations: int) -> None:
@@ -185,6 +192,14 @@ def describe(scores: Scores, n_images: int) -> str:
             normalized = np.nanmean(scores["evnormalized"])
             parts.append(f"EV / ceiling {normalized:.3f} in {int(reliable.sum())} reliable voxels")
     return f"{n_images} held-out images: " + ", ".join(parts)
+
+
+def describe_partition(partition: VariancePartition) -> str:
+    """Say in one line what each space explains, mean over voxels."""
+    rows = partition.regions[partition.regions["roi"] == "all"]
+    mean = dict(zip(zip(rows["part"], rows["space"], strict=True), rows["mean"].tolist(), strict=True))
+    parts = [f"{name} {mean['share', name]:.3f} (unique {mean['unique', name]:.3f})" for name in partition.spaces]
+    return f"EV by feature space: {', '.join(parts)}; not unique to one {mean['shared', 'all']:.3f}"
 
 
 def describe_test(test: PermutationTest) -> str:

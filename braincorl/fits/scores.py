@@ -10,10 +10,12 @@ import pandas as pd
 from braincorl import metrics
 from braincorl.datasets.space import VoxelSpace
 from braincorl.datasets.subject import SubjectData
+from braincorl.encoders.banded_ridge import BandedRidgeEncoder
 from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import InputError
 from braincorl.files import Progress
 from braincorl.fits.intervals import bootstrap_interval
+from braincorl.questions.partition import VariancePartition, partition_variance
 from braincorl.questions.permutation import PermutationTest, permutation_test
 from braincorl.validation import check_finite
 
@@ -131,6 +133,31 @@ def encoder_significance(
         random_state=random_state,
         progress=progress,
     )
+
+
+def encoder_partition(
+    encoder: LinearEncoder,
+    space: VoxelSpace,
+    features: npt.NDArray[np.floating[Any]],
+    subject: SubjectData,
+    rois: Mapping[str, npt.NDArray[np.bool_]] | None = None,
+    progress: Progress | None = None,
+) -> VariancePartition | None:
+    """Divide the explained variance among feature spaces (`braincorl.questions.partition`), if there are several.
+
+    Parameters and errors are those of `encoder_significance`.
+
+    Returns
+    -------
+    VariancePartition or None
+        Over the encoder's voxels, NaN where the subject has no data; None for an encoder of one space.
+    """
+    if not isinstance(encoder, BandedRidgeEncoder) or len(encoder.spaces_) < 2 or not encoder.parts_:
+        return None
+    ours, theirs = common_voxels(space, subject.space)
+    measured = np.full((subject.n_images, space.n_voxels), np.nan, dtype=subject.responses.dtype)
+    measured[:, ours] = subject.responses[:, theirs]
+    return partition_variance(encoder, features, measured, rois=rois, progress=progress)
 
 
 def predict_exactly(

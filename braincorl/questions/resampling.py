@@ -78,19 +78,20 @@ def resampled_covariance(first: Array, second: Array, counts: Array) -> Array:
 
 
 def interval(samples: FloatArray, level: float) -> Array:
-    """Percentiles (2, …) of samples (b, …), of those that are finite."""
-    with np.errstate(invalid="ignore"):
-        return _nanpercentile(samples, [50 * (1 - level), 50 * (1 + level)])
+    """Percentiles (2, …) of samples (b, …), of those that are numbers; NaN where none is.
 
-
-def _nanpercentile(samples: FloatArray, percentiles: Sequence[float]) -> Array:
-    finite = np.isfinite(samples)
-    if finite.all():
-        return np.asarray(np.percentile(samples, percentiles, axis=0))
-    out = np.full((len(percentiles), *samples.shape[1:]), np.nan)
-    some = finite.any(axis=0)
-    out[:, some] = np.nanpercentile(np.where(finite, samples, np.nan)[:, some], percentiles, axis=0)
-    return out
+    As `numpy.nanpercentile`, many times as fast.
+    """
+    table = np.sort(np.ascontiguousarray(samples.reshape(len(samples), -1).T), axis=1)  # NaN come last
+    known = (~np.isnan(table)).sum(axis=1)
+    rows, bounds = np.arange(len(table)), []
+    for share in ((1 - level) / 2, (1 + level) / 2):
+        place = share * np.maximum(known - 1, 0)
+        below = np.floor(place).astype(np.intp)
+        above = np.minimum(below + 1, np.maximum(known - 1, 0))
+        value = table[rows, below] + (place - below) * (table[rows, above] - table[rows, below])
+        bounds.append(value.reshape(samples.shape[1:]))
+    return np.stack(bounds)
 
 
 def check_level(level: float) -> None:

@@ -5,7 +5,7 @@ from scipy.stats import permutation_test as scipy_test
 from braincorl.analysis import compare_predictions
 from braincorl.errors import InputError
 from braincorl.metrics import explained_variance
-from braincorl.questions.resampling import draw_counts, resampled_ev
+from braincorl.questions.resampling import draw_counts, interval, resampled_ev
 
 
 def made(rng, n_images=40, n_voxels=30, better=0.0):
@@ -52,6 +52,17 @@ def test_resampled_scores_are_the_scores_of_the_resampled_images(rng):
     for row, count in zip(drawn, counts.astype(int), strict=True):
         rows = np.repeat(np.arange(12), count)
         np.testing.assert_allclose(row, explained_variance(y[rows], a[rows]))
+
+
+def test_intervals_are_numpys_percentiles(rng):
+    samples = rng.standard_normal((37, 4, 3))
+    samples[3:9, 1, 1] = np.nan
+    samples[:, 2, 0] = np.nan
+    known = np.isfinite(samples).any(axis=0)
+    expected = np.nanpercentile(samples[:, known], [5, 95], axis=0)
+    found = interval(samples, 0.9)
+    np.testing.assert_allclose(found[:, known], expected)
+    assert np.isnan(found[:, ~known]).all()
 
 
 def test_regions_are_means_over_their_voxels(rng):

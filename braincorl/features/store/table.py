@@ -4,6 +4,7 @@ The provenance travels with the features, so that features of another backbone, 
 wherever they could enter.
 """
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,10 @@ from braincorl.errors import InputError
 from braincorl.features.store.containers import BLOCK_BYTES, check_finite_in_blocks, release_pages
 from braincorl.names import check_names
 from braincorl.validation import FloatArray
+
+logger = logging.getLogger(__name__)
+
+SPACES = "spaces"  # key of a provenance of several named spaces, name -> provenance of each
 
 # What makes two feature files one space. Other keys of a provenance (versions, counts) may differ.
 SPACE_KEYS = (
@@ -131,6 +136,9 @@ def check_same_space(provenance: Mapping[str, Any], expected: Mapping[str, Any],
     InputError
         Naming what differs, and both values.
     """
+    if SPACES in provenance or SPACES in expected:
+        _check_same_spaces(provenance, expected, what)
+        return
     both = [key for key in SPACE_KEYS if key in provenance and key in expected]
     if "weights_sha256" in both and provenance["weights_sha256"] == expected["weights_sha256"]:
         both = [key for key in both if key != "weights"]
@@ -140,6 +148,50 @@ def check_same_space(provenance: Mapping[str, Any], expected: Mapping[str, Any],
                 f"the features have {key} '{provenance[key]}' but {what} was made with '{expected[key]}': "
                 "embed the images the same way."
             )
+
+
+def _check_same_spaces(provenance: Mapping[str, Any], expected: Mapping[str, Any], what: str) -> None:
+    ours, theirs = (dict(made.get(SPACES, {})) for made in (provenance, expected))
+    if list(ours) != list(theirs):
+        names = [", ".join(spaces) or "one without a name" for spaces in (ours, theirs)]
+        raise InputError(
+            f"the features have the spaces {names[0]}, but {what} was made with {names[1]}: pass --features NAME=FILE "
+            "for each of these."
+        )
+    for name, made in ours.items():
+        check_same_space(made, theirs[name], f"the space '{name}' of {what}")
+
+
+def join_tables(tables: Mapping[str, FeatureTable]) -> FeatureTable:
+    """Put the features of several named spaces side by side, for the images that all of them have.
+
+    Parameters
+    ----------
+    tables
+        Name -> features.
+
+    Returns
+    -------
+    FeatureTable
+        Columns in alphabetical order of the names, whatever order they are given in. The provenance says under
+        "spaces" what each is and how many features it has.
+
+    Raises
+    ------
+    InputError
+        If no image is in all tables.
+    """
+    names = sorted(tables)
+    first = tables[names[0]].image_ids
+    common = first[np.all([np.isin(first, tables[name].image_ids) for name in names], axis=0)]
+    most = max(table.image_ids.size for table in tables.values())
+    if common.size == 0:
+        raise InputError(f"no image has features in all of {', '.join(names)}: embed the same images, under one name.")
+    if common.size < most:
+        logger.warning("%d of %d images do not have features in all of %s", most - common.size, most, ", ".join(names))
+    parts = [take_rows(tables[name].features, tables[name].rows(common)) for name in names]
+    spaces = {name: {**tables[name].provenance, "n_features": tables[name].n_features} for name in names}
+    return FeatureTable(np.concatenate(parts, axis=1), common, {SPACES: spaces})
 
 
 def rows_of(table: npt.NDArray[np.str_], image_ids: Iterable[str]) -> npt.NDArray[np.intp]:

@@ -1,0 +1,96 @@
+import json
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from braincorl import BandedRidgeEncoder, fit_person, load_encoder
+from braincorl.cli.main import main
+from braincorl.datasets import load_subject
+from braincorl.features import FeatureTable, join_tables, load_features, save_features
+
+
+@pytest.fixture(scope="module")
+def spaces(inputs, world, tmp_path_factory):
+    """A simulated person's features in two halves, and a fit of both."""
+    folder = tmp_path_factory.mktemp("spaces")
+    for name, columns in (("one", slice(12)), ("two", slice(12, None))):
+        table = FeatureTable(world.features[:, columns].copy(), world.image_ids, {"backbone": name})
+        save_features(folder / f"{name}.npz", table)
+    data = ["--betas", inputs.betas, "--trials", inputs.trials]
+    given = [*named(folder), *data, "--mask", inputs.mask, "--rois", inputs.rois]
+    arguments = ["fit", *given, "--n-context", 40, "--output-dir", folder / "fit", "--quiet"]
+    assert main([str(argument) for argument in arguments]) == 0
+    return folder, data
+
+
+def named(folder, names=("two", "one")):
+    return [part for name in names for part in ("--features", f"{name}={folder / name}.npz")]
+
+
+def test_fit_equals_the_library(spaces, inputs):
+    folder, _ = spaces
+    encoder = load_encoder(folder / "fit" / "encoder.safetensors")
+    assert isinstance(encoder, BandedRidgeEncoder)
+    assert encoder.spaces_ == {"one": 12, "two": 12}
+    subject = load_subject(inputs.betas, inputs.trials, inputs.mask)
+    tables = {name: load_features(folder / f"{name}.npz") for name in ("two", "one")}
+    fit = fit_person(subject, tables, context=40)
+    np.testing.assert_array_equal(fit.encoder.coef_, encoder.coef_)
+    config = json.loads((folder / "fit" / "config.json").read_text())
+    assert config["encoder"] == "banded-ridge"
+    assert config["features"].keys() == {"one", "two"}
+    assert config["features_provenance"]["spaces"]["one"] == {"backbone": "one", "n_features": 12}
+
+
+def test_score_says_what_each_space_explains(spaces, inputs, braincorl, tmp_path):
+    folder, data = spaces
+    result = braincorl("score", folder / "fit", *named(folder, ("one", "two")), *data, "--output-dir", tmp_path / "s")
+    assert result.status == 0
+    assert "EV by feature space: one" in result.out
+    mask = nib.load(inputs.mask).get_fdata() > 0
+    prefix = "sub-01_task-simulated_stat"
+
+    def voxels(name):
+        return nib.load(tmp_path / "s" / f"{prefix}-{name}_statmap.nii.gz").get_fdata()[mask]
+
+    np.testing.assert_allclose(voxels("evshare_desc-one") + voxels("evshare_desc-two"), voxels("ev"), atol=1e-5)
+    unique = voxels("evunique_desc-one") + voxels("evunique_desc-two")
+    np.testing.assert_allclose(unique + voxels("evshared"), voxels("ev"), atol=1e-5)
+    assert set(np.unique(voxels("winningspace"))) == {0, 1, 2}
+    table = pd.read_csv(tmp_path / "s" / "partition.tsv", sep="\t").set_index(["roi", "part", "space"])
+    assert table.loc[("all", "share", "one"), "mean"] == pytest.approx(np.nanmean(voxels("evshare_desc-one")), abs=1e-4)
+    assert ("FFA", "unique", "two") in table.index
+    levels = json.loads((tmp_path / "s" / f"{prefix}-winningspace_statmap.json").read_text())["Levels"]
+    assert levels["1"] == "one"
+    predicted = braincorl("predict", folder / "fit", *named(folder), "--std", "--output-dir", tmp_path / "p")
+    assert predicted.status == 0
+
+
+def test_mistakes_with_spaces_end_in_one_line(spaces, inputs, braincorl, tmp_path):
+    folder, data = spaces
+    one = folder / "one.npz"
+    for given, message in (
+        (["--features", f"one={one}"], "was made with one, two"),
+        (["--features", f"one={one}", "--features", f"one={one}"], "'one' is given twice"),
+        (["--features", f"one={one}", "--features", one], "several feature spaces need a name each"),
+        (["--features", f"one={one}", "--features", f"two={one}"], "the space 'two'"),
+        (["--features", inputs.features], "was made with one, two"),
+    ):
+        result = braincorl("score", folder / "fit", *given, *data, "--output-dir", tmp_path / "s")
+        assert result.status == 2
+        assert message in result.err.splitlines()[-1]
+        assert not (tmp_path / "s").exists()
+
+
+def test_tables_join_on_the_images_that_all_have(caplog):
+    names = np.array([f"i{n}" for n in range(6)])
+    rng = np.random.default_rng(0)
+    a = FeatureTable(rng.standard_normal((6, 2)), names, {"backbone": "a"})
+    b = FeatureTable(rng.standard_normal((5, 3)), names[[4, 3, 2, 1, 0]])
+    joined = join_tables({"b": b, "a": a})
+    assert "1 of 6 images do not have features in all of a, b" in caplog.text
+    assert joined.image_ids.tolist() == names[:5].tolist()
+    np.testing.assert_array_equal(joined.features, np.c_[a.features[:5], b.features[::-1]])
+    assert list(joined.provenance["spaces"]) == ["a", "b"]
