@@ -247,6 +247,9 @@ def contents(folder: Path, root: Path) -> dict[str, str]:
         if path.is_dir() and not path.is_symlink():
             found[name] = "folder"
             continue
+        if not path.is_file():  # one that is waited for until the end of time
+            found[name] = "no file"
+            continue
         try:
             found[name] = hashlib.sha256(_decoded(path, root)).hexdigest()[:16]
         except Exception as error:

@@ -255,20 +255,18 @@ def lay_out(scenario: Scenario, inputs: Path, folder: Path) -> None:
 def refer(scenario: Scenario, inputs: Path, folder: Path) -> Reference:
     """Run a scenario undisturbed, count its steps and lines, and ask whether it gives the same again."""
     found, kinds, n_lines = [], [], 0
-    for number in range(3):
+    for number in range(2):
         here = folder / f"{number}"
         lay_out(scenario, inputs, here)
         before = contents(here / "out", here)
-        log = folder / f"log{number}"
+        logs = [folder / f"{what}{number}" for what in ("steps", "lines")]
 
-        def arrange(number: int = number, here: Path = here, log: Path = log) -> ExitStack:
-            stack, descriptor = ExitStack(), os.open(log, os.O_WRONLY | os.O_CREAT)
+        def arrange(number: int = number, here: Path = here, logs: list[Path] = logs) -> ExitStack:
+            stack = ExitStack()
             if number == 1:
-                stack.enter_context(
-                    steps(here, lambda _n, kind, path: os.write(descriptor, f"{kind} {path}\n".encode()))
-                )
-            elif number == 2:
-                stack.enter_context(lines(WATCHED, lambda _: os.write(descriptor, b"\n")))
+                by_step, by_line = (os.open(log, os.O_WRONLY | os.O_CREAT) for log in logs)
+                stack.enter_context(steps(here, lambda _n, kind, path: os.write(by_step, f"{kind} {path}\n".encode())))
+                stack.enter_context(lines(WATCHED, lambda _: os.write(by_line, b"\n")))
             return stack
 
         run = run_command([*scenario.arguments, *(["--quiet"] if number else [])], here, arrange)
@@ -280,9 +278,7 @@ def refer(scenario: Scenario, inputs: Path, folder: Path) -> Reference:
             sys.exit(f"{scenario.name}: two undisturbed runs differ in {differ}")
         found.append((before, after, run))
         if number == 1:
-            kinds = log.read_text().splitlines()
-        elif number == 2:
-            n_lines = log.stat().st_size
+            kinds, n_lines = logs[0].read_text().splitlines(), logs[1].stat().st_size
     before, after, run = found[0]
     sizes = [path.stat().st_size for path in (folder / "0" / "out").rglob("*") if path.is_file()]
     shutil.rmtree(folder)
@@ -690,11 +686,14 @@ def main() -> None:
 
         torch.set_num_threads(1)
         import_everything()
+        gc.freeze()
         (work / "inputs").mkdir()
         write_inputs(work / "inputs", _run_whole)
         _report_modules(work / "inputs", work)
         chosen = {choose(n, options)[0].name for n in options.case or range(options.cases)}
         references = {s.name: refer(s, work / "inputs", work / "reference") for s in SCENARIOS if s.name in chosen}
+        gc.collect()
+        gc.freeze()  # forked processes share these objects, and need not copy them to look for garbage
         start = time.monotonic()
         if options.case:
             options.show = True

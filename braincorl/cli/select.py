@@ -6,7 +6,7 @@ from pathlib import Path
 from braincorl.cli.common import add_features_options, add_verb, read_features
 from braincorl.errors import InputError
 from braincorl.features import check_same_space
-from braincorl.files import atomic_file, check_new_file
+from braincorl.files import atomic_file, check_new_file, reading
 from braincorl.priors import GroupPrior
 from braincorl.priors.selection import select_images
 
@@ -30,7 +30,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(options: argparse.Namespace) -> None:
     """Choose, and write the list at once."""
     check_new_file(options.output, options.overwrite)
-    prior = GroupPrior.load(options.prior)
+    with reading(options.prior, "is no prior of this version"):
+        prior = GroupPrior.load(options.prior)
     table = read_features(options)
     check_same_space(table.provenance, prior.provenance, "the prior")
     if table.image_ids.size > _MOST_CANDIDATES:

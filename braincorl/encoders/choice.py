@@ -10,7 +10,8 @@ from braincorl.encoders.bayesian_ridge import BayesianRidgeEncoder
 from braincorl.encoders.group_prior import GroupPriorEncoder
 from braincorl.encoders.ridge import RidgeEncoder
 from braincorl.errors import InputError
-from braincorl.priors import GroupPrior
+from braincorl.files import reading
+from braincorl.priors import GroupPrior, load_prior
 
 NETWORK_ENCODER = "in-context"
 PRIOR_ENCODER = "group-prior"
@@ -65,7 +66,8 @@ def make_encoder(name: str, prior: str | Path | GroupPrior | None = None, **opti
     if prior is not None:
         if name not in (PRIOR_ENCODER, NETWORK_ENCODER):
             raise InputError(f"encoder {name!r} takes no prior: leave it out, or choose {NETWORK_ENCODER!r}.")
-        options["prior"] = prior if isinstance(prior, GroupPrior) else GroupPrior.load(prior)
+        with reading(str(prior), "is no prior of this version"):
+            options["prior"] = load_prior(prior)
     if name == NETWORK_ENCODER:
         return make_network_encoder(**options)
     if name == PRIOR_ENCODER:

@@ -22,6 +22,7 @@ from braincorl.errors import FileFormatError, InputError, OutputError
 from braincorl.features import FeatureTable, load_features, save_features
 from braincorl.fits import Fit
 from braincorl.models import ReferenceConfig, ReferenceTransformer
+from braincorl.priors import GroupPrior
 from braincorl.result_folders import staged_directory
 from braincorl.training.state import STATE, read_state, write_state
 
@@ -479,3 +480,30 @@ def test_a_crafted_file_is_used_or_refused_in_one_line(name, fitted, person, tmp
             told.append(_one_line(error))
     assert len(set(told)) > 1
     assert all(line.isprintable() for line in told)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_crafted_prior_is_used_or_refused_in_one_line(person, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((30, 6))
+    GroupPrior.fit([(X, X @ rng.standard_normal((6, 5)) + rng.standard_normal((30, 5))) for _ in range(2)]).save(
+        tmp_path / "whole.safetensors"
+    )
+    path, told = tmp_path / "p.safetensors", []
+    for seed in range(60):
+        path.write_bytes((tmp_path / "whole.safetensors").read_bytes())
+        damage.craft(path, np.random.default_rng(seed))
+        command = [
+            "select",
+            "--features",
+            person / "f.npz",
+            "--n",
+            "3",
+            "--prior",
+            path,
+            "--output",
+            tmp_path / "t.txt",
+        ]
+        told.append((main([str(part) for part in (*command, "--overwrite")]), capsys.readouterr().err.count("\n")))
+    assert (2, 1) in told
+    assert {status for status, _ in told} <= {0, 2}

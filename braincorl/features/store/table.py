@@ -136,6 +136,8 @@ def check_same_space(provenance: Mapping[str, Any], expected: Mapping[str, Any],
     InputError
         Naming what differs, and both values.
     """
+    if not isinstance(expected, Mapping):  # of a file that somebody else's program wrote
+        raise InputError(f"{what} states where its features come from as {expected!r}, expected names and values.")
     if SPACES in provenance or SPACES in expected:
         _check_same_spaces(provenance, expected, what)
         return
