@@ -79,8 +79,8 @@ CLASSES = {
     "hostile": 8,
     "crafted": 10,
 }
-WATCHED = r"/braincorl/(files|result_folders|leftovers|hdf5|tensorfile|cli/\w+|features/(journal|containers|files)"
-WATCHED += r"|datasets/(prepared|prepared_file)|training/(loop|state)|(analysis|fits)/(maps|page|folder))\.py$"
+WATCHED = r"/braincorl/(files|result_folders|leftovers|hdf5|tensorfile|cli/\w+|features/(\w+/)?(journal|containers)"
+WATCHED += r"|datasets/(\w+/)?(prepared|prepared_file)|training/(loop|state)|(analysis|fits)/(maps|page|folder))\.py$"
 
 
 @dataclass
