@@ -4,7 +4,7 @@ import pickle
 import socket
 import warnings
 
-import huggingface_hub
+from huggingface_hub import constants
 import pytest
 import torch
 
@@ -25,7 +25,7 @@ SOURCE = Published("net/tag", "someone/net", ["model.safetensors", "model.bin"],
 def caches(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path
 
 
