@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 
 from braincorl import RidgeEncoder, load_checkpoint
-from braincorl.analysis.algorithms import difference, gradient_descent, nearest, newton, posterior_mean
+from braincorl.analysis.context.algorithms import difference, gradient_descent, nearest, newton, posterior_mean
+from braincorl.analysis.context.layers import LayerReadouts, layer_states, read_layers
 from braincorl.analysis.figures import new_figure
-from braincorl.analysis.layers import LayerReadouts, layer_states, read_layers
 from braincorl.models import ReferenceConfig
 from braincorl.training.loop import train
 from braincorl.training.recipe import Recipe, StageConfig

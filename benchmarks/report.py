@@ -18,7 +18,7 @@ import pandas as pd
 from PIL import Image
 
 from braincorl.analysis.benchmark_directory import Benchmark, write_benchmark
-from braincorl.analysis.report import ReportOptions, write_report
+from braincorl.analysis.report.fit_report import ReportOptions, write_report
 from braincorl.datasets import VoxelSpace
 from braincorl.datasets.simulated_world import posterior_cortex, smooth_fields
 from braincorl.encoders import RidgeEncoder

@@ -32,7 +32,7 @@ from braincorl import (
     simulate_people,
 )
 from braincorl.analysis import localizer_accuracy, text_selectivity
-from braincorl.analysis.pool import make_pool
+from braincorl.analysis.words.pool import make_pool
 from braincorl.datasets.simulated_world import CATEGORIES
 
 LOCALIZERS = {"face": ["FFA"], "body": ["EBA"], "place": ["PPA", "OPA", "RSC"], "food": ["Food"], "tool": ["LOC"]}

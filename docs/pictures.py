@@ -17,7 +17,7 @@ from PIL import Image
 
 from braincorl.analysis import plot_mosaic, plot_surface
 from braincorl.analysis.figures import save_figure
-from braincorl.analysis.report import collect_maps, write_report
+from braincorl.analysis.report.fit_report import collect_maps, write_report
 from braincorl.cli.main import main as braincorl
 from braincorl.fits import Fit
 

@@ -4,7 +4,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from braincorl.analysis.attention import context_attention, context_by_roi
     from braincorl.analysis.components import (
         cluster_voxels,
         compare_encoders,
@@ -12,19 +11,20 @@ if TYPE_CHECKING:
         encoder_components,
         tuning_correlation,
     )
-    from braincorl.analysis.flatmap import plot_flatmap
-    from braincorl.analysis.influence import context_influence
+    from braincorl.analysis.context.attention import context_attention, context_by_roi
+    from braincorl.analysis.context.influence import context_influence
+    from braincorl.analysis.maps.flatmap import plot_flatmap
+    from braincorl.analysis.maps.surface_plots import plot_surface
+    from braincorl.analysis.maps.volume_plots import plot_glass_brain, plot_mosaic
     from braincorl.analysis.scaling import scaling_curve
-    from braincorl.analysis.selection import (
+    from braincorl.analysis.words.selection import (
         localizer_accuracy,
         preferred_images,
         preferred_texts,
         selection_by_roi,
         top_voxels,
     )
-    from braincorl.analysis.selectivity import TextSelectivity, text_selectivity
-    from braincorl.analysis.surface_plots import plot_surface
-    from braincorl.analysis.volume_plots import plot_glass_brain, plot_mosaic
+    from braincorl.analysis.words.selectivity import TextSelectivity, text_selectivity
     from braincorl.fits.maps import save_map, unmask
     from braincorl.fits.scores import score_encoder, summarize_rois
     from braincorl.questions.comparison import compare_predictions
@@ -37,31 +37,31 @@ _HOMES = {
     "cluster_voxels": "braincorl.analysis.components",
     "compare_encoders": "braincorl.analysis.components",
     "compare_predictions": "braincorl.questions.comparison",
-    "context_attention": "braincorl.analysis.attention",
-    "context_by_roi": "braincorl.analysis.attention",
-    "context_influence": "braincorl.analysis.influence",
+    "context_attention": "braincorl.analysis.context.attention",
+    "context_by_roi": "braincorl.analysis.context.attention",
+    "context_influence": "braincorl.analysis.context.influence",
     "context_noise": "braincorl.questions.identification",
     "embed_voxels": "braincorl.analysis.components",
     "encoder_components": "braincorl.analysis.components",
     "identify": "braincorl.questions.identification",
-    "localizer_accuracy": "braincorl.analysis.selection",
+    "localizer_accuracy": "braincorl.analysis.words.selection",
     "partition_variance": "braincorl.questions.partition",
     "permutation_test": "braincorl.questions.permutation",
-    "plot_flatmap": "braincorl.analysis.flatmap",
-    "plot_glass_brain": "braincorl.analysis.volume_plots",
-    "plot_mosaic": "braincorl.analysis.volume_plots",
-    "plot_surface": "braincorl.analysis.surface_plots",
-    "preferred_images": "braincorl.analysis.selection",
-    "preferred_texts": "braincorl.analysis.selection",
+    "plot_flatmap": "braincorl.analysis.maps.flatmap",
+    "plot_glass_brain": "braincorl.analysis.maps.volume_plots",
+    "plot_mosaic": "braincorl.analysis.maps.volume_plots",
+    "plot_surface": "braincorl.analysis.maps.surface_plots",
+    "preferred_images": "braincorl.analysis.words.selection",
+    "preferred_texts": "braincorl.analysis.words.selection",
     "repeat_noise": "braincorl.questions.identification",
     "save_map": "braincorl.fits.maps",
     "scaling_curve": "braincorl.analysis.scaling",
     "score_encoder": "braincorl.fits.scores",
-    "selection_by_roi": "braincorl.analysis.selection",
+    "selection_by_roi": "braincorl.analysis.words.selection",
     "summarize_rois": "braincorl.fits.scores",
-    "text_selectivity": "braincorl.analysis.selectivity",
-    "TextSelectivity": "braincorl.analysis.selectivity",
-    "top_voxels": "braincorl.analysis.selection",
+    "text_selectivity": "braincorl.analysis.words.selectivity",
+    "TextSelectivity": "braincorl.analysis.words.selectivity",
+    "top_voxels": "braincorl.analysis.words.selection",
     "tuning_correlation": "braincorl.analysis.components",
     "unmask": "braincorl.fits.maps",
 }

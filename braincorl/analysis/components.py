@@ -2,7 +2,7 @@
 
 Weights alone compare badly: along directions in which images hardly vary, they are arbitrary. What counts is what
 encoders predict, so all inner products are covariances of predicted responses over a pool of images, wᵀCw' (see
-`braincorl.analysis.pool`), and every voxel counts with predictions of unit variance.
+`braincorl.analysis.words.pool`), and every voxel counts with predictions of unit variance.
 
 Letters: v voxels, p features, k components, n images.
 """
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from braincorl.analysis.pool import Array, Pool, make_pool
+from braincorl.analysis.words.pool import Array, Pool, make_pool
 from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import InputError
 

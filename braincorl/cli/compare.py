@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl import __version__
-from braincorl.analysis import page
+from braincorl.analysis.maps.volume_plots import plot_mosaic
 from braincorl.analysis.question_figures import plot_comparison
-from braincorl.analysis.volume_plots import plot_mosaic
+from braincorl.analysis.report import page
 from braincorl.cli.common import (
     FeaturesOption,
     add_data_options,

@@ -9,11 +9,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from braincorl import __version__
-from braincorl.analysis import page
 from braincorl.analysis.figures import new_figure, own_style, plot_scaling, save_figure
-from braincorl.analysis.report import ReportOptions, collect_maps, find_warnings, fit_sections
+from braincorl.analysis.maps.volume_plots import plot_glass_brain
+from braincorl.analysis.report import page
+from braincorl.analysis.report.fit_report import ReportOptions, collect_maps, find_warnings, fit_sections
 from braincorl.analysis.scaling import scaling_curve, summarize_curve
-from braincorl.analysis.volume_plots import plot_glass_brain
 from braincorl.cli.common import add_output_options, add_verb, non_negative, positive, progress_bar
 from braincorl.datasets import simulate_people
 from braincorl.datasets.simulation import SimulatedPeople, SimulatedPerson

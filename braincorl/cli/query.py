@@ -8,15 +8,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from braincorl import __version__
-from braincorl.analysis.query_directory import write_query_maps
-from braincorl.analysis.selection import (
+from braincorl.analysis.words.query_directory import write_query_maps
+from braincorl.analysis.words.selection import (
     localizer_accuracy,
     preferred_images,
     preferred_texts,
     selection_by_roi,
     top_voxels,
 )
-from braincorl.analysis.selectivity import TextSelectivity, text_selectivity
+from braincorl.analysis.words.selectivity import TextSelectivity, text_selectivity
 from braincorl.cli.common import add_output_options, add_verb, positive
 from braincorl.cli.query_inputs import Query, read_pool, read_query
 from braincorl.datasets.hemispheres import read_rois_at

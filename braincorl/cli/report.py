@@ -4,8 +4,8 @@ import argparse
 import time
 from pathlib import Path
 
-from braincorl.analysis.page import is_own_page
-from braincorl.analysis.report import ReportOptions, write_report
+from braincorl.analysis.report.fit_report import ReportOptions, write_report
+from braincorl.analysis.report.page import is_own_page
 from braincorl.cli.common import FeaturesOption, add_verb, positive, read_features
 from braincorl.errors import InputError
 from braincorl.files import check_new_file

@@ -1,4 +1,4 @@
-from braincorl.analysis.report import find_warnings
+from braincorl.analysis.report.fit_report import find_warnings
 from braincorl.fits import Fit
 
 

@@ -4,9 +4,9 @@ import pickle
 import socket
 import warnings
 
-from huggingface_hub import constants
 import pytest
 import torch
+from huggingface_hub import constants
 
 from braincorl.errors import FileFormatError, InputError
 from braincorl.features import ImageEmbedder

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.analysis.pool import Array, Pool
+from braincorl.analysis.words.pool import Array, Pool
 from braincorl.errors import InputError
 from braincorl.features.batches import to_unit_length
 from braincorl.validation import check_finite

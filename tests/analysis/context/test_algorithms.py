@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from braincorl.analysis.algorithms import difference, gradient_descent, nearest, newton, posterior_mean
+from braincorl.analysis.context.algorithms import difference, gradient_descent, nearest, newton, posterior_mean
 from braincorl.errors import InputError
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from braincorl.analysis.layers import LayerReadouts, read_layers
+from braincorl.analysis.context.layers import LayerReadouts, read_layers
 from braincorl.errors import InputError
 from braincorl.models import ReferenceConfig, ReferenceTransformer
 

@@ -1,7 +1,7 @@
 """What voxels respond to, asked in words: `text_selectivity`.
 
 With w_v the weights of voxel v, C the covariance of a pool of images' features and d_t the direction of text t
-(`braincorl.analysis.text_directions`: the modality gap removed),
+(`braincorl.analysis.words.text_directions`: the modality gap removed),
 
     selectivity_vt = w_v · d_t / √(w_vᵀ C w_v)
 
@@ -35,8 +35,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from braincorl.analysis.pool import Array, Pool, make_pool
-from braincorl.analysis.text_directions import Directions, average_prompts, text_directions
+from braincorl.analysis.words.pool import Array, Pool, make_pool
+from braincorl.analysis.words.text_directions import Directions, average_prompts, text_directions
 from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import InputError
 from braincorl.validation import FloatArray

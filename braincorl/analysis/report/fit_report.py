@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl import __version__
-from braincorl.analysis import page
 from braincorl.analysis.benchmark_directory import Benchmark, find_benchmark
 from braincorl.analysis.figures import new_figure, own_style, plot_accuracy, plot_scaling
+from braincorl.analysis.maps.surface_plots import can_draw, plot_surface
+from braincorl.analysis.maps.volume_plots import plot_glass_brain, plot_mosaic
+from braincorl.analysis.report import page
+from braincorl.analysis.report.top_images import Thumbnails, rank_images
 from braincorl.analysis.scaling import summarize_curve
-from braincorl.analysis.surface_plots import can_draw, plot_surface
-from braincorl.analysis.top_images import Thumbnails, rank_images
-from braincorl.analysis.volume_plots import plot_glass_brain, plot_mosaic
 from braincorl.datasets.meshes import FSLR
 from braincorl.encoders.limits import choices_at_limit, tell_limits
 from braincorl.errors import InputError

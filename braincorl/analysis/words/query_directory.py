@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from braincorl import __version__
-from braincorl.analysis.selectivity import TextSelectivity
+from braincorl.analysis.words.selectivity import TextSelectivity
 from braincorl.datasets.space import VoxelSpace
 from braincorl.files import GENERATOR
 from braincorl.fits.folder import check_prefix

@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from braincorl.analysis.pool import Array, Pool, make_pool
-from braincorl.analysis.selectivity import TextSelectivity, selectivity_over_voxels
-from braincorl.analysis.text_directions import average_prompts, text_directions
+from braincorl.analysis.words.pool import Array, Pool, make_pool
+from braincorl.analysis.words.selectivity import TextSelectivity, selectivity_over_voxels
+from braincorl.analysis.words.text_directions import average_prompts, text_directions
 from braincorl.datasets.rois import rois_to_labels
 from braincorl.datasets.space import VoxelSpace
 from braincorl.encoders.base import LinearEncoder

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from braincorl.analysis.page import write_page
-from braincorl.analysis.report import ReportOptions, find_warnings, write_report
-from braincorl.analysis.top_images import Thumbnails, rank_images
+from braincorl.analysis.report.fit_report import ReportOptions, find_warnings, write_report
+from braincorl.analysis.report.page import write_page
+from braincorl.analysis.report.top_images import Thumbnails, rank_images
 from braincorl.datasets import Surface, VoxelSpace
 from braincorl.encoders import BayesianRidgeEncoder, RidgeEncoder
 from braincorl.errors import InputError

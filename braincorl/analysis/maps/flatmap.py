@@ -5,8 +5,8 @@ from typing import Any
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from braincorl.analysis.colours import colour_scale, reliable_values
 from braincorl.analysis.figures import own_style
+from braincorl.analysis.maps.colours import colour_scale, reliable_values
 from braincorl.datasets.space import VoxelSpace
 from braincorl.errors import InputError
 from braincorl.fits.maps import unmask

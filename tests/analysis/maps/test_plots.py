@@ -12,9 +12,9 @@ from nilearn.surface import vol_to_surf
 
 from braincorl import analysis
 from braincorl.analysis import plot_flatmap, plot_glass_brain, plot_mosaic, plot_surface
-from braincorl.analysis.colours import colour_scale, reliable_values
 from braincorl.analysis.figures import save_figure
-from braincorl.analysis.surface_plots import VIEWS, _look_at, on_fsaverage
+from braincorl.analysis.maps.colours import colour_scale, reliable_values
+from braincorl.analysis.maps.surface_plots import VIEWS, _look_at, on_fsaverage
 from braincorl.datasets import Surface, VoxelSpace
 from braincorl.errors import InputError
 

@@ -1,6 +1,6 @@
 """Which context images a network looked at: attention, and tables of it (or of influence) by region.
 
-Attention says where a network looked, not what it used: see `braincorl.analysis.influence`.
+Attention says where a network looked, not what it used: see `braincorl.analysis.context.influence`.
 
 `context_attention` asks any network that has a method `attention(features, responses)`; the published one is adapted
 here. Its token 0 becomes the weights, so what counts is how token 0 attends to the context's tokens, averaged over

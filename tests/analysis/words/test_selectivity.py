@@ -6,9 +6,9 @@ from scipy import stats
 
 from braincorl import BayesianRidgeEncoder, GroupPrior, GroupPriorEncoder, RidgeEncoder
 from braincorl.analysis import text_selectivity
-from braincorl.analysis.pool import make_pool
-from braincorl.analysis.selectivity import contrast_std
-from braincorl.analysis.text_directions import average_prompts, text_directions
+from braincorl.analysis.words.pool import make_pool
+from braincorl.analysis.words.selectivity import contrast_std
+from braincorl.analysis.words.text_directions import average_prompts, text_directions
 from braincorl.errors import InputError
 
 P, N_TEXTS = 12, 40

@@ -1,0 +1,1 @@
+"""What an encoder made of its context: attention, influence, layers."""

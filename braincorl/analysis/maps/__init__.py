@@ -1,0 +1,1 @@
+"""Maps as pictures: slices, glass brain, cortical surface, flat map."""

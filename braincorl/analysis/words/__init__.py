@@ -1,0 +1,1 @@
+"""What voxels respond to, asked in words."""
