@@ -28,7 +28,8 @@ class LocalBucket:
 
     def emptied(self):
         urllib.request.urlopen(urllib.request.Request(f"{self.url}/moto-api/reset", method="POST")).close()
-        self._client.create_bucket(Bucket=self.name, CreateBucketConfiguration={"LocationConstraint": self.region})
+        where = {} if self.region == "us-east-1" else {"LocationConstraint": self.region}
+        self._client.create_bucket(Bucket=self.name, **({"CreateBucketConfiguration": where} if where else {}))
         return self
 
     def open(self):

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from braincorl.cli import data_fetch, data_split
 from braincorl.cli.common import add_verb, parse_numbers, progress_bar
@@ -12,18 +13,39 @@ from braincorl.datasets.bids import open_bids
 from braincorl.datasets.bold5000 import open_bold5000
 from braincorl.datasets.check import check_dataset
 from braincorl.datasets.laion_fmri import open_laion_fmri
+from braincorl.datasets.mosaic import MosaicPerson, open_mosaic
 from braincorl.datasets.nsd import open_nsd
 from braincorl.errors import InputError
 
+
+def _open_mosaic(root: Path, label: str, **options: Any) -> Recording:
+    person = MosaicPerson.of_label(label)
+    return open_mosaic(root, person.dataset, person.number, **options)
+
+
+LABELLED = ("bids", "mosaic")  # whose people are not numbers
 # Data set -> how to open a person, and which of the options it knows.
 OPENERS: dict[str, tuple[Callable[..., Recording], tuple[str, ...]]] = {
     "nsd": (open_nsd, ("voxels", "sessions", "min_ceiling", "zscore", "space", "preparation")),
     "bold5000": (open_bold5000, ("voxels", "sessions", "zscore", "preparation")),
     "algonauts2023": (open_algonauts2023, ("voxels",)),
     "laion-fmri": (open_laion_fmri, ("voxels", "sessions", "min_ceiling", "zscore")),
+    "mosaic": (_open_mosaic, ("voxels", "template")),
     "bids": (open_bids, ("zscore", "task", "space", "desc", "mask", "ncsnr")),
 }
-CHOICES = ("voxels", "sessions", "min_ceiling", "zscore", "task", "space", "desc", "preparation", "mask", "ncsnr")
+CHOICES = (
+    "voxels",
+    "sessions",
+    "min_ceiling",
+    "zscore",
+    "task",
+    "space",
+    "desc",
+    "preparation",
+    "mask",
+    "ncsnr",
+    "template",
+)
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -39,7 +61,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "check",
         "Say what of a data set is in a folder, what is missing, and what looks wrong (sizes, grids, scaling, counts\n"
         "of trials, checksums of compressed images). Knows NSD, BOLD5000, Algonauts 2023, LAION-fMRI,\n"
-        "GLMsingle output and BIDS derivatives.\n"
+        "MOSAIC, GLMsingle output and BIDS derivatives.\n"
         "Exit status 2 if a part is unusable.",
     )
     check.add_argument("root", type=Path, metavar="ROOT", help="folder that the data set was downloaded to")
@@ -57,14 +79,15 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     prepare_.add_argument("dataset", choices=tuple(OPENERS), metavar="DATASET", help=", ".join(OPENERS))
     prepare_.add_argument("root", type=Path, metavar="ROOT", help="folder that the data set was downloaded to")
-    prepare_.add_argument("--subject", required=True, metavar="N", help="number of the subject, or BIDS label")
+    prepare_.add_argument("--subject", required=True, metavar="N", help="number, BIDS label, or sub-01_NSD (mosaic)")
     prepare_.add_argument("--output", required=True, type=Path, metavar="FILE", help=".h5 file to write")
     prepare_.add_argument(
         "--voxels",
         nargs="+",
         metavar="NAME",
         help="regions to keep (default: higher-visual for nsd, brain for bold5000, all for algonauts2023, the mask for "
-        "laion-fmri and bids); nsd knows functional, cortex and all, too, laion-fmri all",
+        "laion-fmri and bids, visual for mosaic); nsd knows functional, cortex and all, too, laion-fmri all, mosaic "
+        "cortex and all",
     )
     prepare_.add_argument(
         "--sessions", metavar="LIST", help="such as 1-10 or 1,2,5 (nsd, bold5000, laion-fmri; default: all)"
@@ -89,6 +112,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     prepare_.add_argument("--mask", type=Path, metavar="NII", help="mask, where there are several (bids)")
     prepare_.add_argument(
         "--ncsnr", type=Path, metavar="NII", help="map of noise ceiling SNR, where there are several (bids)"
+    )
+    prepare_.add_argument(
+        "--template",
+        type=Path,
+        metavar="NII",
+        help="CIFTI file over all 91,282 grayordinates, for places below the cortex (mosaic with --voxels all)",
     )
     prepare_.add_argument("--half", action="store_true", help="store responses as float16: half the size")
     prepare_.set_defaults(
@@ -124,7 +153,7 @@ def run_prepare(options: argparse.Namespace) -> None:
         given["sessions"] = parse_numbers(given["sessions"])
     if given["voxels"] is not None and len(given["voxels"]) == 1:
         given["voxels"] = given["voxels"][0]
-    subject = options.subject if options.dataset == "bids" else _one_number(options.subject)
+    subject = options.subject if options.dataset in LABELLED else _one_number(options.subject)
     recording = open_(options.root, subject, **{name: value for name, value in given.items() if value is not None})
     with progress_bar("preparing") as progress:
         prepare(recording, options.output, dtype="float16" if options.half else "float32", progress=progress)

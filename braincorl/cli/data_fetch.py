@@ -9,7 +9,7 @@ from braincorl.cli.common import add_verb, parse_numbers, positive, progress_bar
 from braincorl.datasets.download import Downloads
 from braincorl.datasets.nsd_fetch import CONTAINERS, TERMS, NsdSelection, plan_nsd
 from braincorl.datasets.nsd_files import PREPARATION, SPACES
-from braincorl.datasets.public_fetch import LAION_TERMS, plan_laion_fmri
+from braincorl.datasets.public_fetch import LAION_TERMS, MOSAIC_TERMS, plan_laion_fmri, plan_mosaic
 from braincorl.errors import InputError
 
 # Data sets with doors of their own, and where these are.
@@ -28,12 +28,12 @@ def add_parser(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "fetch",
         "Download just the files that a person needs, after showing the data set's terms and asking for consent.\n"
         "A download that was stopped goes on when the command is given again; what is complete is left alone.\n"
-        "nsd and laion-fmri come from their public buckets (pip install braincorl[fetch]); for the others, says where\n"
+        "nsd, laion-fmri and mosaic come from public buckets (pip install braincorl[fetch]); for the others, says where\n"
         "to get them.",
     )
-    known = ("nsd", "laion-fmri", *BY_HAND)
+    known = ("nsd", "laion-fmri", "mosaic", *BY_HAND)
     parser.add_argument("dataset", choices=known, metavar="DATASET", help=", ".join(known))
-    parser.add_argument("--subject", metavar="LIST", help="subjects, such as 1 or 1,2,5,7")
+    parser.add_argument("--subject", metavar="LIST", help="subjects, such as 1 or 1,2,5,7; sub-01_NSD (mosaic)")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="folder to mirror the bucket in")
     parser.add_argument("--sessions", metavar="LIST", help="such as 1-10 or 1,2,5 (default: all)")
     parser.add_argument("--space", choices=SPACES, help=f"grid of the betas (nsd; default: {SPACES[0]})")
@@ -111,9 +111,17 @@ def _plan_laion_fmri(options: argparse.Namespace) -> Downloads:
     )
 
 
+def _plan_mosaic(options: argparse.Namespace) -> Downloads:
+    if options.sessions is not None:
+        raise InputError("mosaic knows no --sessions: leave it out.")
+    people = [label.strip() for label in options.subject.split(",")]
+    return plan_mosaic(options.output, people, parallel=options.parallel, endpoint_url=options.endpoint_url)
+
+
 # Data set -> how its files are looked up, its terms, and what is asked after them.
 DATA_SETS: dict[str, tuple[Callable[[argparse.Namespace], Downloads], str, str]] = {
     "nsd": (_plan_nsd, TERMS, "Have you handed in the form, and do you accept these terms?"),
+    "mosaic": (_plan_mosaic, MOSAIC_TERMS, "Do you accept these terms?"),
     "laion-fmri": (_plan_laion_fmri, LAION_TERMS, "Do you accept these terms?"),
 }
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from braincorl.cli.common import add_verb
 from braincorl.datasets.laion_fmri import SHARED, split_laion_fmri
+from braincorl.datasets.mosaic import MosaicPerson, split_mosaic
 from braincorl.datasets.prepared_file import load_prepared
 from braincorl.datasets.splits import Split
 from braincorl.result_folders import check_destination, staged_directory
@@ -18,8 +19,13 @@ def add_parser(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "Write the images to learn from and to test on, as a data set's authors published them: train.txt, for fit\n"
         "--context, and test.txt.",
     )
-    parser.add_argument("dataset", choices=("laion-fmri",), metavar="DATASET", help="laion-fmri")
-    parser.add_argument("person", type=Path, metavar="FILE", help="person of braincorl data prepare")
+    parser.add_argument("dataset", choices=("laion-fmri", "mosaic"), metavar="DATASET", help="laion-fmri, mosaic")
+    parser.add_argument(
+        "person",
+        type=Path,
+        metavar="FILE",
+        help="person of braincorl data prepare; for mosaic the data set's own file, sub-01_NSD.hdf5",
+    )
     parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="folder to write")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier result of braincorl")
     parser.add_argument(
@@ -43,13 +49,16 @@ def add_parser(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 def run(options: argparse.Namespace) -> None:
     """Write both lists at once."""
     check_destination(options.output_dir, overwrite=options.overwrite, kind="split")
-    person = load_prepared(options.person)
-    split = split_laion_fmri(person, options.name, pool=options.pool, kinds=options.kinds, splits=options.splits)
+    if options.dataset == "mosaic":
+        label = options.person.name.split("_crc32-")[0].removesuffix(".hdf5")
+        person = MosaicPerson.of_label(label)
+        split, name = split_mosaic(options.person, person.dataset, person.number), person.label
+    else:
+        prepared = load_prepared(options.person)
+        name = prepared.name
+        split = split_laion_fmri(prepared, options.name, pool=options.pool, kinds=options.kinds, splits=options.splits)
     _write(split, options.output_dir, options.overwrite)
-    print(
-        f"{person.name}: {split.own.size} images to learn from, {split.test.size} to test on ({options.name}, "
-        f"{options.pool}) -> {options.output_dir}"
-    )
+    print(f"{name}: {split.own.size} images to learn from, {split.test.size} to test on -> {options.output_dir}")
 
 
 def _write(split: Split, folder: Path, overwrite: bool) -> None:

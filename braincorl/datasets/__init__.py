@@ -5,11 +5,12 @@ from braincorl.datasets.bids import load_bids
 from braincorl.datasets.bold5000 import load_bold5000
 from braincorl.datasets.laion_fmri import load_laion_fmri, split_laion_fmri
 from braincorl.datasets.load import load_subject
+from braincorl.datasets.mosaic import load_mosaic, split_mosaic
 from braincorl.datasets.nsd import load_nsd, split_nsd
 from braincorl.datasets.nsd_fetch import fetch_nsd
 from braincorl.datasets.prepared import prepare
 from braincorl.datasets.prepared_file import load_prepared
-from braincorl.datasets.public_fetch import fetch_laion_fmri
+from braincorl.datasets.public_fetch import fetch_laion_fmri, fetch_mosaic
 from braincorl.datasets.recording import Recording
 from braincorl.datasets.simulation import simulate_people
 from braincorl.datasets.space import Subcortex, Surface, VoxelSpace
@@ -28,11 +29,13 @@ __all__ = [
     "Surface",
     "VoxelSpace",
     "fetch_laion_fmri",
+    "fetch_mosaic",
     "fetch_nsd",
     "load_algonauts2023",
     "load_bids",
     "load_bold5000",
     "load_laion_fmri",
+    "load_mosaic",
     "load_nsd",
     "load_prepared",
     "load_subject",
@@ -41,6 +44,7 @@ __all__ = [
     "prepare",
     "simulate_people",
     "split_laion_fmri",
+    "split_mosaic",
     "split_nsd",
     "split_repeated",
     "to_surface_image",

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from braincorl.datasets import algonauts, bold5000, laion_fmri, nsd_design, nsd_files
+from braincorl.datasets import algonauts, bold5000, laion_fmri, mosaic, nsd_design, nsd_files
 from braincorl.datasets.bids import open_bids
 from braincorl.datasets.glmsingle import HDF5_SUFFIXES, MAT_SUFFIX, GlmsingleBetas
 from braincorl.datasets.nifti import KIND, NiftiFile
@@ -197,6 +197,33 @@ def check_laion_fmri(root: Path, check_volume_file: CheckFile) -> Findings:
     yield Finding("note", f"sessions {held} are held back by the data set: nobody has them")
 
 
+def check_mosaic(root: Path, _: CheckFile) -> Findings:
+    """Look at files of MOSAIC."""
+    folder = root / mosaic.BETAS
+    paths = sorted(folder.glob("*/sub-*.hdf5") if folder.is_dir() else root.glob("sub-*_*.hdf5"))
+    for path in paths:
+        label = re.sub(r"_crc32-[0-9A-Fa-f]+$", "", path.stem)
+        try:
+            person = mosaic.MosaicPerson.of_label(label)
+        except InputError as error:
+            yield Finding("wrong", str(error))
+            continue
+        recording = yield from _attempt_open(
+            label, partial(mosaic.open_mosaic, path, person.dataset, person.number, voxels="cortex")
+        )
+        if recording is not None:
+            yield from _attempt(f"{label}, split", partial(_describe_split, path, person))
+            if recording.ncsnr is None:
+                yield Finding("missing", f"{label}: noise ceilings of single trials; they are estimated from repeats")
+    if folder.is_dir() and not (root / "stimulus_info").is_dir():
+        yield Finding("missing", f"{root / 'stimulus_info'}: tables of stimuli")
+
+
+def _describe_split(path: Path, person: mosaic.MosaicPerson) -> str:
+    split = mosaic.split_mosaic(path, person.dataset, person.number)
+    return f"{split.own.size} images to learn from, {split.test.size} to test on"
+
+
 def check_glmsingle(root: Path, _: CheckFile) -> Findings:
     """Look at GLMsingle's output."""
     for path in sorted(root.glob("TYPE*")):
@@ -338,6 +365,10 @@ KINDS: dict[str, tuple[Callable[[Path], bool], Callable[[Path, CheckFile], Findi
     "Algonauts 2023": (lambda root: any(root.glob("subj0[1-8]/training_split")), check_algonauts),
     "BOLD5000": (lambda root: any(fnmatch(path.name, "CSI[1-4]_*") for path in walk_files(root)), check_bold5000),
     "LAION-fMRI": (lambda root: (root / laion_fmri.BETAS).is_dir(), check_laion_fmri),
+    "MOSAIC": (
+        lambda root: (root / mosaic.BETAS).is_dir() or any(root.glob("sub-[0-9]*_*.hdf5")),
+        check_mosaic,
+    ),
     "GLMsingle": (lambda root: any(root.glob("TYPE[BCD]_*")), check_glmsingle),
     "BIDS derivatives": (
         lambda root: (root / "dataset_description.json").is_file() or any(root.glob("sub-*/")),

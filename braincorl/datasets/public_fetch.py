@@ -7,10 +7,22 @@ from pathlib import Path
 from braincorl.datasets.bucket import Bucket, RemoteFile
 from braincorl.datasets.download import Downloads
 from braincorl.datasets.laion_fmri import CEILINGS, HELD_BACK, LaionFolder
+from braincorl.datasets.mosaic import DATA_SETS, MosaicPerson
 from braincorl.errors import InputError
 from braincorl.files import Progress
 
 LAION_BUCKET, LAION_REGION = "laion-fmri", "us-west-2"
+
+MOSAIC_BUCKET, MOSAIC_REGION = "mosaicfmri", "us-east-1"
+
+MOSAIC_TERMS = """Terms of MOSAIC
+
+MOSAIC gathers eight data sets, each with a licence and a publication of its own: those of the ones that you download
+count, and whoever publishes with them cites them and MOSAIC. NSD asks everyone to accept its Data Access Agreement:
+    https://naturalscenesdataset.org
+    https://mosaic.csail.mit.edu
+braincorl neither holds the data nor grants any right to them.
+"""
 
 LAION_TERMS = """Terms of LAION-fMRI
 
@@ -101,6 +113,64 @@ def plan_laion_fmri(
         ]
     for name in ("dataset_description.json", "participants.tsv"):
         files += [file for key, file in bucket.files(name).items() if key == name]
+    return Downloads(bucket, list(dict.fromkeys(files)), Path(root))
+
+
+def fetch_mosaic(
+    root: str | Path,
+    people: Sequence[str],
+    *,
+    accept_terms: bool = False,
+    parallel: int = 4,
+    endpoint_url: str | None = None,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Download what `load_mosaic` reads of some people: their files, and the tables of stimuli.
+
+    Parameters
+    ----------
+    root, parallel, endpoint_url, progress
+        As for `fetch_laion_fmri`.
+    people
+        As their files are called: "sub-01_NSD".
+    accept_terms
+        That you have read and accepted the terms (`MOSAIC_TERMS` of this module).
+
+    Returns
+    -------
+    list of Path
+
+    Raises
+    ------
+    InputError
+        If the terms are not accepted, boto3 is not installed, a person is unknown, or the bucket cannot be read.
+    OutputError
+        If the disk is too small, or a file is in the way.
+    """
+    if not accept_terms:
+        raise InputError(
+            "read the terms of MOSAIC's data sets (https://mosaic.csail.mit.edu), and pass accept_terms=True."
+        )
+    downloads = plan_mosaic(root, people, parallel=parallel, endpoint_url=endpoint_url)
+    downloads.run(parallel=parallel, progress=progress)
+    return [transfer.path for transfer in downloads.transfers]
+
+
+def plan_mosaic(
+    root: str | Path, people: Sequence[str], *, parallel: int = 4, endpoint_url: str | None = None
+) -> Downloads:
+    """Look up what is to be downloaded, and what of it is there. Parameters and errors are those of the download."""
+    if not people:
+        raise InputError("people is empty: name at least one, as in sub-01_NSD.")
+    wanted = [MosaicPerson.of_label(label) for label in people]
+    bucket = Bucket(MOSAIC_BUCKET, MOSAIC_REGION, endpoint_url=endpoint_url, connections=parallel)
+    files: list[RemoteFile] = []
+    for person in wanted:
+        table = f"stimulus_info/{DATA_SETS[person.dataset][2]}_stiminfo.tsv"
+        listed = bucket.files(person.key) | bucket.files(table)
+        if person.key not in listed:
+            raise InputError(f"the bucket {bucket.name} has no {person.key}: is it a mirror of MOSAIC's?")
+        files += [listed[key] for key in (person.key, table) if key in listed]
     return Downloads(bucket, list(dict.fromkeys(files)), Path(root))
 
 

