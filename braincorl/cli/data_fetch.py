@@ -28,7 +28,7 @@ def add_parser(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "fetch",
         "Download just the files that a person needs, after showing the data set's terms and asking for consent.\n"
         "A download that was stopped goes on when the command is given again; what is complete is left alone.\n"
-        "nsd, laion-fmri and mosaic come from public buckets (pip install braincorl[fetch]); for the others, says where\n"
+        "nsd, laion-fmri, mosaic come from public buckets (pip install braincorl[fetch]); for others, says where\n"
         "to get them.",
     )
     known = ("nsd", "laion-fmri", "mosaic", *BY_HAND)
