@@ -22,6 +22,7 @@ from torch import Tensor
 
 from braincorl.errors import FileFormatError, InputError
 from braincorl.files import check_regular, reading
+from braincorl.foreign_state import own_torch_state
 from braincorl.models import ReferenceConfig, ReferenceTransformer
 from braincorl.tensorfile import read_tensors, write_tensors
 
@@ -34,6 +35,7 @@ BACKBONES = {(512, 560): "CLIP ViT-B/16", (768, 800): "DINO", (1152, 1200): "Sig
 MARKER = "cls_token"  # a name that no other part of a Lightning module has; what stands before it is the prefix
 
 
+@own_torch_state()
 def convert_reference_checkpoint(path: str | Path, output: str | Path) -> dict[str, Any]:
     """Turn the authors' checkpoint into a safetensors file.
 
@@ -134,6 +136,7 @@ def load_checkpoint(path: str | Path) -> ReferenceTransformer:
     return read_checkpoint(path)[0]
 
 
+@own_torch_state()
 def read_checkpoint(path: str | Path) -> tuple[ReferenceTransformer, dict[str, Any]]:
     """Read a network and the header that describes it; see `load_checkpoint` and `convert_reference_checkpoint`."""
     path = find_checkpoint(path)

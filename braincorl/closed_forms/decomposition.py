@@ -83,17 +83,19 @@ def centre(y: FloatArray) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float
     return distance - shift, first + shift
 
 
-def varying_voxels(
-    mean: FloatArray, deviation: FloatArray, n_images: int, dtype: npt.DTypeLike
-) -> npt.NDArray[np.bool_]:
-    """Tell voxels that respond from constant ones, whose deviation is the rounding of their mean.
+def moments(y: FloatArray) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Mean and standard deviation of every voxel (v,) each, of responses (n, v), as exact as `centre`."""
+    centred, mean = centre(y)
+    return mean, centred.std(axis=0)
+
+
+def varying_voxels(mean: FloatArray, deviation: FloatArray, dtype: npt.DTypeLike) -> npt.NDArray[np.bool_]:
+    """Tell voxels that respond from constant ones, which vary by the rounding of their values at most.
 
     Parameters
     ----------
     mean, deviation
-        Of each voxel's responses over the context (v,).
-    n_images
-        Images of the context.
+        Of each voxel's responses over the context (v,), of `moments`.
     dtype
         Type of the responses.
 
@@ -101,7 +103,7 @@ def varying_voxels(
     -------
     ndarray of shape (v,)
     """
-    varying: npt.NDArray[np.bool_] = deviation > np.finfo(dtype).eps * np.abs(mean) * n_images
+    varying: npt.NDArray[np.bool_] = deviation > np.finfo(dtype).eps * np.abs(mean)
     return varying
 
 

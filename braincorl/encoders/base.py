@@ -73,7 +73,8 @@ class LinearEncoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         y : ndarray of shape (n_images, n_voxels)
             Predicted responses, in the units of the context's; (n_images,) if the encoder was fitted on a 1-D y.
         std : ndarray of the same shape
-            Only with `return_std`: standard deviation of a new measured response around `y`.
+            Only with `return_std`: standard deviation of a new measured response around `y`; NaN for voxels whose
+            context was constant, of which it is unknown.
 
         Raises
         ------
@@ -87,6 +88,8 @@ class LinearEncoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         if not return_std:
             return y
         std = self._predictive_std(features)
+        # A voxel that was constant in the context may vary in other images: by how much, nothing says.
+        std = np.where(std > 0, std, np.asarray(np.nan, std.dtype))
         return y, std[:, 0] if self._one_voxel else std
 
     def score(self, X: npt.ArrayLike, y: npt.ArrayLike, sample_weight: None = None) -> float:

@@ -22,6 +22,7 @@ from braincorl.closed_forms.items import Items, Nearby
 from braincorl.closed_forms.spoilt_images import weights_under
 from braincorl.encoders.attention_posterior import AttentionPosterior
 from braincorl.files import Progress
+from braincorl.foreign_state import own_torch_state
 from braincorl.models.attention import AttentionConfig, VoxelAttention, Written
 from braincorl.models.hardware import mind_forks
 from braincorl.models.own_voxels import OwnVoxels
@@ -62,6 +63,7 @@ class AttentionFit:
     context_rows: FloatArray
 
 
+@own_torch_state()
 def fit_by_attention(
     config: AttentionConfig,
     X: FloatArray,
@@ -171,7 +173,7 @@ class _Standardised:
         self.mean = first + moved
         if len(y) > 1:
             deviation = np.sqrt(np.maximum(square - moved**2, 0.0))
-            varying = varying_voxels(self.mean, deviation, len(y), y.dtype)
+            varying = varying_voxels(self.mean, deviation, y.dtype)
             self.deviation = np.where(varying, deviation, 0.0).astype(y.dtype)
 
     @property

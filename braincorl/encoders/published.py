@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from braincorl.batching import batches
-from braincorl.closed_forms.decomposition import varying_voxels
+from braincorl.closed_forms.decomposition import moments, varying_voxels
 from braincorl.errors import InputError
 from braincorl.files import Progress
 from braincorl.models import InferenceEngine, ReferenceTransformer
@@ -55,12 +55,13 @@ def fit_published(
     coef : ndarray of shape (n_voxels, n_features)
     intercept : ndarray of shape (n_voxels,)
     """
-    mean, deviation = y.mean(axis=0), y.std(axis=0)
-    varying = varying_voxels(mean, deviation, len(y), y.dtype)
+    mean, deviation = moments(y)
+    varying = varying_voxels(mean, deviation, y.dtype)
     scale = np.where(varying, deviation, 1)
     weights = engine(X / length, ((y - mean) / scale).T, progress).astype(y.dtype, copy=False)
     scale = np.where(varying, deviation, 0)
-    return weights[:, :-1] * (scale / length)[:, None], mean + weights[:, -1] * scale
+    coef = weights[:, :-1] * (scale / length)[:, None].astype(y.dtype)
+    return coef, (mean + weights[:, -1] * scale).astype(y.dtype)
 
 
 def check_feature_count(

@@ -1,5 +1,6 @@
 """Predicted responses of a fitted person: in memory, or as a series of volumes written a few images at a time."""
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ from braincorl.result_folders import staged_directory
 
 if TYPE_CHECKING:
     from braincorl.fits.fit import Fit
+
+logger = logging.getLogger(__name__)
 
 BYTES_AT_A_TIME = 64 * 2**20  # of predicted volumes; files of more are written piece by piece
 
@@ -63,7 +66,14 @@ def save_predictions(
             f"{len(names)} images exceed the {LARGEST_SERIES} volumes of a NIfTI file: pass some as --images."
         )
     if std:
-        fit.encoder.predict(chosen[:1], return_std=True)  # an encoder without one says so before anything is written
+        # An encoder without one says so before anything is written.
+        unknown = np.isnan(fit.encoder.predict(chosen[:1], return_std=True)[1])
+        if unknown.any():
+            logger.warning(
+                "%d of %d voxels were constant in the context: their deviation is unknown, NaN in the maps",
+                int(unknown.sum()),
+                unknown.size,
+            )
     step = max(1, BYTES_AT_A_TIME // (8 * (space.included if space.mask is None else space.mask).size))
     with staged_directory(path, overwrite=overwrite, kind="prediction") as folder:
         counter = ProgressCounter(len(names) * (1 + std), progress)

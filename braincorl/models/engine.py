@@ -18,6 +18,7 @@ from torch import Tensor
 
 from braincorl.errors import InputError, OutOfMemoryError
 from braincorl.files import Progress
+from braincorl.foreign_state import own_torch_state
 from braincorl.models import hardware
 from braincorl.models.inference import EAGER, Capture, Layers, NetworkWeights, SharedContext, encode_context, forward
 from braincorl.models.reference import ArrayLike, ReferenceConfig, ReferenceTransformer, check_context
@@ -87,6 +88,7 @@ class InferenceEngine:
         """The type of the large matrix products, such as "bfloat16"."""
         return str(self.dtype).removeprefix("torch.")
 
+    @own_torch_state()
     def __call__(
         self, features: ArrayLike, responses: ArrayLike, progress: Progress | None = None
     ) -> npt.NDArray[np.floating[Any]]:
@@ -135,6 +137,7 @@ class InferenceEngine:
                 torch.cuda.synchronize(self.device)
         return output.numpy()
 
+    @own_torch_state()
     def attention(
         self,
         features: ArrayLike,

@@ -209,8 +209,8 @@ def check_context(
     config: ReferenceConfig, features: ArrayLike, responses: ArrayLike, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Cast a context to a type and device, and refuse shapes that do not fit the network or one another."""
-    features = torch.as_tensor(features).to(device, dtype)
-    responses = torch.as_tensor(responses).to(device, dtype)
+    features = torch.as_tensor(features, device=device).to(dtype)
+    responses = torch.as_tensor(responses, device=device).to(dtype)
     if features.ndim != 2 or features.shape[1] != config.n_features or features.shape[0] < 1:
         raise InputError(
             f"features must be (n_context, {config.n_features}), but is {tuple(features.shape)}: "

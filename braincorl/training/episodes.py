@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from braincorl.closed_forms.decomposition import varying_voxels
+from braincorl.closed_forms.decomposition import moments, varying_voxels
 from braincorl.errors import InputError
 from braincorl.training.worlds import Episode
 from braincorl.validation import FloatArray
@@ -62,8 +62,8 @@ def prepare_episode(episode: Episode, n_voxels: int = 32) -> PreparedEpisode:
     InputError
         If no voxel varies.
     """
-    mean, deviation = episode.responses.mean(axis=0), episode.responses.std(axis=0)
-    varying = np.flatnonzero(varying_voxels(mean, deviation, len(episode.responses), np.dtype(np.float64)))
+    mean, deviation = moments(episode.responses)
+    varying = np.flatnonzero(varying_voxels(mean, deviation, np.dtype(np.float64)))
     if not varying.size:
         raise InputError("no voxel of an episode varies over its context.")
     kept = varying[np.linspace(0, varying.size - 1, min(n_voxels, varying.size)).astype(np.intp)]

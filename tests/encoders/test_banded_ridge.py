@@ -168,7 +168,8 @@ def test_constant_voxels_and_spaces_are_harmless(rng):
     mean, std = encoder.predict(queries, return_std=True)
     np.testing.assert_array_equal(mean[:, 2], 7.0)
     assert np.isfinite(mean).all()
-    assert np.isfinite(std).all()
+    assert np.isnan(std[:, 2]).all()  # what varies by nothing in 20 images may vary in others
+    assert np.isfinite(np.delete(std, 2, axis=1)).all()
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.base import clone
 
-from braincorl.closed_forms.decomposition import varying_voxels
+from braincorl.closed_forms.decomposition import moments, varying_voxels
 from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import InputError
 from braincorl.validation import FloatArray, check_finite, check_pair
@@ -120,8 +120,8 @@ def context_attention(
     features, responses = check_context(X, y)
     network, length = _network_of(source, features)
     features = features / length
-    mean, deviation = responses.mean(axis=0), responses.std(axis=0)
-    varying = varying_voxels(mean, deviation, len(responses), responses.dtype)
+    mean, deviation = moments(responses)
+    varying = varying_voxels(mean, deviation, responses.dtype)
     scored = ((responses - mean) / np.where(varying, deviation, 1.0)).T
     maps = _attend(network, features, scored, layers, how)
     if maps.ndim == 3 and not per_layer:

@@ -25,6 +25,7 @@ from braincorl.features.backbones.weights import (
     reading_weights,
     weights_hash,
 )
+from braincorl.foreign_state import own_torch_state
 from braincorl.validation import FloatArray
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 TAG_SETTINGS = ("mean", "std", "interpolation", "resize_mode", "quick_gelu")
 
 
+@own_torch_state()
 def clip_backbone(architecture: str, tag: str | None, options: BackboneOptions) -> Backbone:
     """Make a backbone of an open_clip network.
 
@@ -161,7 +163,7 @@ def _text_encoder(model: Any, architecture: str, placement: Placement) -> Callab
             raise InputError(
                 f"the tokenizer of {architecture} cannot be had ({detail}): install transformers and fetch it once."
             ) from error
-        with torch.inference_mode():
+        with own_torch_state(), torch.inference_mode():
             tokens = tokenizer(texts).to(placement.device)
             features: FloatArray = model.encode_text(tokens).float().cpu().numpy()
             return features

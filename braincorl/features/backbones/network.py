@@ -17,6 +17,7 @@ import numpy.typing as npt
 from braincorl.errors import InputError
 from braincorl.features.backbones.backbone import Backbone, pool_tokens
 from braincorl.features.backbones.preprocessing import Preprocessing
+from braincorl.foreign_state import own_torch_state
 from braincorl.validation import FloatArray
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ class _Forward:
     def __call__(self, arrays: npt.NDArray[Any]) -> FloatArray:
         import torch
 
-        with torch.inference_mode():
+        with own_torch_state(), torch.inference_mode():
             batch = torch.from_numpy(arrays).to(self.device)
             if self.preprocessing.mean is not None:
                 # (n, y, x, 3) seen as (n, 3, y, x): the layout in which convolutions are fastest.

@@ -15,6 +15,7 @@ from braincorl.features.backbones.gabor import GaborConfig, gabor_features, make
 from braincorl.features.backbones.network import choose_placement, describe_readout, layer_readout, make_backbone
 from braincorl.features.backbones.preprocessing import from_transform
 from braincorl.features.backbones.weights import library_versions, weights_hash
+from braincorl.foreign_state import own_torch_state
 from braincorl.validation import FloatArray
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from PIL import Image as PILImage
 
 
+@own_torch_state()
 def module_backbone(
     module: torch.nn.Module,
     transform: Callable[[PILImage.Image], torch.Tensor] | None,

@@ -21,11 +21,13 @@ from braincorl.features.backbones.weights import (
     reading_weights,
     weights_hash,
 )
+from braincorl.foreign_state import own_torch_state
 
 if TYPE_CHECKING:
     import torch
 
 
+@own_torch_state()
 def timm_backbone(
     name: str, options: BackboneOptions, *, squash_to: int | None = None, unit_norm: bool = True
 ) -> Backbone:
