@@ -24,8 +24,8 @@ import numpy as np
 from common import print_table
 from scipy.ndimage import gaussian_filter
 
-from braincorl.datasets.nsd_files import GRIDS, NsdFolder
-from braincorl.datasets.nsd_writer import write_nsd_design, write_nsd_labels, write_nsd_ncsnr, write_nsd_session
+from braincorl.datasets.nsd.layout import GRIDS, NsdFolder
+from braincorl.datasets.nsd.writer import write_nsd_design, write_nsd_labels, write_nsd_ncsnr, write_nsd_session
 
 AFFINE = np.diag([1.8, 1.8, 1.8, 1.0])
 N_VOXELS = 20_000
@@ -92,7 +92,7 @@ def run(options):
     import resource
 
     from braincorl.datasets import prepare
-    from braincorl.datasets.nsd import open_nsd
+    from braincorl.datasets.nsd.person import open_nsd
 
     start, reading = time.perf_counter(), None
 

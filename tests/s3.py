@@ -8,8 +8,8 @@ import boto3
 from botocore.config import Config
 from moto.server import ThreadedMotoServer
 
-from braincorl.datasets.bucket import Bucket
-from braincorl.datasets.nsd_fetch import BUCKET, REGION
+from braincorl.datasets.download.bucket import Bucket
+from braincorl.datasets.nsd.fetching import BUCKET, REGION
 
 
 class LocalBucket:

@@ -14,7 +14,7 @@ from braincorl.datasets.bold5000 import open_bold5000
 from braincorl.datasets.check import check_dataset
 from braincorl.datasets.laion_fmri import open_laion_fmri
 from braincorl.datasets.mosaic import MosaicPerson, open_mosaic
-from braincorl.datasets.nsd import open_nsd
+from braincorl.datasets.nsd.person import open_nsd
 from braincorl.errors import InputError
 
 

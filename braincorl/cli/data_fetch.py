@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from braincorl.cli.common import add_verb, parse_numbers, positive, progress_bar
-from braincorl.datasets.download import Downloads
-from braincorl.datasets.nsd_fetch import CONTAINERS, TERMS, NsdSelection, plan_nsd
-from braincorl.datasets.nsd_files import PREPARATION, SPACES
-from braincorl.datasets.public_fetch import LAION_TERMS, MOSAIC_TERMS, plan_laion_fmri, plan_mosaic
+from braincorl.datasets.download.downloads import Downloads
+from braincorl.datasets.download.public_fetch import LAION_TERMS, MOSAIC_TERMS, plan_laion_fmri, plan_mosaic
+from braincorl.datasets.nsd.fetching import CONTAINERS, TERMS, NsdSelection, plan_nsd
+from braincorl.datasets.nsd.layout import PREPARATION, SPACES
 from braincorl.errors import InputError
 
 # Data sets with doors of their own, and where these are.

@@ -19,7 +19,7 @@ from braincorl.analysis.words.selection import (
 from braincorl.analysis.words.selectivity import TextSelectivity, text_selectivity
 from braincorl.cli.common import add_output_options, add_verb, positive
 from braincorl.cli.query_inputs import Query, read_pool, read_query
-from braincorl.datasets.hemispheres import read_rois_at
+from braincorl.datasets.surfaces.hemispheres import read_rois_at
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable
 from braincorl.files import write_json

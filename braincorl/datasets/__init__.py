@@ -1,24 +1,24 @@
 """People: responses to images, with repeats, sessions, regions and the space that the voxels live in."""
 
 from braincorl.datasets.algonauts import load_algonauts2023
+from braincorl.datasets.betas.volumes import Grid
 from braincorl.datasets.bids import load_bids
 from braincorl.datasets.bold5000 import load_bold5000
+from braincorl.datasets.download.public_fetch import fetch_laion_fmri, fetch_mosaic
 from braincorl.datasets.laion_fmri import load_laion_fmri, split_laion_fmri
 from braincorl.datasets.load import load_subject
 from braincorl.datasets.mosaic import load_mosaic, split_mosaic
-from braincorl.datasets.nsd import load_nsd, split_nsd
-from braincorl.datasets.nsd_fetch import fetch_nsd
-from braincorl.datasets.prepared import prepare
-from braincorl.datasets.prepared_file import load_prepared
-from braincorl.datasets.public_fetch import fetch_laion_fmri, fetch_mosaic
-from braincorl.datasets.recording import Recording
+from braincorl.datasets.nsd.fetching import fetch_nsd
+from braincorl.datasets.nsd.person import load_nsd, split_nsd
 from braincorl.datasets.simulation import simulate_people
 from braincorl.datasets.space import Subcortex, Surface, VoxelSpace
 from braincorl.datasets.splits import Split, split_repeated
 from braincorl.datasets.subject import SubjectData
-from braincorl.datasets.surface import load_surface
-from braincorl.datasets.surface_image import load_surface_image, to_surface_image
-from braincorl.datasets.volumes import Grid
+from braincorl.datasets.surfaces.surface_image import load_surface_image, to_surface_image
+from braincorl.datasets.surfaces.surface_person import load_surface
+from braincorl.datasets.trials.prepared import prepare
+from braincorl.datasets.trials.prepared_file import load_prepared
+from braincorl.datasets.trials.recording import Recording
 
 __all__ = [
     "Grid",

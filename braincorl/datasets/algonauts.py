@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.datasets.labels import Labels, regions_of
-from braincorl.datasets.recording import Recording
-from braincorl.datasets.rois import Rois
-from braincorl.datasets.safe_pickle import load_pickled_npy
+from braincorl.datasets.betas.safe_pickle import load_pickled_npy
+from braincorl.datasets.betas.volumes import ArrayBetas, as_labels, as_mask
 from braincorl.datasets.space import Surface
 from braincorl.datasets.subject import SubjectData
-from braincorl.datasets.trials import TrialsTable
-from braincorl.datasets.volumes import ArrayBetas, as_labels, as_mask
+from braincorl.datasets.trials.labels import Labels, regions_of
+from braincorl.datasets.trials.recording import Recording
+from braincorl.datasets.trials.rois import Rois
+from braincorl.datasets.trials.trials_table import TrialsTable
 from braincorl.errors import FileFormatError, InputError
 from braincorl.files import Progress
 

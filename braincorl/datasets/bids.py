@@ -19,11 +19,11 @@ from typing import Literal
 
 import numpy as np
 
+from braincorl.datasets.betas.nifti import NiftiFile
 from braincorl.datasets.load import open_subject
 from braincorl.datasets.names import entities, plain
-from braincorl.datasets.nifti import NiftiFile
-from braincorl.datasets.recording import Recording
 from braincorl.datasets.subject import SubjectData
+from braincorl.datasets.trials.recording import Recording
 from braincorl.errors import InputError
 from braincorl.files import Progress, read_json, walk_files
 

@@ -19,13 +19,13 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.datasets.labels import check_sides
-from braincorl.datasets.recording import Recording
-from braincorl.datasets.rois import Rois
+from braincorl.datasets.betas.volumes import Grid, NiftiBetas, read_mask
 from braincorl.datasets.subject import SubjectData
-from braincorl.datasets.trials import TrialsTable
-from braincorl.datasets.volumes import Grid, NiftiBetas, read_mask
-from braincorl.datasets.zscoring import check_zscore
+from braincorl.datasets.trials.labels import check_sides
+from braincorl.datasets.trials.recording import Recording
+from braincorl.datasets.trials.rois import Rois
+from braincorl.datasets.trials.trials_table import TrialsTable
+from braincorl.datasets.trials.zscoring import check_zscore
 from braincorl.errors import InputError
 from braincorl.files import Progress, read_text, text_lines, walk_files
 from braincorl.names import normal_name

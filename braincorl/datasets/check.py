@@ -15,14 +15,16 @@ from pathlib import Path
 
 import numpy as np
 
-from braincorl.datasets import algonauts, bold5000, laion_fmri, mosaic, nsd_design, nsd_files
+from braincorl.datasets import algonauts, bold5000, laion_fmri, mosaic
+from braincorl.datasets.betas.glmsingle import HDF5_SUFFIXES, MAT_SUFFIX, GlmsingleBetas
+from braincorl.datasets.betas.nifti import KIND, NiftiFile
+from braincorl.datasets.betas.streams import verify
 from braincorl.datasets.bids import open_bids
-from braincorl.datasets.glmsingle import HDF5_SUFFIXES, MAT_SUFFIX, GlmsingleBetas
-from braincorl.datasets.nifti import KIND, NiftiFile
-from braincorl.datasets.nsd import open_nsd
-from braincorl.datasets.nsd_regions import FUNCTIONAL, RETINOTOPIC
-from braincorl.datasets.recording import Recording
-from braincorl.datasets.streams import verify
+from braincorl.datasets.nsd import design as nsd_design
+from braincorl.datasets.nsd import layout as nsd_files
+from braincorl.datasets.nsd.areas import FUNCTIONAL, RETINOTOPIC
+from braincorl.datasets.nsd.person import open_nsd
+from braincorl.datasets.trials.recording import Recording
 from braincorl.errors import InputError
 from braincorl.files import walk_files
 

@@ -23,14 +23,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from braincorl.datasets.betas.volumes import Grid, NiftiBetas, check_same_grid, read_mask, read_volume
 from braincorl.datasets.names import blanked
-from braincorl.datasets.recording import Recording
-from braincorl.datasets.rois import Rois, read_rois
 from braincorl.datasets.splits import Split
 from braincorl.datasets.subject import SubjectData
-from braincorl.datasets.trials import TrialsTable
-from braincorl.datasets.volumes import Grid, NiftiBetas, check_same_grid, read_mask, read_volume
-from braincorl.datasets.zscoring import check_zscore
+from braincorl.datasets.trials.recording import Recording
+from braincorl.datasets.trials.rois import Rois, read_rois
+from braincorl.datasets.trials.trials_table import TrialsTable
+from braincorl.datasets.trials.zscoring import check_zscore
 from braincorl.errors import FileFormatError, InputError
 from braincorl.files import Progress, read_json, read_text, text_lines
 

@@ -7,21 +7,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.datasets.glmsingle import GlmsingleBetas, is_glmsingle
-from braincorl.datasets.hemispheres import (
-    is_on_surface,
-    open_surface_betas,
-    read_surface_mask,
-    read_surface_ncsnr,
-    read_surface_rois,
-)
-from braincorl.datasets.names import identity, subject_label
-from braincorl.datasets.recording import Recording
-from braincorl.datasets.rois import read_rois
-from braincorl.datasets.space import Surface
-from braincorl.datasets.subject import SubjectData
-from braincorl.datasets.trials import match_trials, read_trials
-from braincorl.datasets.volumes import (
+from braincorl.datasets.betas.glmsingle import GlmsingleBetas, is_glmsingle
+from braincorl.datasets.betas.volumes import (
     ArrayBetas,
     BetasSource,
     Grid,
@@ -31,7 +18,20 @@ from braincorl.datasets.volumes import (
     read_mask,
     read_volume,
 )
-from braincorl.datasets.zscoring import ZScore, check_zscore
+from braincorl.datasets.names import identity, subject_label
+from braincorl.datasets.space import Surface
+from braincorl.datasets.subject import SubjectData
+from braincorl.datasets.surfaces.hemispheres import (
+    is_on_surface,
+    open_surface_betas,
+    read_surface_mask,
+    read_surface_ncsnr,
+    read_surface_rois,
+)
+from braincorl.datasets.trials.recording import Recording
+from braincorl.datasets.trials.rois import read_rois
+from braincorl.datasets.trials.trials_table import match_trials, read_trials
+from braincorl.datasets.trials.zscoring import ZScore, check_zscore
 from braincorl.errors import InputError
 from braincorl.files import Progress
 

@@ -27,16 +27,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from braincorl.datasets.cifti import CiftiFile
+from braincorl.datasets.betas.volumes import CHUNK_BYTES, as_float32
 from braincorl.datasets.laion_fmri import ncsnr_of_ceiling
-from braincorl.datasets.meshes import FSLR, hcp_file
-from braincorl.datasets.recording import Recording
-from braincorl.datasets.rois import Rois
 from braincorl.datasets.space import Surface
 from braincorl.datasets.splits import Split
 from braincorl.datasets.subject import SubjectData
-from braincorl.datasets.trials import TrialsTable
-from braincorl.datasets.volumes import CHUNK_BYTES, as_float32
+from braincorl.datasets.surfaces.cifti import CiftiFile
+from braincorl.datasets.surfaces.meshes import FSLR, hcp_file
+from braincorl.datasets.trials.recording import Recording
+from braincorl.datasets.trials.rois import Rois
+from braincorl.datasets.trials.trials_table import TrialsTable
 from braincorl.errors import FileFormatError, InputError
 from braincorl.files import Progress, read_text, reading
 from braincorl.hdf5 import dataset_in, open_hdf5

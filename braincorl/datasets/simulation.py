@@ -15,8 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr
 
-from braincorl.datasets.averaging import average_trials
-from braincorl.datasets.rois import labels_to_rois
+from braincorl.datasets.betas.volumes import ArrayBetas
 from braincorl.datasets.simulated_world import (
     CATEGORIES,
     REGIONS,
@@ -28,8 +27,9 @@ from braincorl.datasets.simulated_world import (
 )
 from braincorl.datasets.space import VoxelSpace
 from braincorl.datasets.subject import SubjectData
-from braincorl.datasets.trials import TrialsTable
-from braincorl.datasets.volumes import ArrayBetas
+from braincorl.datasets.trials.averaging import average_trials
+from braincorl.datasets.trials.rois import labels_to_rois
+from braincorl.datasets.trials.trials_table import TrialsTable
 from braincorl.errors import InputError
 
 Array = npt.NDArray[np.float64]

@@ -304,7 +304,7 @@ class VoxelSpace:
             If there is no grid, or nobody knows where the vertices of the surface lie.
         """
         if self.surface is not None:
-            from braincorl.datasets.meshes import vertex_coordinates
+            from braincorl.datasets.surfaces.meshes import vertex_coordinates
 
             return vertex_coordinates(self.surface)[self.included]
         if self.mask is None or self.affine is None:

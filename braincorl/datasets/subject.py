@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.datasets.space import VoxelSpace
-from braincorl.datasets.zscoring import ZScore
+from braincorl.datasets.trials.zscoring import ZScore
 from braincorl.errors import InputError
 from braincorl.metrics import noise_ceiling
 

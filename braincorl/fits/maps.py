@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.openers import Opener
 
-from braincorl.datasets.cifti import CiftiFile
-from braincorl.datasets.nifti import NiftiFile
+from braincorl.datasets.betas.nifti import NiftiFile
+from braincorl.datasets.betas.volumes import read_volume
 from braincorl.datasets.space import VoxelSpace
-from braincorl.datasets.volumes import read_volume
+from braincorl.datasets.surfaces.cifti import CiftiFile
 from braincorl.errors import InputError, OutputError
 from braincorl.files import atomic_file, check_regular, reading, write_json
 from braincorl.fits.surface_maps import save_surface_map

@@ -15,8 +15,8 @@ from nibabel.cifti2.cifti2 import Cifti2Image
 from nibabel.cifti2.cifti2_axes import ScalarAxis
 from nibabel.gifti.gifti import GiftiDataArray, GiftiImage, GiftiMetaData
 
-from braincorl.datasets.cifti import brain_axis
 from braincorl.datasets.space import VoxelSpace
+from braincorl.datasets.surfaces.cifti import brain_axis
 from braincorl.errors import OutputError
 from braincorl.files import atomic_file
 

@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "datasets"))
 
 from layouts import TinyAlgonauts, TinyBids, TinyBold5000, TinyGlmsingle, TinyNsd
 
-from braincorl.datasets.nsd_writer import write_nsd_design
+from braincorl.datasets.nsd.writer import write_nsd_design
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "datasets"))
 from layouts import TinyNsd
 
 from braincorl.datasets import load_nsd
-from braincorl.datasets.nsd_writer import write_nsd_design
+from braincorl.datasets.nsd.writer import write_nsd_design
 
 TERMS = "Terms of the Natural Scenes Dataset"
 

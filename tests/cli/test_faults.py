@@ -441,7 +441,7 @@ def test_a_table_of_names_that_is_a_link_to_nothing_is_not_passed_over(tmp_path)
     import nibabel as nib
 
     from braincorl.datasets import Grid
-    from braincorl.datasets.rois import read_rois
+    from braincorl.datasets.trials.rois import read_rois
 
     nib.save(nib.Nifti1Image(np.arange(8, dtype="u1").reshape(2, 2, 2), np.eye(4)), tmp_path / "r.nii")
     grid = Grid(np.ones((2, 2, 2), bool), np.eye(4), "mask")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from nibabel.cifti2.cifti2_axes import BrainModelAxis, LabelAxis, ScalarAxis, SeriesAxis
 
-from braincorl.datasets.cifti import CiftiFile
+from braincorl.datasets.surfaces.cifti import CiftiFile
 from braincorl.features import FeatureTable, save_features
 from braincorl.fits import Fit
 

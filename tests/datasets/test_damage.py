@@ -16,14 +16,14 @@ from layouts import AFFINE
 
 from braincorl.cli.main import main
 from braincorl.datasets import Grid, Surface, VoxelSpace, load_prepared, load_subject, load_surface, prepare
+from braincorl.datasets.betas.nifti import NiftiFile
+from braincorl.datasets.betas.volumes import NiftiBetas, read_mask, read_volume
 from braincorl.datasets.check import check_dataset
-from braincorl.datasets.labels import read_labels
 from braincorl.datasets.load import open_subject, read_ncsnr
-from braincorl.datasets.nifti import NiftiFile
-from braincorl.datasets.prepared_file import _digest, is_whole
-from braincorl.datasets.rois import read_rois
-from braincorl.datasets.surface_file import SurfaceFile, read_vertices
-from braincorl.datasets.volumes import NiftiBetas, read_mask, read_volume
+from braincorl.datasets.surfaces.surface_file import SurfaceFile, read_vertices
+from braincorl.datasets.trials.labels import read_labels
+from braincorl.datasets.trials.prepared_file import _digest, is_whole
+from braincorl.datasets.trials.rois import read_rois
 from braincorl.errors import FileFormatError, InputError
 from braincorl.fits.maps import read_map, save_map
 

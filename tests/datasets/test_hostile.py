@@ -14,19 +14,19 @@ from nibabel.gifti import GiftiDataArray, GiftiImage, GiftiMetaData
 from scipy.io import loadmat, savemat
 
 from braincorl.datasets import Grid, load_prepared, load_subject, load_surface, prepare
+from braincorl.datasets.betas.glmsingle import GlmsingleBetas
+from braincorl.datasets.betas.matlab import read_mat
+from braincorl.datasets.betas.safe_pickle import load_pickled_npy
+from braincorl.datasets.betas.volumes import read_mask
 from braincorl.datasets.bids import check_description
 from braincorl.datasets.bold5000 import read_image_names
-from braincorl.datasets.glmsingle import GlmsingleBetas
-from braincorl.datasets.labels import read_color_table, read_labels
 from braincorl.datasets.load import open_betas, open_subject, read_ncsnr
-from braincorl.datasets.matlab import read_mat
-from braincorl.datasets.nsd_design import read_design, read_stimuli
-from braincorl.datasets.prepared_file import is_prepared
-from braincorl.datasets.rois import read_rois
-from braincorl.datasets.safe_pickle import load_pickled_npy
-from braincorl.datasets.surface_file import SurfaceFile, read_vertices
-from braincorl.datasets.trials import read_trials
-from braincorl.datasets.volumes import read_mask
+from braincorl.datasets.nsd.design import read_design, read_stimuli
+from braincorl.datasets.surfaces.surface_file import SurfaceFile, read_vertices
+from braincorl.datasets.trials.labels import read_color_table, read_labels
+from braincorl.datasets.trials.prepared_file import is_prepared
+from braincorl.datasets.trials.rois import read_rois
+from braincorl.datasets.trials.trials_table import read_trials
 from braincorl.errors import FileFormatError, InputError
 
 SHAPE = (3, 3, 3)

@@ -364,7 +364,7 @@ def test_bad_input_gets_one_clear_line(person, case):
 
 def test_a_compressed_file_is_read_once_through(person, monkeypatch):
     """Small chunks of a gzip file must not each start from its beginning."""
-    from braincorl.datasets import streams, volumes
+    from braincorl.datasets.betas import streams, volumes
 
     monkeypatch.setattr(volumes, "CHUNK_BYTES", 1)
     monkeypatch.setattr(streams, "BLOCK_BYTES", 64)

@@ -22,9 +22,9 @@ from matplotlib.figure import Figure
 from braincorl.analysis.figures import new_figure, own_style
 from braincorl.analysis.maps.colours import OUTLINES, ColourScale, colour_scale, reliable_values
 from braincorl.analysis.maps.volume_plots import Rois, add_legend, legend_height
-from braincorl.datasets.cifti import CiftiFile
-from braincorl.datasets.meshes import has_hcp_files, hcp_file
 from braincorl.datasets.space import VoxelSpace
+from braincorl.datasets.surfaces.cifti import CiftiFile
+from braincorl.datasets.surfaces.meshes import has_hcp_files, hcp_file
 from braincorl.errors import InputError
 from braincorl.fits.maps import unmask
 

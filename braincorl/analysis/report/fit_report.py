@@ -19,7 +19,7 @@ from braincorl.analysis.maps.volume_plots import plot_glass_brain, plot_mosaic
 from braincorl.analysis.report import page
 from braincorl.analysis.report.top_images import Thumbnails, rank_images
 from braincorl.analysis.scaling import summarize_curve
-from braincorl.datasets.meshes import FSLR
+from braincorl.datasets.surfaces.meshes import FSLR
 from braincorl.encoders.limits import choices_at_limit, tell_limits
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable

@@ -10,8 +10,8 @@ import pandas as pd
 from braincorl.analysis.words.pool import Array, Pool, make_pool
 from braincorl.analysis.words.selectivity import TextSelectivity, selectivity_over_voxels
 from braincorl.analysis.words.text_directions import average_prompts, text_directions
-from braincorl.datasets.rois import rois_to_labels
 from braincorl.datasets.space import VoxelSpace
+from braincorl.datasets.trials.rois import rois_to_labels
 from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import InputError
 from braincorl.validation import FloatArray

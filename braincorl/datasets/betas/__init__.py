@@ -1,0 +1,1 @@
+"""Betas in files: single trials, read block by block."""

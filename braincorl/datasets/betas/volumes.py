@@ -1,0 +1,332 @@
+"""NIfTI images and plain arrays as streams of trials, so that a person need not fit into memory.
+
+A source of betas tells how many trials it has and hands them out in order, a few at a time, as (n_trials, n_voxels)
+arrays of the mask's voxels.
+"""
+
+import itertools
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from braincorl.datasets.betas.nifti import NiftiFile
+from braincorl.datasets.betas.safe_pickle import map_npy
+from braincorl.datasets.space import ALIGNED, check_affine
+from braincorl.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+CHUNK_BYTES = 64 * 2**20
+AFFINE_TOLERANCE_MM = 1e-2
+LABEL_TOLERANCE = 1e-3
+LARGEST_LABEL = 2**31
+LARGEST_NCSNR = 10
+
+
+class BetasSource(Protocol):
+    """Trials of one file, readable in order."""
+
+    path: Path
+    n_trials: int
+    n_voxels: int
+
+    def chunks(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+        """Yield (index of the first trial, responses (n, n_voxels)) in order."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A 3-D mask with its place in the world.
+
+    Attributes
+    ----------
+    mask
+        3-D bool.
+    affine
+        (4, 4), voxel indices to millimetres.
+    path
+        Where it was read, for messages.
+    space_code
+        NIfTI's code of the space that the affine leads to, as of `VoxelSpace`.
+
+    Raises
+    ------
+    InputError
+        If the affine is not finite or singular.
+    """
+
+    mask: npt.NDArray[np.bool_]
+    affine: npt.NDArray[np.float64]
+    path: Path
+    space_code: int = ALIGNED
+
+    def __post_init__(self) -> None:
+        check_affine(self.affine, f"the affine of {self.path}")
+
+
+def read_volume(path: str | Path) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
+    """Read a 3-D image.
+
+    Parameters
+    ----------
+    path
+        NIfTI image; trailing axes of length one are dropped.
+
+    Returns
+    -------
+    values : ndarray of shape (X, Y, Z)
+    affine : ndarray of shape (4, 4)
+
+    Raises
+    ------
+    InputError
+        If it is missing or not 3-D.
+    FileFormatError
+        If it is damaged.
+    """
+    image = NiftiFile(path)
+    return _one_volume(image), image.affine
+
+
+def _one_volume(image: NiftiFile) -> npt.NDArray[Any]:
+    if len(image.shape) < 3 or any(size != 1 for size in image.shape[3:]):
+        raise InputError(f"{image.path} has shape {image.shape}, expected one 3-D volume.")
+    return image.read().reshape(image.shape[:3])
+
+
+def read_mask(path: str | Path) -> Grid:
+    """Read a mask: voxels above 0.
+
+    Raises
+    ------
+    InputError
+        If it is missing, not 3-D, empty, or holds negative values.
+    FileFormatError
+        If it is damaged.
+    """
+    image = NiftiFile(path)
+    return Grid(as_mask(_one_volume(image), Path(path)), image.affine, Path(path), image.space_code or ALIGNED)
+
+
+def as_mask(values: npt.NDArray[Any], path: Path, *, may_be_empty: bool = False) -> npt.NDArray[np.bool_]:
+    """Tell inside from outside: values above 0 are inside, 0 and NaN outside.
+
+    Parameters
+    ----------
+    values
+        Of any shape. More than one value above 0, as in an atlas or a probability map, is told in a warning.
+    path
+        Where they are from, for messages.
+    may_be_empty
+        None inside is fine, as in one hemisphere of two.
+
+    Raises
+    ------
+    InputError
+        If none is inside, or some are negative: 0 may then be meant as inside.
+    """
+    finite = np.where(np.isfinite(values), values, 0)
+    mask: npt.NDArray[np.bool_] = finite > 0
+    if (finite < 0).any():
+        raise InputError(
+            f"{path} holds values below 0, such as {finite.min():g}: is it an atlas or a statistic? "
+            "A mask is 0 outside and 1 inside."
+        )
+    if not mask.any():
+        if may_be_empty:
+            return mask
+        raise InputError(f"{path} is an empty mask: every voxel is 0; check that it is the right file.")
+    low, high = finite[mask].min(), finite[mask].max()
+    if low < high:
+        logger.warning(
+            "%s is no mask of 0 and 1, it holds values from %g to %g: every voxel above 0 is taken", path, low, high
+        )
+    return mask
+
+
+def as_labels(values: npt.NDArray[Any], path: Path) -> npt.NDArray[np.int64]:
+    """Whole-number labels, of the same shape; NaN becomes 0.
+
+    An image that is stored with a slope gives 1.000001 for 1; values that are further from whole numbers are no labels.
+
+    Raises
+    ------
+    InputError
+        If the values are not whole numbers, or several are negative: one that is stands for outside.
+    """
+    finite = np.where(np.isfinite(values), values, 0)
+    if (np.abs(finite) > LARGEST_LABEL).any():
+        raise InputError(
+            f"{path} holds values as large as {np.abs(finite).max():g}: expected a mask or integer labels."
+        )
+    labels: npt.NDArray[np.int64] = np.rint(finite).astype(np.int64)
+    off = np.abs(finite - labels)
+    if (off > LABEL_TOLERANCE).any():
+        raise InputError(
+            f"{path} holds values such as {finite.flat[int(off.argmax())]:g}, which are not whole numbers: expected a "
+            "mask or integer labels."
+        )
+    negative = np.unique(labels[labels < 0])
+    if negative.size > 1:
+        raise InputError(
+            f"{path} holds {negative.size} different values below 0, such as {negative[0]}: expected labels above 0."
+        )
+    return labels
+
+
+def check_ncsnr(signal: npt.NDArray[np.float64], path: Path) -> npt.NDArray[np.float64]:
+    """Refuse a map that cannot be signal over noise standard deviations of single trials.
+
+    Raises
+    ------
+    InputError
+        If it is nowhere finite, negative somewhere, or as large as noise ceilings in percent are.
+    """
+    if "ceiling" in path.name.lower() and "snr" not in path.name.lower():
+        raise InputError(
+            f"{path} is a map of noise ceilings by its name, but an ncsnr map is a ratio of standard deviations: "
+            "ceiling / (1 - ceiling) is its square for single trials."
+        )
+    finite = signal[np.isfinite(signal)]
+    if finite.size == 0:
+        raise InputError(f"{path} holds no finite value in the mask: check that it belongs to this person.")
+    if finite.min() < 0:
+        raise InputError(f"{path} holds negative values, but an ncsnr map is a ratio of standard deviations.")
+    if finite.max() > LARGEST_NCSNR:
+        raise InputError(
+            f"{path} holds values up to {finite.max():.4g}, but the signal of a single trial is no {LARGEST_NCSNR} "
+            "times its noise: are these noise ceilings in percent? An ncsnr map is a ratio of standard deviations."
+        )
+    return signal
+
+
+def check_same_grid(shape: tuple[int, ...], affine: npt.NDArray[np.float64], path: Path, grid: Grid) -> None:
+    """Refuse an image that is not on the mask's grid.
+
+    Raises
+    ------
+    InputError
+        Naming both shapes, or how far apart the affines put the same voxel.
+    """
+    if tuple(shape) != grid.mask.shape:
+        raise InputError(
+            f"{path} is {' x '.join(map(str, shape))} voxels but the mask {grid.path} is "
+            f"{' x '.join(map(str, grid.mask.shape))}: resample one to the other's grid."
+        )
+    corners = np.array(list(itertools.product(*((0, size) for size in grid.mask.shape), (1,))), dtype=np.float64)
+    distance = float(np.abs(corners @ (affine - grid.affine).T).max())
+    if not distance <= AFFINE_TOLERANCE_MM:  # NaN is no distance
+        raise InputError(
+            f"{path} and the mask {grid.path} have different affines: they place the same voxel up to "
+            f"{distance:.3g} mm apart; use a mask in the space of the betas."
+        )
+
+
+class NiftiBetas:
+    """Trials of a 4-D NIfTI file (X, Y, Z, trials), or the one trial of a 3-D file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    grid
+        Mask of the voxels to read; None reads every voxel of the grid.
+    same_affine
+        Refuse a file whose affine differs from the mask's. False is for data sets that are known to store a wrong one;
+        the mask's is used then.
+
+    Raises
+    ------
+    InputError
+        If the file is not on the mask's grid or has no trials.
+    FileFormatError
+        If it is damaged.
+    """
+
+    def __init__(self, path: str | Path, grid: Grid | None, *, same_affine: bool = True) -> None:
+        self.path = Path(path)
+        self._image = NiftiFile(path)
+        shape = self._image.shape
+        if len(shape) not in (3, 4):
+            raise InputError(f"{path} has shape {shape}, expected (X, Y, Z, trials).")
+        affine = self._image.affine
+        self.grid = grid or Grid(np.ones(shape[:3], dtype=bool), affine, self.path, self._image.space_code or ALIGNED)
+        check_same_grid(shape[:3], affine if same_affine else self.grid.affine, self.path, self.grid)
+        self.n_trials = shape[3] if len(shape) == 4 else 1
+        self._flat = flat_index(self.grid.mask)
+        self.n_voxels = self._flat.size
+
+    @property
+    def stored_type(self) -> np.dtype[Any]:
+        """Type of the numbers in the file, before any scaling of its header."""
+        return self._image.stored_type
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether the file's header scales or shifts its numbers."""
+        return self._image.is_scaled
+
+    def chunks(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+        """Yield (index of the first trial, responses (n, n_voxels)) in order."""
+        step = max(1, CHUNK_BYTES // (8 * self.grid.mask.size))  # a scaled chunk is float64
+        for start, chunk in self._image.volumes(step):
+            # In the order of the file the trials are rows, so that taking voxels moves each through the cache once.
+            trials = chunk.reshape(-1, chunk.shape[-1], order="F").T
+            yield start, as_float32(trials.take(self._flat, axis=1))
+
+
+def as_float32(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Numbers in single precision; those that are too large become infinite, which averaging looks for."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32, copy=False)
+
+
+def flat_index(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+    """Where each voxel of a mask, in C order, is in a volume whose first axis runs fastest, as NIfTI stores it."""
+    return np.asarray(np.ravel_multi_index(np.nonzero(mask), mask.shape, order="F"))
+
+
+class ArrayBetas:
+    """Trials of a `.npy` file or array (n_trials, n_voxels), without a grid.
+
+    Parameters
+    ----------
+    values
+        The array, or the path of a `.npy` file, which is mapped rather than read.
+
+    Raises
+    ------
+    InputError
+        If it is not two-dimensional, real and non-empty.
+    FileFormatError
+        If the file is damaged.
+    """
+
+    def __init__(self, values: str | Path | npt.NDArray[Any]) -> None:
+        self.path = Path("betas") if isinstance(values, np.ndarray) else Path(values)
+        array = values if isinstance(values, np.ndarray) else map_npy(self.path)
+        if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "fiu":
+            raise InputError(
+                f"{self.path} has shape {array.shape} and type {array.dtype}, expected numbers (n_trials, n_voxels)."
+            )
+        self._values = array
+        self.n_trials, self.n_voxels = array.shape
+
+    def chunks(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+        """Yield (index of the first trial, responses (n, n_voxels)) in order."""
+        for start in range(0, self.n_trials, self.step):
+            yield start, self.rows(start, start + self.step)
+
+    @property
+    def step(self) -> int:
+        """Trials that are read at a time."""
+        return max(1, CHUNK_BYTES // (8 * int(self.n_voxels)))
+
+    def rows(self, start: int, stop: int) -> npt.NDArray[np.float32]:
+        """Read some trials (n, n_voxels), as a copy."""
+        return as_float32(np.array(self._values[start:stop]))

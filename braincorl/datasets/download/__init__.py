@@ -1,0 +1,1 @@
+"""Downloads from public buckets that go on where they were."""

@@ -1,0 +1,186 @@
+"""Trials to one response per image, in one or two passes over the data.
+
+Memory holds one row per distinct image, never the trials. With z-scoring the first pass takes each session's mean and
+standard deviation, the second averages the scaled trials. The same pass collects the sums from which the noise ceiling
+follows (`braincorl.metrics.ncsnr_from_sums`).
+"""
+
+import logging
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from braincorl.datasets.betas.volumes import BetasSource
+from braincorl.datasets.trials.same import FEWEST_NUMBERS, raise_same
+from braincorl.datasets.trials.trials_table import TrialsTable
+from braincorl.datasets.trials.zscoring import SessionMoments, SessionScaling
+from braincorl.errors import InputError
+from braincorl.files import Progress, ProgressCounter
+from braincorl.metrics import ncsnr_from_sums
+
+logger = logging.getLogger(__name__)
+
+VOXELS_AT_A_TIME = 4096
+
+
+@dataclass(frozen=True)
+class ImageAverages:
+    """One response per image, for every voxel of the mask.
+
+    Attributes
+    ----------
+    responses
+        Mean over each image's trials (n_images, n_mask_voxels), float32.
+    image_ids
+        (n_images,), in order of first appearance.
+    n_repeats
+        Trials of each image (n_images,).
+    included
+        Voxels that are finite in every trial and vary (n_mask_voxels,).
+    ncsnr
+        σ_s / σ_n of each voxel (n_mask_voxels,), or None if no image was repeated.
+    """
+
+    responses: npt.NDArray[np.float32]
+    image_ids: npt.NDArray[np.str_]
+    n_repeats: npt.NDArray[np.int64]
+    included: npt.NDArray[np.bool_]
+    ncsnr: npt.NDArray[np.float64] | None
+
+
+def average_trials(
+    sources: Sequence[BetasSource],
+    tables: Sequence[TrialsTable],
+    images: npt.NDArray[np.str_],
+    *,
+    zscore: bool,
+    progress: Progress | None = None,
+) -> ImageAverages:
+    """Average the trials of each image.
+
+    Parameters
+    ----------
+    sources
+        Betas files, all with the same voxels.
+    tables
+        What each trial of each file showed.
+    images
+        Distinct images to keep (n_images,); trials of others count for z-scoring only.
+    zscore
+        Scale each voxel to mean 0 and standard deviation 1 over the trials of each session first.
+    progress
+        Called with (trials read, trials in all).
+
+    Returns
+    -------
+    ImageAverages
+
+    Raises
+    ------
+    InputError
+        If a volume holds no finite value, or z-scoring meets a session of one trial.
+    """
+    total = sum(source.n_trials for source in sources) * (2 if zscore else 1)
+    counter = ProgressCounter(total, progress)
+    scaling = _session_scaling(_shown_trials(sources, tables, counter)) if zscore else {}
+    row_of = {image: row for row, image in enumerate(images.tolist())}
+    sums = np.zeros((images.size, sources[0].n_voxels), dtype=np.float32)
+    squares, counts = np.zeros(sums.shape[1]), np.zeros(images.size, dtype=np.int64)
+    origin = np.zeros(0, dtype=np.float32)
+    for image, session, values in _shown_trials(sources, tables, counter):
+        row = row_of.get(image)
+        if row is None:
+            continue
+        if zscore:
+            values = scaling[session].apply(values)
+        origin = values.copy() if origin.size == 0 else origin
+        _add(sums, counts, row, values, origin)
+        squares += (values - origin).astype(np.float64) ** 2
+    ncsnr = _ncsnr(squares, sums, counts, origin) if counts.max() > 1 and counts.size > 1 else None
+    for repeated in np.flatnonzero(counts > 1):
+        sums[repeated] = sums[repeated] / counts[repeated] + origin
+    varies = np.ptp(sums, axis=0) > 0 if counts.size > 1 else True
+    return ImageAverages(sums, images, counts, np.isfinite(squares) & varies, ncsnr)
+
+
+def _add(
+    sums: npt.NDArray[np.float32],
+    counts: npt.NDArray[np.int64],
+    row: int,
+    values: npt.NDArray[np.float32],
+    origin: npt.NDArray[np.float32],
+) -> None:
+    """Add one trial: an image's only trial as it is, several as distances from the first trial of all.
+
+    So a single trial comes back to the last digit, a large baseline costs none, and a constant voxel stays constant.
+    """
+    if counts[row] == 0:
+        sums[row] = values
+    elif counts[row] == 1:
+        sums[row] = (sums[row] - origin) + (values - origin)
+    else:
+        sums[row] += values - origin
+    counts[row] += 1
+
+
+def _shown_trials(
+    sources: Sequence[BetasSource], tables: Sequence[TrialsTable], counter: ProgressCounter
+) -> Iterator[tuple[str, str, npt.NDArray[np.float32]]]:
+    """Yield image, session and responses (n_voxels,) of every trial that showed an image; infinities become NaN.
+
+    Trials that are those of an earlier file to the last digit are refused: a copy is no repeat.
+    """
+    read: dict[tuple[int, int], Path] = {}
+    for source, table in zip(sources, tables, strict=True):
+        checksum = 0
+        for start, chunk in source.chunks():
+            if len(sources) > 1:
+                checksum = zlib.crc32(np.ascontiguousarray(chunk).view(np.uint8).data, checksum)
+            finite = np.isfinite(chunk)
+            chunk[~finite] = np.nan
+            for trial, values in enumerate(chunk, start=start):
+                if table.images[trial] == "":
+                    continue
+                if not finite[trial - start].any():
+                    raise InputError(
+                        f"{source.path}, volume {trial} (counting from 0) holds no finite value in the mask: "
+                        "write n/a for its image in the trials table to leave it out."
+                    )
+                yield str(table.images[trial]), str(table.sessions[trial]), values
+            counter.add(len(chunk))
+        if len(sources) > 1:
+            earlier = read.setdefault((source.n_trials, checksum), source.path)
+            if earlier != source.path and source.n_trials * source.n_voxels >= FEWEST_NUMBERS:
+                raise_same(earlier, source.path, "betas")
+
+
+def _session_scaling(trials: Iterator[tuple[str, str, npt.NDArray[np.float32]]]) -> dict[str, SessionScaling]:
+    """Scaling of every session, over all of its trials."""
+    moments: dict[str, SessionMoments] = {}
+    for _, session, values in trials:
+        if session not in moments:
+            moments[session] = SessionMoments(values)
+        moments[session].add(values[None])
+    return {session: sums.scaling(session) for session, sums in moments.items()}
+
+
+def _ncsnr(
+    squares: npt.NDArray[np.float64],
+    sums: npt.NDArray[np.float32],
+    counts: npt.NDArray[np.int64],
+    origin: npt.NDArray[np.float32],
+) -> npt.NDArray[np.float64]:
+    n_trials, single = int(counts.sum()), counts == 1
+    ncsnr = np.empty(squares.size)
+    for start in range(0, squares.size, VOXELS_AT_A_TIME):  # a float64 copy of all sums would double the memory
+        part = slice(start, start + VOXELS_AT_A_TIME)
+        image_sums = sums[:, part].astype(np.float64)
+        image_sums[single] -= origin[part]
+        mean = image_sums.sum(axis=0) / n_trials
+        centred_squares = np.maximum(squares[part] - n_trials * mean**2, 0.0)
+        ncsnr[part] = ncsnr_from_sums(centred_squares, image_sums - counts[:, None] * mean, counts)
+    return ncsnr
