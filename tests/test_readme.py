@@ -144,7 +144,19 @@ def expanded(word):
 def test_the_commands_run_one_after_the_other(desk, small_clip, monkeypatch, capsys):
     monkeypatch.chdir(desk)
     done = set()
-    by_use = ("prior", "fit", "score", "predict", "compare", "report", "query", "embed", "select", "benchmark")
+    by_use = (
+        "prior",
+        "fit",
+        "score",
+        "predict",
+        "compare",
+        "identify",
+        "report",
+        "query",
+        "embed",
+        "select",
+        "benchmark",
+    )
     todo = [arguments for arguments in commands() if arguments[0] not in RUN_ELSEWHERE]
     for arguments in sorted(todo, key=lambda arguments: by_use.index(arguments[0])):
         words = [name for word in arguments for name in expanded(word.replace("…", "prior.safetensors"))]
@@ -156,7 +168,7 @@ def test_the_commands_run_one_after_the_other(desk, small_clip, monkeypatch, cap
             shutil.copytree("sub-01", "sub-01-dino")
         run(*words)
         done.add(arguments[0])
-    assert done >= {"fit", "score", "compare", "predict", "report", "query", "embed", "prior", "select"}
+    assert done >= {"fit", "score", "compare", "identify", "predict", "report", "query", "embed", "prior", "select"}
 
 
 def features_of_the_prior():

@@ -1,6 +1,6 @@
 """Figures of what encoders are asked: one encoder beside another, what each feature space explains, who is found."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,3 +69,88 @@ def largest_regions(regions: pd.DataFrame) -> pd.DataFrame:
 def _short(name: Any) -> str:
     text = str(name)
     return text if len(text) <= LONGEST_NAME else text[: LONGEST_NAME - 1] + "…"
+
+
+@own_style
+def plot_identification(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw accuracy against the number of candidates, one line per way of ranking, with chance.
+
+    Parameters
+    ----------
+    tables
+        Name -> table of `braincorl.questions.identification.Identification`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure = new_figure(7.2, 3.2)
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, top, title in zip(panels, (1, 5), ("seen image ranked first", "among the best five"), strict=True):
+        for colour, (name, table) in zip(COLOURS[1:], tables.items(), strict=False):
+            x = table["n_candidates"]
+            axes.plot(x, table[f"top{top}"], "o-", color=colour, linewidth=2, markersize=4, label=name)
+            axes.fill_between(x, table[f"top{top}_low"], table[f"top{top}_high"], color=colour, alpha=0.18, linewidth=0)
+        axes.plot(x, table[f"top{top}_chance"], color="black", linestyle=":", linewidth=1.5, label="chance")
+        axes.set(xscale="log", ylim=(0, 1.02), xlabel="candidates", title=title)
+        ticks = x[:: max(1, len(x) // 5)]
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.minorticks_off()
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("share of responses")
+    panels[0].legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    return figure
+
+
+@own_style
+def plot_partition(regions: pd.DataFrame, spaces: Sequence[str]) -> Figure:
+    """Draw what each feature space explains of regions: unique parts and the rest stacked, the whole as a line.
+
+    Parameters
+    ----------
+    regions
+        Of `braincorl.questions.partition.VariancePartition`.
+    spaces
+        Names of the spaces.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    whole = largest_regions(regions[regions["part"] == "ev"])
+    values = regions.set_index(["roi", "part", "space"])["mean"]
+    rows = np.arange(len(whole))[::-1]
+    figure = new_figure(7.4, max(2.8, 1.3 + 0.3 * len(whole)))
+    left, right = figure.subplots(1, 2, sharey=True)
+    colours = dict(zip(spaces, [*COLOURS[1:], COLOURS[0]], strict=False))
+    stacks = {
+        left: [(name, "unique", name) for name in spaces] + [("not unique to one", "shared", "all")],
+        right: [(name, "share", name) for name in spaces],
+    }
+    for axes, parts in stacks.items():
+        ends = {1: np.zeros(len(whole)), -1: np.zeros(len(whole))}  # negative parts go to the left of zero
+        for label, part, space in parts:
+            width = np.array([values.get((roi, part, space), np.nan) for roi in whole["roi"]])
+            start = np.where(width >= 0, ends[1], ends[-1])
+            axes.barh(rows, width, left=start, height=0.7, color=colours.get(label, "#BBBBBB"), label=_short(label))
+            ends[1] += np.maximum(np.nan_to_num(width), 0)
+            ends[-1] += np.minimum(np.nan_to_num(width), 0)
+        axes.errorbar(
+            whole["mean"],
+            rows,
+            xerr=np.abs(whole[["low", "high"]].to_numpy().T - whole["mean"].to_numpy()),
+            fmt="|",
+            color="black",
+            markersize=9,
+            linewidth=1,
+            label="EV of all",
+        )
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
+    left.set_yticks(rows, [_short(name) for name in whole["roi"]])
+    left.set_xlabel("EV, unique parts and the rest")
+    right.set_xlabel("EV, parts that sum to the whole")
+    figure.tight_layout()
+    return figure

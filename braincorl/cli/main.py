@@ -25,6 +25,7 @@ VERBS = {
     "fit": "fit a voxelwise encoder to one person's responses",
     "predict": "predict a fitted person's responses to images",
     "score": "score a fit on images that it has not seen",
+    "identify": "tell which image was seen, of some candidates, from measured responses",
     "compare": "compare two fits of one person on images that neither has seen",
     "report": "write one HTML file on a fit: accuracy, maps, regions, provenance",
     "data": "fetch and check public data sets, and prepare people of them",

@@ -136,6 +136,7 @@ class Identification:
         labels = np.arange(ranks.size) if groups is None else np.asarray(groups)[self.truth >= 0]
         counts = _draw_groups(labels, n_bootstrap, random_state)
         total = self.log_likelihood.shape[1]
+        medians = np.array([_weighted_median(ranks, count) for count in counts])
         rows = []
         for size in candidate_numbers(total) if n_candidates is None else n_candidates:
             if not 2 <= size <= total:
@@ -144,7 +145,6 @@ class Identification:
             for top in (1, 5):
                 row |= _with_interval(f"top{top}", top_accuracy(ranks, total, size, top), counts, level)
                 row[f"top{top}_chance"] = min(top, size) / size
-            medians = np.array([_weighted_median(ranks, count) for count in counts])
             scaled = 1 + (size - 1) / max(total - 1, 1) * (np.r_[np.median(ranks), medians] - 1)
             row["median_rank"] = scaled[0]
             bounds = np.percentile(scaled[1:], [50 * (1 - level), 50 * (1 + level)])

@@ -10,22 +10,27 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from braincorl import __version__
 from braincorl.analysis.benchmark_directory import Benchmark, find_benchmark
 from braincorl.analysis.figures import new_figure, own_style, plot_accuracy, plot_scaling
 from braincorl.analysis.maps.surface_plots import can_draw, plot_surface
 from braincorl.analysis.maps.volume_plots import plot_glass_brain, plot_mosaic
+from braincorl.analysis.question_figures import plot_partition
 from braincorl.analysis.report import page
 from braincorl.analysis.report.top_images import Thumbnails, rank_images
 from braincorl.analysis.scaling import summarize_curve
 from braincorl.datasets.surfaces.meshes import FSLR
+from braincorl.encoders.banded_ridge import BandedRidgeEncoder
 from braincorl.encoders.limits import choices_at_limit, tell_limits
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable
+from braincorl.files import reading
 from braincorl.fits import Fit
 from braincorl.fits.folder import MAPS, read_maps
 from braincorl.fits.localiser import likely_regions, region_probability
+from braincorl.fits.maps import read_map
 from braincorl.fits.scores import summarize_rois
 
 Maps = Mapping[str, npt.NDArray[np.float64]]
@@ -113,6 +118,7 @@ def fit_sections(fit: Fit, maps: Maps, options: ReportOptions) -> dict[str, str]
         "Maps": _brain_maps(fit, maps, options.in_mni),
         "Regions": _regions(fit, maps),
         "Regions by likeness": _likely_regions(fit),
+        "Feature spaces": _feature_spaces(fit, options.scores),
         "Preferred images": _preferred_images(fit, options),
         "Provenance": _provenance(fit),
     }
@@ -275,6 +281,32 @@ def _likely_regions(fit: Fit) -> str:
         "together. This is likeness of tuning and knows no anatomy; regions given to the fit took part in it."
     )
     return page.data_table(table) + page.paragraph(what, "soft")
+
+
+def _feature_spaces(fit: Fit, scores: Path | None) -> str:
+    folder = scores or fit.beside("scores")
+    if folder is None or not (folder / "partition.tsv").is_file() or not isinstance(fit.encoder, BandedRidgeEncoder):
+        return ""
+    with reading(folder / "partition.tsv", "is no table of what feature spaces explain"):
+        table = pd.read_csv(
+            folder / "partition.tsv", sep="\t", dtype={"roi": str, "space": str}, keep_default_na=False, na_values="n/a"
+        )
+        names = [name for name in fit.encoder.spaces_ if name in set(table["space"])]
+        figure = plot_partition(table, names)
+        whole = table[table["roi"] == "all"][["part", "space", "mean", "low", "high"]]
+    caption = (
+        "Explained variance of new images, mean over voxels. Left: what is lost without a space (unique), and what "
+        "more than one could explain. Right: the product measure, whose parts sum to the whole. The line is a 95 % "
+        "interval of the whole, a bootstrap over images."
+    )
+    parts = page.picture(figure, caption)
+    winners = folder / f"{fit.config['prefix']}_stat-winningspace_statmap.nii.gz"
+    if fit.space.mask is not None and winners.is_file():
+        winner = read_map(winners, fit.space)
+        legend = ", ".join(f"{number} {name}" for number, name in enumerate(names, start=1))
+        shown = plot_mosaic(np.where(winner > 0, winner, np.nan), fit.space, label="largest part", signed=False)
+        parts += page.picture(shown, f"The feature space with the largest part where EV is positive: {legend}.")
+    return parts + page.data_table(whole)
 
 
 def _preferred_images(fit: Fit, options: ReportOptions) -> str:

@@ -1,0 +1,85 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from braincorl import load_encoder
+from braincorl.analysis import context_noise, identify
+from braincorl.cli.main import main
+from braincorl.datasets import load_subject
+from braincorl.features import FeatureTable, load_features, save_features
+
+
+@pytest.fixture(scope="module")
+def fitted(inputs, tmp_path_factory):
+    out = tmp_path_factory.mktemp("fit") / "fit"
+    given = inputs.arguments(rois=inputs.rois)
+    arguments = ["fit", *given, "--encoder", "bayesian-ridge", "--n-context", 20, "--output-dir", out, "--quiet"]
+    assert main([str(argument) for argument in arguments]) == 0
+    return out
+
+
+def test_images_are_identified_as_by_the_library(fitted, inputs, braincorl, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    table = load_features(inputs.features)
+    for name in table.image_ids[:4]:
+        Image.new("RGB", (16, 16), "green").save(tmp_path / "pictures" / f"{name}.png")
+    given = [*inputs.arguments(mask=None), "--images", tmp_path / "pictures", "--output-dir", tmp_path / "i"]
+    result = braincorl("identify", fitted, *given)
+    assert result.status == 0
+    assert "the seen image is first in" in result.out
+    context = (fitted / "context.txt").read_text().split()
+    subject = load_subject(inputs.betas, inputs.trials, inputs.mask)
+    new = [name for name in subject.image_ids.tolist() if name not in context]
+    candidates = [name for name in table.image_ids.tolist() if name not in context]
+    encoder, held_out = load_encoder(fitted / "encoder.safetensors"), subject.select_images(new)
+    known = subject.select_images(context)
+    noise = context_noise(encoder, table.select(context).features, known.responses)
+    truth = [candidates.index(name) for name in new]
+    expected = identify(encoder, held_out.responses, table.select(candidates).features, truth, noise=noise)
+    ranks = pd.read_csv(tmp_path / "i" / "identification.tsv", sep="\t")
+    assert ranks["image"].tolist() == new
+    np.testing.assert_array_equal(ranks["rank"], expected.ranks)
+    accuracy = pd.read_csv(tmp_path / "i" / "accuracy.tsv", sep="\t")
+    assert set(accuracy["ranking"]) == {"independent", "shared", "correlation"}
+    assert {"all", "FFA", "EarlyVis"} <= set(accuracy["roi"])
+    whole = accuracy[(accuracy["roi"] == "all") & (accuracy["ranking"] == "independent")].iloc[-1]
+    assert whole["top1"] == pytest.approx(np.mean(expected.ranks == 1))
+    assert whole["top1"] > 5 * whole["top1_chance"]
+    page = (tmp_path / "i" / "report.html").read_text()
+    assert "http" not in page
+    assert "data:image/jpeg" in page
+    config = json.loads((tmp_path / "i" / "config.json").read_text())
+    assert config["noise"] == "residuals of the 20 context images"
+    assert 0 < config["temperature"] <= 1
+
+
+def test_words_are_ranked_in_place_of_images(fitted, inputs, world, braincorl, tmp_path):
+    provenance = dict(load_features(inputs.features).provenance)
+    words = FeatureTable(world.features[:6].copy(), np.array([f"word {n}" for n in range(6)]), provenance)
+    save_features(tmp_path / "words.npz", words)
+    given = [*inputs.arguments(mask=None), "--text-features", tmp_path / "words.npz", "--output-dir", tmp_path / "i"]
+    result = braincorl("identify", fitted, *given)
+    assert result.status == 0
+    assert "70 responses, 6 candidates" in result.out
+    ranks = pd.read_csv(tmp_path / "i" / "identification.tsv", sep="\t")
+    assert "rank" not in ranks
+    assert ranks["best1"].str.startswith("word").all()
+    assert not (tmp_path / "i" / "accuracy.tsv").exists()
+
+
+def test_mistakes_end_in_one_line(fitted, inputs, braincorl, tmp_path):
+    table = load_features(inputs.features)
+    context = (fitted / "context.txt").read_text().split()
+    save_features(tmp_path / "seen.npz", table.select(context))
+    (tmp_path / "words.npz").write_bytes(b"no words")
+    for changes, message in (
+        ({"features": tmp_path / "seen.npz"}, "the fit has seen all 20 images"),
+        ({"text-features": tmp_path / "words.npz"}, "words.npz"),
+    ):
+        result = braincorl("identify", fitted, *inputs.arguments(mask=None, **changes), "--output-dir", tmp_path / "i")
+        assert (result.status, len(result.err.splitlines()[-1:])) == (2, 1)
+        assert message in result.err.splitlines()[-1]
+        assert not (tmp_path / "i").exists()
