@@ -1,9 +1,9 @@
-"""Names of images and texts: one form of each, and none that breaks a table.
+"""Names of images, texts and regions: one form of each, and none that breaks a table.
 
 The same name can be spelled in two ways (é as one character, or as e with an accent, as macOS writes file names); here
 every name is read in the first, Unicode's NFC. Tables are plain text, one row a line, so a name that holds a line break
-or a tab would end its row; and a cell that begins with `=` or `@` is a formula to a spreadsheet, which would run it.
-Such names are refused where they come in, so that no table needs quotes.
+or a tab would end its row; and a cell that begins with `=` or `@`, or with a sign and is no number, is a formula to a
+spreadsheet, which would run it. Such names are refused where they come in, so that no table needs quotes.
 """
 
 import re
@@ -14,7 +14,7 @@ from braincorl.errors import InputError
 
 # Control characters, and the line and paragraph separators of Unicode.
 _BREAKS_ROWS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_FORMULA = ("=", "@")
+_FORMULA = re.compile(r"[=@]|[+-](?!\d*\.?\d*(e[+-]?\d+)?$)", re.IGNORECASE)
 
 
 def normal_name(name: str) -> str:
@@ -28,7 +28,7 @@ def check_names(names: Iterable[str], what: str) -> None:
     Parameters
     ----------
     names
-        Of images, texts or the like.
+        Of images, texts, regions or the like.
     what
         What they are, for the message.
 
@@ -40,7 +40,7 @@ def check_names(names: Iterable[str], what: str) -> None:
     for name in names:
         if _BREAKS_ROWS.search(name):
             raise InputError(f"{what} {name!r} holds a control character or a line break: rename it.")
-        if name.startswith(_FORMULA):
+        if _FORMULA.match(name):
             raise InputError(f"{what} {name!r} begins with '{name[0]}', a formula to spreadsheets: rename it.")
         if not name.strip():
             raise InputError(f"{what} {name!r} is empty: name it.")

@@ -12,6 +12,7 @@ from braincorl.datasets.space import VoxelSpace
 from braincorl.datasets.trials.zscoring import ZScore
 from braincorl.errors import InputError
 from braincorl.metrics import noise_ceiling
+from braincorl.names import check_names
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class SubjectData:
             raise InputError(f"n_repeats has shape {self.n_repeats.shape}, expected {self.image_ids.shape}.")
         if np.unique(self.image_ids).size != self.image_ids.size:
             raise InputError("image_ids must be distinct: average the repeats of an image first.")
+        check_names(self.rois, "the region")
         per_voxel = {f"rois['{name}']": members for name, members in self.rois.items()}
         if self.ncsnr is not None:
             per_voxel["ncsnr"] = self.ncsnr  # type: ignore[assignment]

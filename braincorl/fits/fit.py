@@ -22,7 +22,7 @@ from braincorl.datasets import Grid, SubjectData, Surface, VoxelSpace
 from braincorl.encoders import LinearEncoder, load_encoder
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable
-from braincorl.files import Progress, atomic_file, read_text, reading, write_json
+from braincorl.files import Progress, atomic_file, read_text, reading, text_lines, write_json
 from braincorl.fits.folder import (
     check_prefix,
     encoder_maps,
@@ -280,7 +280,7 @@ class Fit:
         config = read_config(path)
         if not (path / "context.txt").is_file():
             raise InputError(f"{path} is incomplete: it holds no context.txt; fit again.")
-        context = read_text(path / "context.txt", "list of images").splitlines()
+        context = text_lines(read_text(path / "context.txt", "list of images"))
         stated = config.get("n_context", len(context))
         if stated != len(context):
             raise InputError(

@@ -19,6 +19,7 @@ from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import FileFormatError, InputError
 from braincorl.files import GENERATOR, read_json, write_json
 from braincorl.fits.maps import Outside, read_map, save_map
+from braincorl.names import check_names
 from braincorl.questions.partition import VariancePartition
 from braincorl.tensorfile import read_metadata, read_tensors, write_tensors
 
@@ -338,6 +339,7 @@ def read_space(path: Path) -> tuple[VoxelSpace, dict[str, npt.NDArray[np.bool_]]
     names = header.get("rois")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise FileFormatError(f"{path} lists its regions as {names!r}, expected names: get a new copy.")
+    check_names(names, f"{path}: the region")
     regions = [f"roi{number}" for number in range(len(names))]
     for name in ("included", *regions, *(("left", "right") if "surface" in header else ())):
         if name not in arrays:

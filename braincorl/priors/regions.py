@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.errors import InputError
+from braincorl.names import check_names
 
 Rois = npt.ArrayLike
 
@@ -68,7 +69,7 @@ def index_regions(
     Raises
     ------
     InputError
-        If the numbers of people or of labels do not match.
+        If the numbers of people or of labels do not match, or a label would break a table.
     """
     if rois is None:
         return (), [np.full(count, -1, dtype=np.intp) for count in n_voxels]
@@ -77,6 +78,7 @@ def index_regions(
             f"rois has {len(rois)} entries for {len(n_voxels)} people: pass one per person, None if unknown."
         )
     labels = {str(label) for one in rois if one is not None for label in np.asarray(one).ravel().tolist()} - {""}
+    check_names(labels, "the region")
     regions = tuple(sorted(labels))
     indices = [
         np.full(count, -1, dtype=np.intp) if one is None else index_labels(one, regions, count, f"rois[{i}]")

@@ -23,7 +23,7 @@ from braincorl.features.store.containers import (
     write_matrix,
 )
 from braincorl.features.store.table import FeatureTable, rows_of, take_rows
-from braincorl.files import check_regular, read_text, reading
+from braincorl.files import check_regular, read_text, reading, text_lines
 from braincorl.hdf5 import dataset_in, find_dataset, is_sealed, open_hdf5
 from braincorl.names import normal_name
 from braincorl.tensorfile import read_metadata
@@ -119,7 +119,7 @@ def read_names(path: str | Path) -> list[str]:
         If it cannot be read as text or holds no name.
     """
     text = read_text(path, "text file of one name per line")
-    names = [normal_name(line.strip()) for line in text.splitlines() if line.strip()]
+    names = [normal_name(line.strip()) for line in text_lines(text) if line.strip()]
     if not names:
         raise InputError(f"{path} holds no names: write one image name per line.")
     return names
