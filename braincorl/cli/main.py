@@ -226,6 +226,8 @@ class _Interrupts:
         self._ready = False
         if self._before:
             sys.unraisablehook = self._unraisable
+        if hasattr(signal, "SIGALRM") and signal.SIGALRM in self._before:
+            signal.setitimer(signal.ITIMER_REAL, 0)  # or it would end the process once the handler is gone
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
