@@ -41,6 +41,7 @@ VERBS = {
 LONGEST_LINE = 2000
 # Ctrl-C, the word of schedulers and of `kill`, and a terminal that was closed or a connection that broke.
 INTERRUPTS = ("SIGINT", "SIGTERM", "SIGHUP")
+OUTPUT = "standard output"
 PATIENCE = 5.0  # seconds that cleaning up may take before another interrupt is obeyed
 
 
@@ -104,7 +105,7 @@ def _run(arguments: Sequence[str], verb: str | None, name: str, interrupts: "_In
         interrupts.kept = getattr(options, "interrupted", interrupts.kept)
         _show_log(quiet=options.quiet)
         options.run(options)
-        sys.stdout.flush()
+        _flush_output()
     except BraincorlError as error:
         return _fail(f"{name}: {_one_line(error)}", 2)
     except MemoryError:
@@ -115,7 +116,7 @@ def _run(arguments: Sequence[str], verb: str | None, name: str, interrupts: "_In
     except OSError as error:  # no permission, a name too long, a disk that fails: the system's answer, not a bug
         if error.filename is None and error.strerror is None:
             raise
-        if error.filename is None:  # a stream, most often standard output on a full disk
+        if error.filename in (None, OUTPUT):  # a stream, most often standard output on a full disk
             _discard_output()
         return _fail(f"{name}: {error.filename or 'a file or stream'} cannot be used: {error.strerror}.", 2)
     return 0
@@ -155,6 +156,13 @@ def _check_text(arguments: Sequence[str]) -> None:
             argument.encode()
         except UnicodeEncodeError as error:
             raise InputError(f"{argument!r} is no valid UTF-8: rename that file, or pass a link to it.") from error
+
+
+def _flush_output() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, OUTPUT) from error  # a BrokenPipeError stays one
 
 
 def _discard_output() -> None:
