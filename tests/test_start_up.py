@@ -41,13 +41,12 @@ def fits(tmp_path_factory):
     return folder
 
 
-def test_predicting_and_reading_verbs_need_no_torch_for_native_fits(fits):
-    """InContextEncoder reads checkpoints of networks too, so it alone may bring PyTorch along."""
+def test_predicting_and_the_verbs_that_do_need_no_torch(fits):
     code = (
         "import sys, numpy as np\n"
         "import braincorl.cli.predict, braincorl.cli.score, braincorl.cli.report, braincorl.cli.query\n"
         "from braincorl import load_encoder\n"
-        "for name in ('RidgeEncoder', 'BayesianRidgeEncoder', 'GroupPriorEncoder'):\n"
+        "for name in ('RidgeEncoder', 'BayesianRidgeEncoder', 'InContextEncoder', 'GroupPriorEncoder'):\n"
         "    load_encoder(f'{sys.argv[1]}/{name}.safetensors').predict(np.ones((2, 6)))\n"
     )
     assert "torch" not in modules_after(code, str(fits))

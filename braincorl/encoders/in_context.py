@@ -10,23 +10,23 @@ Shapes: X (n_images, n_features), y (n_images, n_voxels).
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.checkpoint import DEFAULT, read_checkpoint
 from braincorl.closed_forms.evidence import pool_scale
 from braincorl.encoders.attending import AttendingEncoder, read_prior
 from braincorl.encoders.base import LinearEncoder
-from braincorl.encoders.by_attention import fit_by_attention
 from braincorl.encoders.published import check_feature_count, check_query_length, feature_length, fit_published
 from braincorl.errors import InputError
 from braincorl.files import Progress
-from braincorl.models import InferenceEngine, ReferenceTransformer
-from braincorl.models.attention import AttentionConfig
-from braincorl.models.hardware import resolve_device
 from braincorl.validation import FloatArray, check_batch_size
+
+if TYPE_CHECKING:  # PyTorch takes seconds to import, and predicting needs none
+    from braincorl.models import InferenceEngine, ReferenceTransformer
+
+DEFAULT = "default"  # as in braincorl.checkpoint, which imports PyTorch
 
 
 class InContextEncoder(AttendingEncoder):
@@ -150,6 +150,8 @@ class InContextEncoder(AttendingEncoder):
             return self
         if self.prior is not None:
             raise InputError("prior is for the native transformer: leave it out, or pass checkpoint='default'.")
+        from braincorl.checkpoint import read_checkpoint
+
         network, header = read_checkpoint(self.checkpoint)
         self._fit_published(network, header, features, responses, pool, progress)
         return self
@@ -162,7 +164,7 @@ class InContextEncoder(AttendingEncoder):
 
     def _fit_published(
         self,
-        network: ReferenceTransformer,
+        network: "ReferenceTransformer",
         header: Mapping[str, Any],
         features: FloatArray,
         responses: FloatArray,
@@ -177,13 +179,15 @@ class InContextEncoder(AttendingEncoder):
         self.feature_length_ = length
         self.provenance_ = {"network": {**header, "precision": engine.precision}}
 
-    def _engine(self, network: ReferenceTransformer, header: Mapping[str, Any], n_features: int) -> InferenceEngine:
+    def _engine(self, network: "ReferenceTransformer", header: Mapping[str, Any], n_features: int) -> "InferenceEngine":
+        from braincorl.models import InferenceEngine
+
         check_feature_count(network, header, n_features, self.checkpoint)
         return InferenceEngine(
             network, device=self.device, precision=self.precision, voxel_batch_size=self.voxel_batch_size
         )
 
-    def published_engine(self, n_features: int) -> InferenceEngine | None:
+    def published_engine(self, n_features: int) -> "InferenceEngine | None":
         """Give the published network of this encoder, ready to run, or None if its network is native.
 
         Parameters
@@ -198,6 +202,8 @@ class InContextEncoder(AttendingEncoder):
         """
         if str(self.checkpoint) == DEFAULT:
             return None
+        from braincorl.checkpoint import read_checkpoint
+
         return self._engine(*read_checkpoint(self.checkpoint), n_features)
 
     def _fit_native(
@@ -217,6 +223,10 @@ class InContextEncoder(AttendingEncoder):
             )
         if self.prior is None and rois is not None:
             raise InputError("rois say which remembered voxels to attend to: pass prior=…, or leave rois out.")
+        from braincorl.encoders.by_attention import fit_by_attention
+        from braincorl.models.attention import AttentionConfig
+        from braincorl.models.hardware import resolve_device
+
         config, n_voxels = AttentionConfig(), responses.shape[1]
         remembered: dict[str, Any] = {}
         names: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ Source: Yu et al., arXiv 2505.15813. Shapes: X (n_images, n_features), y (n_imag
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,8 +22,10 @@ from braincorl.batching import batches
 from braincorl.closed_forms.decomposition import moments, varying_voxels
 from braincorl.errors import InputError
 from braincorl.files import Progress
-from braincorl.models import InferenceEngine, ReferenceTransformer
 from braincorl.validation import FloatArray
+
+if TYPE_CHECKING:  # PyTorch takes seconds to import, and predicting needs none
+    from braincorl.models import InferenceEngine, ReferenceTransformer
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ LARGEST_RATIO = 2.0  # of query to context lengths; averages over images are sho
 
 
 def fit_published(
-    engine: InferenceEngine, X: FloatArray, y: FloatArray, length: float, progress: Progress | None = None
+    engine: "InferenceEngine", X: FloatArray, y: FloatArray, length: float, progress: Progress | None = None
 ) -> tuple[FloatArray, FloatArray]:
     """Let a published network write every voxel's encoder.
 
@@ -65,7 +67,7 @@ def fit_published(
 
 
 def check_feature_count(
-    network: ReferenceTransformer, header: Mapping[str, Any], n_features: int, checkpoint: str | Path
+    network: "ReferenceTransformer", header: Mapping[str, Any], n_features: int, checkpoint: str | Path
 ) -> None:
     """Refuse features of another number than the network reads.
 
