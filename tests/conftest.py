@@ -9,6 +9,36 @@ from braincorl.datasets import simulate_people
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# Whole runs of the command line, notebooks, training, kills, and a local S3 server: most of the time, and few of the
+# properties that nothing smaller holds. Left out unless they are named, or ALL_TESTS is set.
+SLOW = (
+    "analysis/test_notebooks.py",
+    "analysis/words/test_real_words.py",
+    "cli/",
+    "datasets/download/",
+    "datasets/nsd/test_nsd_fetch.py",
+    "datasets/test_damage.py",
+    "datasets/test_hostile.py",
+    "datasets/trials/test_prepared.py",
+    "features/test_embedder.py",
+    "features/backbones/test_backbones.py",
+    "models/test_engine.py",
+    "test_readme.py",
+    "training/",
+)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave slow tests out of `pytest` without arguments."""
+    for item in items:
+        if item.path.relative_to(ROOT / "tests").as_posix().startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
+    if os.environ.get("ALL_TESTS") or config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    config.hook.pytest_deselected(items=slow)
+    items[:] = [item for item in items if not item.get_closest_marker("slow")]
+
 
 @pytest.fixture(autouse=True)
 def log_is_shown():
