@@ -1,0 +1,108 @@
+"""A fitted person outside braincorl: himalaya's estimator, a plain .npz, and a card."""
+
+import json
+
+import numpy as np
+import pytest
+
+from braincorl import RidgeEncoder
+from braincorl.datasets import Surface, VoxelSpace
+from braincorl.errors import InputError, OutputError
+from braincorl.fits import Fit
+
+
+@pytest.fixture
+def data(rng):
+    X = rng.standard_normal((30, 4)).astype("f4")
+    return X, (X @ rng.standard_normal((4, 11)) + rng.standard_normal((30, 11))).astype("f4")
+
+
+@pytest.fixture(params=["volume", "surface"])
+def fit(request, data, rng):
+    if request.param == "volume":
+        mask = np.zeros((3, 4, 2), dtype=bool)
+        mask.ravel()[rng.permutation(24)[:12]] = True
+        space = VoxelSpace(np.arange(12) != 5, mask, np.diag([2.0, 2, 2, 1]))
+    else:
+        left, right = np.arange(9) % 2 == 0, np.arange(12) < 7
+        space = VoxelSpace(np.arange(12) != 5, surface=Surface(left, right, "native"))
+    encoder = RidgeEncoder().fit(*data)
+    config = {
+        "subject": "sub-03",
+        "prefix": "sub-03",
+        "zscore": "session",
+        "features_provenance": {"backbone": "timm:resnet18"},
+        "encoder": "ridge",
+        "n_left_out": 7,
+    }
+    kept = {"ev": np.linspace(0, 1, 11), "r2": np.full(11, np.nan), "r": np.linspace(0, 0.5, 11)}
+    return Fit(encoder, space, {"V1": np.arange(11) < 3}, config, [f"image{n}" for n in range(30)], kept_maps=kept)
+
+
+def test_himalaya_predicts_and_scores_the_same(fit, data):
+    pytest.importorskip("himalaya", reason="himalaya is not installed")
+    made = fit.to_himalaya()
+    np.testing.assert_allclose(made.predict(data[0]), fit.encoder.predict(data[0]), rtol=1e-5, atol=1e-5)
+    assert made.coef_.shape == (4, 11)
+    residual = ((data[1] - fit.encoder.predict(data[0])) ** 2).sum(axis=0)
+    expected = 1 - residual / ((data[1] - data[1].mean(axis=0)) ** 2).sum(axis=0)
+    np.testing.assert_allclose(made.score(data[0], data[1]), expected, rtol=1e-4)
+
+
+def test_plain_arrays_predict_and_place_voxels_with_numpy_alone(fit, data, tmp_path):
+    fit.export(tmp_path / "out")
+    with np.load(tmp_path / "out" / "encoder.npz", allow_pickle=False) as file:
+        arrays = dict(file)
+    predicted = data[0] @ arrays["weights"].T + arrays["intercept"]
+    np.testing.assert_allclose(predicted, fit.encoder.predict(data[0]), rtol=1e-5, atol=1e-5)
+    assert arrays["context"].tolist() == fit.context
+    assert arrays["regions"].tolist() == ["V1"]
+    np.testing.assert_array_equal(arrays["in_region"][:, 0], fit.rois["V1"])
+    if fit.space.mask is not None:
+        volume = np.zeros(arrays["shape"], dtype=int)
+        volume[tuple(arrays["voxel"].T)] = 1
+        expected = np.zeros(fit.space.mask.shape, dtype=int)
+        expected[fit.space.mask] = fit.space.included
+        np.testing.assert_array_equal(volume, expected)
+    else:
+        for side, chosen, start in (("L", fit.space.surface.left, 0), ("R", fit.space.surface.right, 5)):
+            own = fit.space.included[start : start + chosen.sum()]
+            np.testing.assert_array_equal(arrays["vertex"][arrays["hemisphere"] == side], np.flatnonzero(chosen)[own])
+
+
+# Fields of the cards in BERG's registry.
+FIELDS = (
+    *("model_id", "modality", "training_dataset", "species", "stimuli", "model_type", "creator", "description"),
+    *("metadata", "input", "output", "parameters", "performance", "references"),
+)
+
+
+def test_the_card_has_the_fields_of_the_registry(fit, tmp_path):
+    fit.export(tmp_path / "out", creator="a lab", training_dataset="NSD")
+    card = json.loads((tmp_path / "out" / "model_card.json").read_text())
+    assert set(FIELDS) <= set(card)
+    assert card["model_id"] == "fmri-nsd-resnet18-ridge"
+    assert card["creator"] == "a lab"
+    assert card["input"]["shape"] == ["batch_size", 4]
+    assert card["output"]["shape"] == ["batch_size", 11]
+    assert card["performance"] == {"held_out_mean": {"ev": 0.5, "r": 0.25}, "n_held_out": 7}
+    assert card["metadata"]["roi"] == {"V1": 3}
+
+
+def test_an_export_replaces_only_an_export(fit, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("a file of the user's")
+    with pytest.raises(OutputError):
+        fit.export(tmp_path / "out", overwrite=True)
+    fit.export(tmp_path / "new")
+    with pytest.raises(OutputError):
+        fit.export(tmp_path / "new")
+    fit.export(tmp_path / "new", overwrite=True)
+
+
+def test_without_himalaya_one_line_says_so(fit, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "himalaya.ridge", None)
+    with pytest.raises(InputError, match="pip install himalaya"):
+        fit.to_himalaya()
