@@ -1,0 +1,199 @@
+"""What encoders are asked, measured: feature spaces beside himalaya, significance on noise, identification.
+
+    uv run python benchmarks/questions.py spaces         # EV and shares, simulated and object2vec, and time
+    uv run python benchmarks/questions.py significance   # false discoveries and coverage of intervals, SIMULATION
+    uv run python benchmarks/questions.py identify       # object2vec, actions, simulated people
+
+Simulated numbers say that they are. Real people are those of `real_people.py`.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from himalaya.kernel_ridge import MultipleKernelRidgeCV
+from real_people import load_actions, load_object2vec
+
+from braincorl import BandedRidgeEncoder, BayesianRidgeEncoder, InContextEncoder, RidgeEncoder
+from braincorl.analysis import context_noise, identify, partition_variance, permutation_test
+from braincorl.datasets import simulate_people
+from braincorl.metrics import explained_variance
+
+Array = npt.NDArray[np.float64]
+Spaces = dict[str, Array]
+
+SHARES = {2: 0.5, 3: 0.5}  # concentration of the Dirichlet that simulated shares are drawn from
+
+
+def himalaya(X: Spaces, y: Array, new: Spaces, n_iter: int = 100) -> Array:
+    """Banded kernel ridge by random search with five folds, on centred kernels of unit mean trace."""
+    mean = {name: part.mean(axis=0) for name, part in X.items()}
+    size = {name: np.sqrt(np.square(part - mean[name]).sum(axis=1).mean()) for name, part in X.items()}
+    ours, theirs = ([(part - mean[name]) / size[name] for name, part in features.items()] for features in (X, new))
+    model = MultipleKernelRidgeCV(
+        kernels="precomputed", solver="random_search", cv=5, random_state=0,
+        solver_params={"n_iter": n_iter, "alphas": np.logspace(-5, 5, 21), "progress_bar": False},
+    )  # fmt: skip
+    model.fit(np.stack([part @ part.T for part in ours]), y - y.mean(axis=0))
+    kernels = np.stack([a @ b.T for a, b in zip(theirs, ours, strict=True)])
+    return np.asarray(model.predict(kernels)) + y.mean(axis=0)
+
+
+def draw_voxels(rng: np.random.Generator, n: int, sizes: tuple[int, ...], n_voxels: int) -> tuple[Any, ...]:
+    """Draw spaces with a 1/rank spectrum and voxels of known shares (SIMULATION): train, test, explained shares."""
+    X = [rng.standard_normal((n + 300, p)) / np.sqrt(1 + np.arange(p)) for p in sizes]
+    share = rng.dirichlet([SHARES[len(sizes)]] * len(sizes), n_voxels)
+    r = rng.uniform(0.05, 0.7, n_voxels)
+    y = np.sqrt(1 - r) * rng.standard_normal((n + 300, n_voxels))
+    for part, weight in zip(X, share.T, strict=True):
+        signal = part @ rng.standard_normal((part.shape[1], n_voxels))
+        y += np.sqrt(r * weight) * (signal - signal.mean(axis=0)) / signal.std(axis=0)
+    names = [f"space-{s}" for s in range(len(sizes))]
+    train, test = ({k: part[rows] for k, part in zip(names, X, strict=True)} for rows in (slice(n), slice(n, None)))
+    return train, y[:n], test, y[n:], share * r[:, None]
+
+
+def joined(X: Spaces) -> Array:
+    return np.concatenate(list(X.values()), axis=1)
+
+
+def spaces(n_draws: int) -> Iterator[dict[str, Any]]:
+    for n_spaces in (2, 3):
+        for n in (20, 100, 400):
+            for draw in range(n_draws):
+                rng = np.random.default_rng(draw)
+                X, y, new, truth, shares = draw_voxels(rng, n, (50, 400, 100)[:n_spaces], 200)
+                row = {"data": f"SIMULATION, {n_spaces} spaces", "images": n, "draw": draw}
+                start = time.perf_counter()
+                encoder = BandedRidgeEncoder(partition=False).fit(X, y)
+                ours = time.perf_counter() - start
+                start = time.perf_counter()
+                theirs = himalaya(X, y, new)
+                row["time / himalaya"] = ours / (time.perf_counter() - start)
+                row["banded ridge"] = explained_variance(truth, encoder.predict(new)).mean()
+                row["himalaya"] = explained_variance(truth, theirs).mean()
+                one = BayesianRidgeEncoder().fit(joined(X), y).predict(joined(new))
+                row["Bayesian ridge, one space"] = explained_variance(truth, one).mean()
+                row["r of shares"] = np.corrcoef(encoder.shares_.ravel(), shares.ravel())[0, 1]
+                row["bias of shares"] = np.abs((encoder.shares_ - shares).mean(axis=0)).max()
+                yield row
+    alexnet, people, _ = load_object2vec("alexnet20")
+    words, _, _ = load_object2vec("word2vec30")
+    for n in (10, 20, 40, 60):
+        for draw in range(n_draws):
+            order = np.random.default_rng(draw).permutation(81)
+            for y in people:
+                X, new = ({"AlexNet": alexnet[rows], "word2vec": words[rows]} for rows in (order[:n], order[n:]))
+                truth = y[order[n:]]
+                encoder = BandedRidgeEncoder().fit(X, y[order[:n]], X_pool={"AlexNet": alexnet, "word2vec": words})
+                row = {"data": "object2vec", "images": n, "draw": draw}
+                row["banded ridge"] = explained_variance(truth, encoder.predict(new)).mean()
+                row["himalaya"] = explained_variance(truth, himalaya(X, y[order[:n]], new)).mean()
+                one = BayesianRidgeEncoder().fit(joined(X), y[order[:n]]).predict(joined(new))
+                row["Bayesian ridge, one space"] = explained_variance(truth, one).mean()
+                parts = partition_variance(encoder, new, truth, n_bootstrap=1).values
+                row |= {f"{name} alone": parts["alone", name].mean() for name in X}
+                row |= {f"{name} unique": parts["unique", name].mean() for name in X}
+                yield row
+
+
+def significance(n_draws: int) -> Iterator[dict[str, Any]]:
+    for draw in range(10 * n_draws):
+        rng = np.random.default_rng(draw)
+        X, y, new, truth, _ = draw_voxels(rng, 60, (20, 60), 300)
+        truth = truth[:80]
+        truth[:, 200:] = rng.standard_normal((80, 100)) + rng.standard_normal((80, 1))  # noise, half of it shared
+        encoder = BandedRidgeEncoder().fit(X, y)
+        some = {name: part[:80] for name, part in new.items()}
+        test = permutation_test(truth, encoder.predict(some), 1000, random_state=draw)
+        found = test.q < 0.05
+        yield {
+            "data": "SIMULATION",
+            "noise voxels at p < .05": np.mean(test.p[200:] <= 0.05),
+            "false discoveries at q < .05": found[200:].sum() / max(found.sum(), 1),
+            "told voxels found": found[:200].mean(),
+        }
+
+
+def cover(n_draws: int) -> Iterator[dict[str, Any]]:
+    """Parts of one encoder on many images are its truth, which intervals on 80 of them should hold."""
+    for draw in range(n_draws):
+        rng = np.random.default_rng(draw)
+        X, y, new, truth, _ = draw_voxels(rng, 60, (20, 60), 60)
+        encoder = BandedRidgeEncoder().fit(X, y)
+        exact = partition_variance(encoder, new, truth, n_bootstrap=1).values
+        some = {name: part[:60] for name, part in new.items()}
+        part = partition_variance(encoder, some, truth[:60], n_bootstrap=500)
+        for key in exact:
+            yield {
+                "data": "SIMULATION (truth of 300 images)",
+                "part": key[0],
+                "bias": np.mean(part.values[key] - exact[key]),
+                "coverage of 95 %": np.mean((part.low[key] <= exact[key]) & (exact[key] <= part.high[key])),
+            }
+
+
+ENCODERS: dict[str, Callable[[], Any]] = {
+    "ridge": RidgeEncoder,
+    "Bayesian ridge": BayesianRidgeEncoder,
+    "in-context": InContextEncoder,
+}
+
+
+def identified(n_draws: int) -> Iterator[dict[str, Any]]:
+    for data, n, draw, X, y, new, truth in people_to_identify(n_draws):
+        for name, make in ENCODERS.items():
+            pool = {} if name == "ridge" else {"X_pool": np.concatenate([X, new])}
+            encoder = make().fit(X, y, **pool)
+            varying = np.ptp(y, axis=0) > 0
+            noise = context_noise(encoder, X, y)
+            row = {"data": data, "images": n, "draw": draw, "encoder": name, "candidates": len(new)}
+            row["EV"] = np.nanmean(explained_variance(truth[:, varying], encoder.predict(new)[:, varying]))
+            for ranking in ("independent", "shared", "correlation"):
+                found = identify(encoder, truth, new, noise=noise, ranking=ranking, voxels=varying)
+                row[ranking] = np.mean(found.ranks == 1)
+            yield row
+
+
+def people_to_identify(n_draws: int) -> Iterator[tuple[Any, ...]]:
+    alexnet, people, _ = load_object2vec("alexnet20")
+    actions, _ = load_actions()
+    world = simulate_people(1, n_own=100, n_shared=100, n_features=64, voxel_size_mm=8, shared_repeats=1)
+    person = world.people[0].subject()
+    own = [name for name in person.image_ids.tolist() if name not in set(world.shared.tolist())]
+    for draw in range(n_draws):
+        rng = np.random.default_rng(draw)
+        order, clips, drawn = rng.permutation(81), rng.permutation(60), rng.permutation(own)
+        for n in (10, 20, 40):
+            for y in people:
+                yield "object2vec, AlexNet", n, draw, alexnet[order[:n]], y[order[:n]], alexnet[order[n:]], y[order[n:]]
+            for who in actions[:3]:
+                first = clips[:n]
+                X, y = who.features[1][first], who.responses[1][first]
+                yield "actions, session 2", n, draw, X, y, who.features[2], who.responses[2]
+        for n in (10, 20, 40, 100):
+            seen, new = (person.select_images(names) for names in (drawn[:n], world.shared))
+            X, Q = (world.features_of(part.image_ids).astype(float) for part in (seen, new))
+            yield "SIMULATION", n, draw, X, seen.responses.astype(float), Q, new.responses.astype(float)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("spaces", "significance", "identify"))
+    parser.add_argument("--draws", type=int, default=2)
+    options = parser.parse_args()
+    keys = ["data", "images", "encoder", "part"]
+    runs = {"spaces": [spaces], "significance": [significance, cover], "identify": [identified]}
+    for run in runs[options.what]:
+        table = pd.DataFrame(run(options.draws))
+        groups = [key for key in keys if key in table]
+        means = table.drop(columns="draw", errors="ignore").groupby(groups, sort=False).mean()
+        print(means.round(3).to_string(), "\n")
+
+
+if __name__ == "__main__":
+    main()
