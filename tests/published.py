@@ -1,7 +1,8 @@
-"""Networks of the published architecture with weights that need no file, and its golden outputs where they are."""
+"""Networks of the published architecture with weights that need no file, and its golden outputs."""
 
 import functools
-import importlib.util
+import zlib
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -37,22 +38,41 @@ def make_context(n_features, n_context, n_voxels, seed=0):
     return features, random.standard_normal((n_voxels, n_context))
 
 
-class Published:
-    """The published network's golden outputs, and the functions that fill its weights."""
+def fill_tensor(name, shape):
+    """Weights that depend on a tensor's name and shape alone: the generator's seed is the CRC-32 of the name.
 
-    def __init__(self, folder):
-        spec = importlib.util.spec_from_file_location("fill", folder / "fill.py")
-        self.fill = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(self.fill)
-        self.folder = folder
-        with np.load(folder / "golden.npz") as golden:
+    Matrices have variance 1 / fan-in; LayerNorms are near 1; biases are small; learned tokens 1 / (width + 1).
+    """
+    values = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode()))).standard_normal(shape)
+    if name == "cls_token":
+        return values / np.sqrt(shape[-1] + 1)
+    if len(shape) > 1:
+        return values / np.sqrt(shape[-1])
+    return 1.0 + 0.1 * values if name.endswith("weight") else 0.02 * values
+
+
+def golden_inputs(n_features, n_context):
+    """Context of unit-norm features (n_context, n_features), responses (3, n_context), and queries (5, n_features)."""
+    random = np.random.Generator(np.random.PCG64(1000 * n_features + n_context))
+    features, responses = random.standard_normal((n_context, n_features)), random.standard_normal((3, n_context))
+    queries = random.standard_normal((5, n_features))
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    return features, responses, queries / np.linalg.norm(queries, axis=1, keepdims=True)
+
+
+class Published:
+    """The published network's golden outputs, and its weights; see tests/golden/README.md."""
+
+    def __init__(self):
+        self.folder = Path(__file__).parent / "golden"
+        with np.load(self.folder / "published_network.npz") as golden:
             self.golden = dict(golden)
 
     @functools.lru_cache(maxsize=1)  # noqa: B019 (one session-wide object)
     def state(self, size):
         with torch.device("meta"):
             network = ReferenceTransformer(getattr(ReferenceConfig, size)())
-        return {n: torch.from_numpy(self.fill.fill_tensor(n, tuple(t.shape))) for n, t in network.state_dict().items()}
+        return {n: torch.from_numpy(fill_tensor(n, tuple(t.shape))) for n, t in network.state_dict().items()}
 
     def network(self, size, dtype=torch.float64):
         with torch.device("meta"):

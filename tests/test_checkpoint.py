@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from published import TINY, make_context, make_network
+from published import TINY, golden_inputs, make_context, make_network
 from safetensors.torch import load_file, save_file
 
 from braincorl.checkpoint import KIND, convert_reference_checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
@@ -88,7 +88,7 @@ def test_published_sizes_are_recognised(tmp_path, size, backbone):
 def test_a_converted_file_gives_the_golden_outputs(published, tmp_path):
     source = saved(tmp_path, published.network("vis").state_dict())
     convert_reference_checkpoint(source, tmp_path / "x.safetensors")
-    features, responses, _ = published.fill.golden_inputs(512, 30)
+    features, responses, _ = golden_inputs(512, 30)
     golden = published.golden["vis_n30_weights"]
     weights = load_checkpoint(tmp_path / "x.safetensors")(features, responses).numpy()
     assert np.linalg.norm(weights - golden) <= 1e-9 * np.linalg.norm(golden)

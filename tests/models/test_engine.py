@@ -4,7 +4,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from published import TINY, make_context, make_network
+from published import TINY, golden_inputs, make_context, make_network
 from torch.nn import functional
 
 from braincorl.errors import InputError, OutOfMemoryError
@@ -35,7 +35,7 @@ def test_features_far_from_zero_lose_no_digits(tiny_network):
 @pytest.mark.parametrize("size", ["vis", "clip"])
 def test_golden_outputs(published, size):
     network = published.network(size)
-    features, responses, _ = published.fill.golden_inputs(network.config.n_features, 30)
+    features, responses, _ = golden_inputs(network.config.n_features, 30)
     golden = published.golden[f"{size}_n30_weights"]
     for precision, tolerance in (("float64", 1e-9), ("float32", 1e-4), ("bfloat16", 6e-2)):
         weights = InferenceEngine(network, device="cpu", precision=precision)(features, responses)
@@ -120,7 +120,7 @@ def test_attention_of_chosen_layers_heads_and_tokens(exact, tiny_network, tiny_c
 
 def test_golden_attention(published):
     runner = InferenceEngine(published.network("vis"), device="cpu", precision="float64")
-    features, responses, _ = published.fill.golden_inputs(512, 30)
+    features, responses, _ = golden_inputs(512, 30)
     maps = runner.attention(features, responses, layers=[0, -1]).mean(axis=2)
     np.testing.assert_allclose(maps[:, 0], published.golden["vis_n30_attention0"], rtol=1e-9)
     np.testing.assert_allclose(maps[:, 1], published.golden["vis_n30_attention_last"], rtol=1e-9)

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from published import golden_inputs
 
 from braincorl.errors import InputError
 from braincorl.models import ReferenceConfig, ReferenceTransformer
@@ -117,7 +118,7 @@ def test_golden_outputs_of_the_published_network(published, size, dtype, toleran
     for n_context in (7, 30, 100):
         if f"{size}_n{n_context}_weights" not in published.golden:
             continue
-        features, responses, queries = published.fill.golden_inputs(network.config.n_features, n_context)
+        features, responses, queries = golden_inputs(network.config.n_features, n_context)
         weights = network(features, responses).double().numpy()
         golden = published.golden[f"{size}_n{n_context}_weights"]
         assert np.linalg.norm(weights - golden) <= tolerance * np.linalg.norm(golden)
