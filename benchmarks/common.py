@@ -13,6 +13,9 @@ import psutil
 
 from braincorl.metrics import explained_variance
 
+# What writes files laid out like NSD lives with the tests; a benchmark imports it after this module.
+sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
+
 
 def real_data() -> Path:
     """Folder of the real measurements; ends the program where there is none."""

@@ -21,13 +21,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from common import print_table
+from nsd_writer import write_nsd_design, write_nsd_labels, write_nsd_ncsnr, write_nsd_session
 
 from braincorl import GroupPrior, GroupPriorEncoder, InContextEncoder
 from braincorl.datasets import load_prepared, prepare, simulate_people, split_nsd
 from braincorl.datasets.nsd.design import read_stimuli, shared_images
 from braincorl.datasets.nsd.layout import NsdFolder
 from braincorl.datasets.nsd.person import open_nsd
-from braincorl.datasets.nsd.writer import write_nsd_design, write_nsd_labels, write_nsd_ncsnr, write_nsd_session
 from braincorl.encoders import BayesianRidgeEncoder, RidgeEncoder
 from braincorl.metrics import explained_variance
 

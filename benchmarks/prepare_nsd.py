@@ -22,10 +22,10 @@ from pathlib import Path
 
 import numpy as np
 from common import print_table
+from nsd_writer import write_nsd_design, write_nsd_labels, write_nsd_ncsnr, write_nsd_session
 from scipy.ndimage import gaussian_filter
 
 from braincorl.datasets.nsd.layout import GRIDS, NsdFolder
-from braincorl.datasets.nsd.writer import write_nsd_design, write_nsd_labels, write_nsd_ncsnr, write_nsd_session
 
 AFFINE = np.diag([1.8, 1.8, 1.8, 1.0])
 N_VOXELS = 20_000

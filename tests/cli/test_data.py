@@ -8,8 +8,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "datasets"))
 
 from layouts import TinyAlgonauts, TinyBids, TinyBold5000, TinyGlmsingle, TinyNsd
-
-from braincorl.datasets.nsd.writer import write_nsd_design
+from nsd_writer import write_nsd_design
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ pytest.importorskip("moto", reason="moto, the local S3 server, is not installed 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "datasets"))
 
 from layouts import TinyNsd
+from nsd_writer import write_nsd_design
 
 from braincorl.datasets import load_nsd
-from braincorl.datasets.nsd.writer import write_nsd_design
 
 TERMS = "Terms of the Natural Scenes Dataset"
 

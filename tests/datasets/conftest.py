@@ -1,7 +1,6 @@
 import pytest
 from layouts import TinyNsd
-
-from braincorl.datasets.nsd.writer import write_nsd_design
+from nsd_writer import write_nsd_design
 
 
 @pytest.fixture(scope="session")

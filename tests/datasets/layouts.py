@@ -5,9 +5,9 @@ import json
 import h5py
 import nibabel as nib
 import numpy as np
+from nsd_writer import write_nsd_labels, write_nsd_ncsnr, write_nsd_session
 
 from braincorl.datasets.nsd.layout import NsdFolder
-from braincorl.datasets.nsd.writer import write_nsd_labels, write_nsd_ncsnr, write_nsd_session
 
 AFFINE = np.array([[-1.8, 0, 0, 70], [0, 1.8, 0, -90], [0, 0, 1.8, -40], [0, 0, 0, 1]])
 SHAPE = (6, 7, 5)

@@ -3,11 +3,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 from layouts import AFFINE, SHAPE, TinyNsd, within_sessions
+from nsd_writer import write_nsd_labels, write_nsd_session
 from scipy.io import loadmat
 
 from braincorl.datasets import load_nsd, split_nsd
 from braincorl.datasets.nsd.design import read_stimuli, shared_images
-from braincorl.datasets.nsd.writer import write_nsd_labels, write_nsd_session
 from braincorl.errors import InputError
 from braincorl.metrics import estimate_ncsnr
 

@@ -8,12 +8,12 @@ import h5py
 import numpy as np
 import pytest
 from layouts import TinyAlgonauts, TinyGlmsingle
+from nsd_writer import write_nsd_session
 
 from braincorl.datasets import load_prepared, load_subject, prepare
 from braincorl.datasets.algonauts import open_algonauts2023
 from braincorl.datasets.load import open_subject
 from braincorl.datasets.nsd.person import open_nsd
-from braincorl.datasets.nsd.writer import write_nsd_session
 from braincorl.errors import FileFormatError, InputError, OutputError
 
 
