@@ -237,7 +237,8 @@ class VoxelAttention:
             for basis, residual, signal in zip(self.heads.basis, self.heads.residual, self.heads.signal, strict=True)
         ]
         self._n_ridge = int((self.heads.likeness == 0).sum())
-        if items is not None:
+        self._attends = items is not None and self._n_ridge < len(self._marginal)
+        if items is not None and self._attends:
             self._remember(items, probes)
 
     def write(self, responses: Tensor, nearby: Nearby | None = None) -> Written:
@@ -257,12 +258,12 @@ class VoxelAttention:
         z = [vectors.T @ responses for vectors in self._vectors]
         evidence = self._likelihood(responses, z)
         attended = None
-        if self.items is not None:
+        if self._attends:
             attended = self._attend(z[-1].T, nearby)
             evidence[self._n_ridge :] += attended.gain
         probability = (self.config.temperature * evidence + self.tensor(self.heads.log_prior)[:, None]).softmax(0)
         coef, between = self._combine(z, probability, attended)
-        regions = responses.new_zeros(responses.shape[1], 0)
+        regions = responses.new_zeros(responses.shape[1], 0 if self.items is None else self.items.n_regions)
         if attended is not None:
             share = probability[self._n_ridge :] / probability[self._n_ridge :].sum(0)
             regions = torch.einsum("hv,hvr->vr", share, attended.regions)
@@ -276,12 +277,12 @@ class VoxelAttention:
         """Bytes of temporaries that a voxel of a batch needs."""
         k, p = len(self.bases[-1].values), self._to_weights[0].shape[1]
         size = self.like.element_size()
-        if self.items is None:
+        if not self._attends:
             return size * (self.n_images + 16 * k + 6 * p)
         n_heads = len(self._marginal) - self._n_ridge
         width = self._values.shape[1] + self._spread.shape[2]
         if n_neighbours is None:
-            return size * (2 * n_heads * (len(self._keys) + width) + 8 * k + 4 * p)
+            return size * ((n_heads + 2) * len(self._keys) + 2 * n_heads * width + 8 * k + 4 * p)
         return size * (n_neighbours * (k + width + p + n_heads * (3 + self._spread.shape[2])) + 8 * k + 4 * p)
 
     def tensor(self, array: npt.ArrayLike) -> Tensor:
@@ -305,6 +306,7 @@ class VoxelAttention:
         self._weights, self._keys, self._biases = self.tensor(items.weights), self.tensor(keys), self.tensor(biases)
         self._values = self.tensor(np.hstack([keys, seen, regions]))
         self._spread = self.tensor(spread)
+        self._everywhere = _Everywhere(self)
 
     def _likelihood(self, responses: Tensor, z: list[Tensor]) -> Tensor:
         """Log evidence of every head (H, V) without what remembered voxels say."""
@@ -325,24 +327,19 @@ class VoxelAttention:
         queries = torch.stack([z * self.tensor(self.heads.gain[h] / self._marginal[h]) for h in heads])
         log_prior = self.items.log_mass
         if nearby is None:
-            view: _Everywhere | _Around = _Everywhere(self)
+            view: _Everywhere | _Around = self._everywhere
             bias = self._biases + self.tensor(log_prior - np.logaddexp.reduce(log_prior))
-            logits = (queries @ self._keys.T).add_(bias[:, None])
+            attention, gain = view.attend(queries, bias)
         else:
             view = _Around(self, torch.as_tensor(nearby.index, device=z.device))
             weighted = [log_prior[nearby.index] + weight for weight in nearby.log_weight]
             prior = torch.stack([self.tensor(w - np.logaddexp.reduce(w, axis=1)[:, None]) for w in weighted])
-            logits = view.logits(queries) + prior[torch.as_tensor(self.heads.place[self._n_ridge :])]
-        largest = logits.amax(-1, keepdim=True)
-        attention = logits.sub_(largest).exp_()
-        total = attention.sum(-1, keepdim=True)
+            attention, gain = view.attend(queries, prior[torch.as_tensor(self.heads.place[self._n_ridge :])])
         k, d = self._keys.shape[1], self._spread.shape[2]
         seen, spread = view.mix(attention)
-        seen, spread = seen / total, spread / total
         return _Attended(
-            gain=(largest + total.log())[..., 0],
+            gain=gain,
             attention=attention,
-            total=total,
             keys=seen[..., :k],
             probes=seen[..., k : k + d],
             regions=seen[..., k + d :],
@@ -379,18 +376,37 @@ class VoxelAttention:
 
 
 class _Everywhere:
-    """All items are open to every voxel."""
+    """All items are open to every voxel. Arrays of voxels by items are made once and used again for every batch."""
 
     def __init__(self, layer: VoxelAttention) -> None:
         self._layer = layer
+        self._logits = self._attention = self._shared = layer.tensor(np.zeros(0))
+
+    def attend(self, queries: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Give attention (A, V, J) and the log of the mean likelihood over items (A, V), a head at a time."""
+        n_heads, n_voxels, _ = queries.shape
+        if self._attention.numel() == 0 or self._attention.shape[1] < n_voxels:
+            self._attention = queries.new_empty(n_heads, n_voxels, len(self._layer._keys))
+            self._logits, self._shared = (torch.empty_like(self._attention[0]) for _ in range(2))
+        attention, logits = self._attention[:, :n_voxels], self._logits[:n_voxels]
+        gain = queries.new_empty(n_heads, n_voxels)
+        for head, (query, own) in enumerate(zip(queries, bias, strict=True)):
+            torch.addmm(own, query, self._layer._keys.T, out=logits)
+            torch.softmax(logits, dim=-1, out=attention[head])
+            gain[head] = logits.amax(-1) - attention[head].amax(-1).log()
+        return attention, gain
 
     def mix(self, attention: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum over items values (A, V, k + D + R), and squared projections on the probes (A, V, D)."""
+        """Mean over items of values (A, V, k + D + R), and of squared projections on the probes (A, V, D)."""
         return attention @ self._layer._values, attention @ self._layer._spread
 
-    def weights(self, attention: Tensor) -> Tensor:
-        """Sum over items of their weights (V, p)."""
-        return attention @ self._layer._weights
+    def weights(self, share: Tensor, attention: Tensor) -> Tensor:
+        """Mean over items of their weights, summed over heads by their shares (A, V): (V, p)."""
+        shared = self._shared[: share.shape[1]]
+        torch.mul(attention[0], share[0][:, None], out=shared)
+        for part, each in zip(attention[1:], share[1:], strict=True):
+            shared.addcmul_(part, each[:, None])
+        return shared @ self._layer._weights
 
 
 class _Around:
@@ -399,19 +415,22 @@ class _Around:
     def __init__(self, layer: VoxelAttention, index: Tensor) -> None:
         self._layer, self._index = layer, index
 
-    def logits(self, queries: Tensor) -> Tensor:
-        """Give <query, key> and the key's bias (A, V, m)."""
+    def attend(self, queries: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Give attention (A, V, m) and the log of the mean likelihood over items (A, V)."""
         keys = self._layer._keys[self._index]
-        return torch.einsum("avk,vmk->avm", queries, keys) + self._layer._biases[:, self._index]
+        logits = torch.einsum("avk,vmk->avm", queries, keys) + self._layer._biases[:, self._index] + bias
+        return logits.softmax(-1), logits.logsumexp(-1)
 
     def mix(self, attention: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum over items values (A, V, k + D + R), and squared projections on the probes (A, V, D)."""
+        """Mean over items of values (A, V, k + D + R), and of squared projections on the probes (A, V, D)."""
         values = torch.einsum("avm,vmc->avc", attention, self._layer._values[self._index])
         return values, torch.einsum("avm,avmd->avd", attention, self._layer._spread[:, self._index])
 
-    def weights(self, attention: Tensor) -> Tensor:
-        """Sum over items of their weights (V, p)."""
-        return torch.einsum("vm,vmp->vp", attention, self._layer._weights[self._index])
+    def weights(self, share: Tensor, attention: Tensor) -> Tensor:
+        """Mean over items of their weights, summed over heads by their shares (A, V): (V, p)."""
+        return torch.einsum(
+            "vm,vmp->vp", torch.einsum("av,avm->vm", share, attention), self._layer._weights[self._index]
+        )
 
 
 @dataclass(frozen=True)
@@ -419,8 +438,7 @@ class _Attended:
     """What the attending heads (A of them) found."""
 
     gain: Tensor  # log of the mean likelihood over items (A, V)
-    attention: Tensor  # not normalised (A, V, J)
-    total: Tensor  # (A, V, 1)
+    attention: Tensor  # (A, V, J)
     keys: Tensor  # (A, V, k)
     probes: Tensor  # (A, V, D)
     regions: Tensor  # (A, V, R)
@@ -429,5 +447,4 @@ class _Attended:
 
     def weights(self, share: Tensor) -> Tensor:
         """Mean remembered weights (V, p), heads weighted by shares (A, V)."""
-        scaled = share / self.total[..., 0]
-        return self.view.weights(torch.einsum("av,avj->vj", scaled, self.attention))
+        return self.view.weights(share, self.attention)

@@ -30,14 +30,23 @@ from braincorl.models.attention import AttentionConfig, VoxelAttention
 
 # r of a component: most components are noise, so the grid begins lower than a voxel's.
 SIGNALS = (0.02, 0.05, 0.15, 0.3, 0.5, 0.7)
-# Isotropic share of the own metric: directions that few voxels show stay open.
-_OPEN = 0.1
 # Encoders that give the own metric: the components', then those under it.
 _ROUNDS = 2
 
 
+def principal_patterns(moment: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Principal components over voxels, unit columns (k, c), from the second moment of projections (k, k)."""
+    strengths, patterns = scipy.linalg.eigh(moment, check_finite=False)
+    kept = strengths > 1e-10 * max(float(strengths.max(initial=0.0)), 1e-300)
+    return np.asarray(patterns[:, kept])
+
+
 def components_operator(
-    basis: Basis, moment: npt.NDArray[np.float64], n_images: int, temperature: float
+    basis: Basis,
+    patterns: npt.NDArray[np.float64],
+    n_images: int,
+    temperature: float,
+    inside: npt.NDArray[np.float64] | None = None,
 ) -> npt.NDArray[np.float64]:
     """Matrix that turns a voxel's projections into the weights that the person's components give it.
 
@@ -48,26 +57,29 @@ def components_operator(
     ----------
     basis
         The context.
-    moment
-        Mean over voxels of z zᵀ in its coordinates (k, k); only its directions matter.
+    patterns
+        q of the components, unit columns (k, c).
     n_images
         Images of the context.
     temperature
         Power of the evidence.
+    inside
+        Share of a component's variance over images that lies in the span of the features (c,); by default all.
 
     Returns
     -------
     ndarray of shape (p, k)
         L.
     """
-    strengths, patterns = scipy.linalg.eigh(moment, check_finite=False)
-    patterns = patterns[:, strengths > 1e-10 * max(strengths[-1], 0.0)] if strengths.size else patterns
+    signals = np.array(SIGNALS)[:, None]
+    marginal = signals * basis.values + 1 - signals
+    share = np.ones(patterns.shape[1]) if inside is None else inside
+    outside = max(n_images - 1 - len(basis.values), 0) * np.log(1 - signals) + n_images * (1 - share) / (1 - signals)
     # A component of unit variance over the images.
-    z = np.sqrt(n_images) * patterns
-    marginal = np.outer(SIGNALS, basis.values) + 1 - np.array(SIGNALS)[:, None]
-    evidence = -0.5 * temperature * (np.log(marginal).sum(axis=1)[:, None] + (1 / marginal) @ z**2)
+    fit = n_images * share * ((1 / marginal) @ patterns**2)
+    evidence = -0.5 * temperature * (np.log(marginal).sum(axis=1)[:, None] + fit + outside)
     probability = np.exp(evidence - np.logaddexp.reduce(evidence, axis=0))
-    factor = (np.array(SIGNALS)[:, None] / marginal).T @ probability
+    factor = (signals / marginal).T @ probability
     return np.asarray(basis.to_weights @ (factor * patterns) @ patterns.T)
 
 
@@ -86,10 +98,13 @@ class OwnVoxels:
 
     def __init__(self, config: AttentionConfig, layer: VoxelAttention, blocks: Callable[[], Iterable[Tensor]]) -> None:
         self._layers, self._first, self._basis = config.layers, layer, layer.bases[0]
+        self._n_voxels = 0
         n_images, temperature = layer.n_images, config.temperature
         moment, smoothed = self._moments(blocks)
-        components = components_operator(self._basis, moment, n_images, temperature)
-        again = components_operator(self._basis, smoothed, n_images, temperature)
+        patterns = principal_patterns(moment)
+        inside = self._inside(patterns, blocks)
+        components = components_operator(self._basis, patterns, n_images, temperature, inside)
+        again = components_operator(self._basis, principal_patterns(smoothed), n_images, temperature)
         self._components, self._again = layer.tensor(components.T), layer.tensor(again.T)
         self._rows = layer.tensor(self._basis.rows.T)
         # All these encoders lie in the span of the context's features: k coordinates say everything.
@@ -139,11 +154,24 @@ class OwnVoxels:
         moment, smoothed = np.zeros((k, k)), np.zeros((k, k))
         rows = self._first.tensor(self._basis.rows.T)
         for part in blocks():
+            self._n_voxels += part.shape[1]
             z = self._first.project(part)
             moment += (z @ z.T).cpu().numpy()
             seen = self._first.write(part).coef @ rows
             smoothed += (seen.T @ seen).cpu().numpy()
         return moment, smoothed
+
+    def _inside(
+        self, patterns: npt.NDArray[np.float64], blocks: Callable[[], Iterable[Tensor]]
+    ) -> npt.NDArray[np.float64] | None:
+        """Share of every component's variance in the span of the features, where there are fewer than images."""
+        if len(patterns) >= self._first.n_images - 1:
+            return None
+        course, directions = np.zeros((self._first.n_images, patterns.shape[1])), self._first.tensor(patterns)
+        for part in blocks():
+            course += (part @ (self._first.project(part).T @ directions)).cpu().numpy()
+        seen = self._basis.vectors.T @ course
+        return np.asarray((seen**2).sum(axis=0) / np.maximum((course**2).sum(axis=0), 1e-300))
 
     def _under(
         self, config: AttentionConfig, second: npt.NDArray[np.float64], length: npt.NDArray[np.float64]
@@ -151,9 +179,10 @@ class OwnVoxels:
         """Give the first layer under the metric of weights with this second moment, in the context's coordinates."""
         centred = self._basis.vectors * length
         # As much signal in the context's images as isotropic weights have.
-        signal = float(length**2 @ np.diag(second))
-        scale = self._first.scale
-        metric = Metric(second * (scale * float(length**2 @ np.ones(len(length))) / max(signal, 1e-300)), _OPEN, scale)
+        signal, scale, k = float(length**2 @ np.diag(second)), self._first.scale, len(length)
+        # An inverse Wishart prior: as if k voxels of isotropic weights had been seen before.
+        moment = second * (scale * float((length**2).sum()) / max(signal, 1e-300))
+        metric = Metric(moment, k / (k + self._n_voxels), scale)
         nothing = np.zeros((0, len(length)))
         plain = replace(config, layers=("alone",))
         return VoxelAttention(plain, centred, scale, None, nothing, 1, self._first.like, metric=metric)

@@ -8,7 +8,7 @@ from braincorl.closed_forms.bases import Metric, context_basis
 from braincorl.encoders.by_attention import fit_by_attention
 from braincorl.metrics import explained_variance
 from braincorl.models.attention import LAYERS, AttentionConfig
-from braincorl.models.own_voxels import SIGNALS, components_operator
+from braincorl.models.own_voxels import SIGNALS, components_operator, principal_patterns
 
 CONFIG = AttentionConfig()
 
@@ -21,35 +21,34 @@ def person(rng, n=20, p=30, v=200):
     return X, (y - y.mean(axis=0)) / y.std(axis=0)
 
 
-def test_every_component_is_ridge_averaged_by_its_evidence(rng):
-    X, y = person(rng)
-    basis = context_basis(X, Metric(None, 1.0, 1 / 30))
-    z = basis.vectors.T @ y
-    operator = components_operator(basis, z @ z.T / y.shape[1], len(X), 0.5)
-    u, s, vt = np.linalg.svd(y, full_matrices=False)
-    K = X @ X.T / 30
-    expected = np.zeros((30, y.shape[1]))
-    for c in range(len(X) - 1):
-        course = np.sqrt(len(X)) * u[:, c]
+@pytest.mark.parametrize(("n", "p"), [(20, 30), (40, 12)])
+def test_every_component_is_ridge_averaged_by_its_evidence(rng, n, p):
+    X, y = person(rng, n, p)
+    X = X / np.sqrt(p)
+    left = np.linalg.svd(X, full_matrices=False)[0][:, : min(n - 1, p)]  # what the features span
+    u, s, vt = np.linalg.svd(left.T @ y, full_matrices=False)
+    expected = np.zeros((p, y.shape[1]))
+    for c in range(len(s)):
+        course = y @ vt[c]
+        course *= np.sqrt(n) / np.linalg.norm(course)
         logs, means = [], []
         for r in SIGNALS:
-            covariance = r * K + (1 - r) * np.eye(len(X))
+            covariance = r * X @ X.T + (1 - r) * np.eye(n)
             # The constant is no part of the context: its eigenvalue, 1 - r, is taken out of the determinant.
-            logs.append(
-                -0.25
-                * (np.linalg.slogdet(covariance)[1] - np.log(1 - r) + course @ np.linalg.solve(covariance, course))
-            )
-            means.append(r * X.T @ np.linalg.solve(covariance, course) / 30)
+            fit = np.linalg.slogdet(covariance)[1] - np.log(1 - r) + course @ np.linalg.solve(covariance, course)
+            logs.append(-0.5 * CONFIG.temperature * fit)
+            means.append(r * X.T @ np.linalg.solve(covariance, left @ u[:, c]))
         share = np.exp(logs - np.logaddexp.reduce(logs))
-        expected += np.outer(share @ np.array(means), s[c] * vt[c] / np.sqrt(len(X)))
-    np.testing.assert_allclose(operator @ z, expected, atol=1e-8)
+        expected += np.outer(share @ np.array(means), s[c] * vt[c])
+    fit = fit_by_attention(replace(CONFIG, layers=("components",)), X, y, 1.0, robust=False)
+    np.testing.assert_allclose(fit.coef.T, expected, atol=1e-7)
 
 
 def test_what_voxels_share_is_seen_through_their_noise(rng):
     X, y = person(rng)
     basis = context_basis(X, Metric(None, 1.0, 1 / 30))
     z = basis.vectors.T @ y
-    operator = components_operator(basis, z @ z.T / y.shape[1], len(X), 0.5)
+    operator = components_operator(basis, principal_patterns(z @ z.T), len(X), 0.5)
     single = basis.to_weights @ ((0.3 / (0.3 * basis.values + 0.7))[:, None] * z)
     together = operator @ z
     # Two directions are shared: more of what the components write lies in two dimensions than of what ridge writes.
@@ -60,7 +59,7 @@ def test_what_voxels_share_is_seen_through_their_noise(rng):
 
 def test_no_response_gives_no_weights():
     basis = context_basis(np.eye(5) - 0.2, Metric(None, 1.0, 1.0))
-    assert not components_operator(basis, np.zeros((4, 4)), 5, 0.5).any()
+    assert not components_operator(basis, principal_patterns(np.zeros((4, 4))), 5, 0.5).any()
 
 
 def by_layers(X, y, *layers):
@@ -84,15 +83,12 @@ def ridge_by_evidence(K, centred, y, metric_to_weights):
 @pytest.mark.parametrize(("n", "p"), [(20, 30), (40, 12)])
 def test_the_own_metric_is_ridge_under_the_second_moment_of_all_encoders(rng, n, p):
     X, y = person(rng, n, p)
-    isotropic = np.eye(p) / p
-    operator = components_operator(
-        (basis := context_basis(X, Metric(None, 1.0, 1 / p))), basis.vectors.T @ y @ y.T @ basis.vectors, n, 0.5
-    )
-    written = operator @ basis.vectors.T @ y
+    isotropic, k = np.eye(p) / p, min(n - 1, p)
+    written = by_layers(X, y, "components").T
     for _ in range(2):
         moment = written @ written.T
         moment *= np.trace(X @ isotropic @ X.T) / np.trace(X @ moment @ X.T)
-        metric = 0.1 * isotropic + 0.9 * moment
+        metric = (k * isotropic + 200 * moment) / (k + 200)
         written = ridge_by_evidence(X @ metric @ X.T, X, y, metric @ X.T)
     np.testing.assert_allclose(by_layers(X, y, "own metric"), (written).T, atol=1e-6)
 
@@ -107,7 +103,7 @@ def test_smoothed_components_are_components_of_what_voxels_alone_show(rng):
     X, y = person(rng)
     basis = context_basis(X, Metric(None, 1.0, 1 / 30))
     seen = basis.rows @ by_layers(X, y, "alone").T
-    operator = components_operator(basis, seen @ seen.T, len(X), 0.5)
+    operator = components_operator(basis, principal_patterns(seen @ seen.T), len(X), 0.5)
     np.testing.assert_allclose(by_layers(X, y, "smoothed components"), (operator @ seen).T, atol=1e-8)
 
 

@@ -6,6 +6,7 @@ import torch
 from scipy.stats import multivariate_normal
 
 from braincorl.closed_forms.items import Items, Nearby
+from braincorl.encoders.by_attention import fit_by_attention
 from braincorl.errors import InputError
 from braincorl.models.attention import AttentionConfig, VoxelAttention, lay_out_heads
 
@@ -205,3 +206,15 @@ def test_heads_are_flat_over_likeness():
 def test_impossible_heads_are_refused(wrong):
     with pytest.raises(InputError):
         AttentionConfig(**wrong)
+
+
+def test_a_memory_that_nobody_attends_to_is_a_metric(rng):
+    """Without attending heads, the second moment of remembered voxels still says which weights are likely."""
+    X, y = rng.standard_normal((12, 6)), rng.standard_normal((12, 9))
+    weights = rng.standard_normal((20, 6)) * [3, 1, 1, 0.1, 0.1, 0.1]
+    moment = weights.T @ weights
+    items = Items(weights, np.full(20, -np.log(20)), moment / np.trace(moment), np.full(20, -1), 0)
+    config = AttentionConfig(likenesses=())
+    fit = fit_by_attention(config, X, y, 1 / 6, items, np.eye(6))
+    assert np.isfinite(fit.coef).all()
+    assert np.square(fit.coef[:, :3]).sum() > np.square(fit.coef[:, 3:]).sum()
