@@ -5,10 +5,10 @@ The predictive variance of a response to x, in units of the voxel's variance:
     Σ_h p_h ( (1 - r_h) (1 + 1/n) + residual_h(x) )  +  spread between items and heads along x
 
 residual_h(x) = r (1 - a²) xS xᵀ - (r (1 - a²))² Σ_k (xS XᵀU)_k² / v_k is what ridge leaves open; the spread is kept
-along the directions in which features vary most, and taken to be alike in the others. Residual metrics are those of
-the whole memory, also where a voxel's region is known.
+along the directions in which features vary most, and taken to be alike in the others. A voxel of a known region has
+the residual metrics of that region.
 
-    n images, p features, k context coordinates, b residual metrics, v voxels, h heads, d probes, q queries
+    n images, p features, k context coordinates, b residual metrics, g regions, v voxels, h heads, d probes, q queries
 """
 
 from collections.abc import Mapping
@@ -32,11 +32,13 @@ class AttentionPosterior:
     mean
         Mean feature vector of the context (p,).
     values, to_weights
-        Λ (b, k) and S XᵀU (b, p, k) of every residual metric; shorter ranks are filled with 0.
+        Λ (g, b, k) and S XᵀU (g, b, p, k) of every region's residual metrics; shorter ranks are filled with 0.
     isotropic, scale
         Of every residual metric (b,); scalar ().
     moment
-        G (p, p); empty where nothing is remembered.
+        G of every region (g, p, p); none where nothing is remembered.
+    region
+        Which of the g are each voxel's (v,); those of the whole memory where its region is unknown.
     head_basis, head_residual, head_signal
         Residual metric, r (1 - a²) and r of every head (h,).
     probability
@@ -59,6 +61,7 @@ class AttentionPosterior:
     isotropic: FloatArray
     scale: FloatArray
     moment: FloatArray
+    region: npt.NDArray[np.int64]
     head_basis: npt.NDArray[np.int64]
     head_residual: FloatArray
     head_signal: FloatArray
@@ -100,21 +103,29 @@ def predictive_std(posterior: AttentionPosterior, X: FloatArray) -> FloatArray:
     p = posterior
     n_images = int(p.n_images)
     query = X - p.mean
-    variance = np.empty((len(X), len(p.head_signal)))
-    for basis in range(len(p.isotropic)):
-        metric = Metric(p.moment if p.moment.size else None, float(p.isotropic[basis]), float(p.scale))
-        prior = np.einsum("qp,pq->q", query, metric @ query.T)
-        seen = (query @ p.to_weights[basis]) ** 2
-        for h in np.flatnonzero(p.head_basis == basis):
-            r, residual = p.head_signal[h], p.head_residual[h]
-            left = residual * prior - seen @ (residual**2 / (residual * p.values[basis] + 1 - r))
-            variance[:, h] = np.maximum(left, 0.0) + (1 - r) * (1 + 1 / max(n_images, 1))
-    total = variance.astype(p.probability.dtype) @ p.probability.T
+    total = np.empty((len(X), len(p.deviation)), p.probability.dtype)
+    for region in np.unique(p.region):
+        voxels = np.flatnonzero(p.region == region)
+        total[:, voxels] = _left_by_heads(p, int(region), query).astype(total.dtype) @ p.probability[voxels].T
     total += p.beyond * ((query @ p.probes.T) ** 2) @ p.between.T
     # The voxel's variance is itself estimated: the variance of Student's t with n - 1 degrees of freedom.
     total *= np.asarray((n_images - 1) / max(n_images - 3, 1) if n_images > 1 else 1.0, total.dtype)
     std: FloatArray = np.sqrt(total) * p.deviation
     return std.astype(p.probability.dtype)
+
+
+def _left_by_heads(p: AttentionPosterior, region: int, query: FloatArray) -> FloatArray:
+    """Variance that every head leaves to a response, under a region's residual metrics (q, h)."""
+    variance = np.empty((len(query), len(p.head_signal)))
+    for basis in range(len(p.isotropic)):
+        metric = Metric(p.moment[region] if p.moment.size else None, float(p.isotropic[basis]), float(p.scale))
+        prior = np.einsum("qp,pq->q", query, metric @ query.T)
+        seen = (query @ p.to_weights[region, basis]) ** 2
+        for h in np.flatnonzero(p.head_basis == basis):
+            r, residual = p.head_signal[h], p.head_residual[h]
+            left = residual * prior - seen @ (residual**2 / (residual * p.values[region, basis] + 1 - r))
+            variance[:, h] = np.maximum(left, 0.0) + (1 - r) * (1 + 1 / max(int(p.n_images), 1))
+    return variance
 
 
 def posterior_arrays(posterior: AttentionPosterior) -> dict[str, npt.NDArray[Any]]:

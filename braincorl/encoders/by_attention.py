@@ -9,14 +9,14 @@ responses of all voxels are off (motion, a missed trial) count for less.
     n images, p features, k context coordinates, v voxels, h heads, d probes
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from braincorl.closed_forms.bases import Metric
+from braincorl.closed_forms.bases import Basis, Metric
 from braincorl.closed_forms.decomposition import varying_voxels
 from braincorl.closed_forms.items import Items, Nearby
 from braincorl.closed_forms.spoilt_images import weights_under
@@ -126,12 +126,14 @@ def fit_by_attention(
     with torch.inference_mode():
         whole = VoxelAttention(config, centred, scale, items, probes, n_places, like)
         written = _Arrays.empty(n_voxels, X.shape[1], whole, dtype)
-        done = 0
+        done, views, view = 0, [(whole.bases, items)], np.zeros(n_voxels, dtype=np.int64)
         for number in np.unique(regions):
             layer = whole
             if items is not None and number >= 0:
                 own = items.in_region(int(number), config.elsewhere)
                 layer = VoxelAttention(config, centred, scale, own, probes, n_places, like)
+                view[regions == number] = len(views)
+                views.append((layer.bases, own))
             members = np.flatnonzero(regions == number)
             size = _batch_size(voxel_batch_size, layer, nearby)
             company = _company(config, layer, standard, size) if items is None else None
@@ -145,7 +147,7 @@ def fit_by_attention(
                 done += len(voxels)
                 if progress is not None:
                     progress(done, n_voxels)
-    posterior = _posterior(whole, mean, scale, items, written, probes, beyond, standard, len(X))
+    posterior = _posterior(whole, views, view, mean, written, probes, beyond, standard)
     return AttentionFit(
         coef=written.coef,
         intercept=(standard.mean - written.coef @ mean).astype(dtype),
@@ -255,30 +257,36 @@ def _batch_size(value: int | str, layer: VoxelAttention, nearby: Nearby | None) 
 
 def _posterior(
     layer: VoxelAttention,
+    views: Sequence[tuple[Sequence[Basis], Items | None]],
+    view: npt.NDArray[np.int64],
     mean: FloatArray,
-    scale: float,
-    items: Items | None,
     written: _Arrays,
     probes: npt.NDArray[np.float64],
     beyond: float,
     standard: _Standardised,
-    n_images: int,
 ) -> AttentionPosterior:
-    dtype = written.coef.dtype
-    rank = max(len(basis.values) for basis in layer.bases)
-    values = np.zeros((len(layer.bases), rank))
-    to_weights = np.zeros((len(layer.bases), len(mean), rank), dtype)
-    for number, basis in enumerate(layer.bases):
-        values[number, : len(basis.values)] = basis.values
-        to_weights[number, :, : len(basis.values)] = basis.to_weights
+    """Put together what is known after the context; a view is the memory as the voxels of one region see it."""
+    dtype, n_images, p = written.coef.dtype, layer.n_images, len(mean)
+    # Regions that no voxel is of need no room.
+    used, view = np.unique(view, return_inverse=True)
+    seen = [views[number] for number in used]
+    rank = max(len(basis.values) for bases, _ in seen for basis in bases)
+    values = np.zeros((len(seen), len(layer.bases), rank))
+    to_weights = np.zeros((len(seen), len(layer.bases), p, rank), dtype)
+    for number, (bases, _) in enumerate(seen):
+        for which, basis in enumerate(bases):
+            values[number, which, : len(basis.values)] = basis.values
+            to_weights[number, which, :, : len(basis.values)] = basis.to_weights
+    moments = [items.moment.astype(dtype) for _, items in seen if items is not None]
     unbiased = np.sqrt(n_images / (n_images - 1)) if n_images > 1 else 1.0
     return AttentionPosterior(
         mean=mean,
         values=values,
         to_weights=to_weights,
         isotropic=np.array(layer.isotropic),
-        scale=np.asarray(scale),
-        moment=np.zeros((0, 0), dtype) if items is None else items.moment.astype(dtype),
+        scale=np.asarray(layer.scale),
+        moment=np.array(moments) if moments else np.zeros((0, 0, 0), dtype),
+        region=view.astype(np.int64),
         head_basis=layer.heads.basis.astype(np.int64),
         head_residual=layer.heads.residual,
         head_signal=layer.heads.signal,

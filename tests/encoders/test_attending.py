@@ -270,3 +270,29 @@ def test_mistakes_name_their_remedy(options, arguments, message):
     X, y, _, _ = make_person()
     with pytest.raises(InputError, match=message):
         InContextEncoder(**options).fit(X, y, **arguments)
+
+
+def test_spread_of_a_voxel_of_known_region_is_that_of_its_region_alone():
+    """What is left open under the region's own residual metrics, as if no other voxel were remembered there."""
+    rng = np.random.default_rng(3)
+    kinds = {"A": np.diag([4.0, 1, 1, 0.1, 0.1, 0.1]), "B": np.diag([0.1, 0.1, 0.1, 1, 1, 4.0])}
+    people, rois = [], []
+    for _ in range(2):
+        X = rng.standard_normal((80, 6))
+        weights = np.vstack([rng.standard_normal((30, 6)) @ kinds[name] for name in "AB"])
+        people.append((X, X @ weights.T + rng.standard_normal((80, 60))))
+        rois.append(np.repeat(["A", "B"], 30))
+    prior = GroupPrior.fit(people, rois)
+    X, y = rng.standard_normal((4, 6)), rng.standard_normal((4, 5))
+    queries = np.eye(6) * 3
+    spread = {}
+    for name in ("A", "B", ""):
+        encoder = GroupPriorEncoder(prior, robust=False).fit(X, y, rois=np.repeat([name], 5))
+        spread[name] = encoder.predict(queries, return_std=True)[1].mean(axis=1)
+    assert spread["A"][0] > spread["B"][0]
+    assert spread["B"][5] > spread["A"][5]
+    mixed = GroupPriorEncoder(prior, robust=False).fit(X, y, rois=["A", "B", "", "B", "A"])
+    alone = GroupPriorEncoder(prior, robust=False).fit(X, y[:, 1:2], rois=["B"])
+    np.testing.assert_allclose(
+        mixed.predict(queries, return_std=True)[1][:, 1], alone.predict(queries, return_std=True)[1][:, 0], rtol=1e-6
+    )
