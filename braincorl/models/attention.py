@@ -72,7 +72,7 @@ class AttentionConfig:
     metrics: tuple[float, ...] = (0.1, 0.4, 1.0)
     attended_metric: float = 0.4
     signals: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-    attended_signals: tuple[float, ...] = (0.25,)
+    attended_signals: tuple[float, ...] = (0.15, 0.4)
     rarity: float = 0.5
     temperature: float = 0.5
     elsewhere: float = -4.0
