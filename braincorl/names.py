@@ -8,7 +8,7 @@ spreadsheet, which would run it. Such names are refused where they come in, so t
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from braincorl.errors import InputError
 
@@ -44,3 +44,24 @@ def check_names(names: Iterable[str], what: str) -> None:
             raise InputError(f"{what} {name!r} begins with '{name[0]}', a formula to spreadsheets: rename it.")
         if not name.strip():
             raise InputError(f"{what} {name!r} is empty: name it.")
+
+
+def file_labels(names: Sequence[str], instead: str) -> list[str]:
+    """Give labels for file names, of ASCII letters and digits alone, one for each name and no two alike in any case.
+
+    Parameters
+    ----------
+    names
+        What is to be told apart.
+    instead
+        Label of a name without letters and digits.
+    """
+    bare = [re.sub(r"[^A-Za-z0-9]", "", name) or instead for name in names]
+    labels: list[str] = []
+    for number, label in enumerate(bare, start=1):
+        others = {other.lower() for other in bare[: number - 1] + bare[number:]} | {other.lower() for other in labels}
+        found, suffix = label, str(number)
+        while found.lower() in others:
+            found, suffix = label + suffix, f"{suffix}x{number}"
+        labels.append(found)
+    return labels

@@ -9,7 +9,7 @@ from braincorl.errors import InputError
 from braincorl.features import FeatureTable
 from braincorl.features.store.feature_files import read_names
 from braincorl.files import text_lines
-from braincorl.names import check_names
+from braincorl.names import check_names, file_labels
 
 BAD = [
     "a\tb",
@@ -73,3 +73,14 @@ def test_all_readers_of_lines_agree_on_what_a_line_is(tmp_path, end, last):
     (tmp_path / "names.txt").write_bytes((end.join(names) + (end if last else "")).encode())
     assert read_names(tmp_path / "names.txt") == names
     assert text_lines((tmp_path / "names.txt").read_bytes().decode()) == names
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["V1-d", "V1d"], ["FFA-1", "FFA1", "ffa1"], ["a", "a-", "a1"], ["é", "ü"], ["", "x"], ["V1", "V2"]],
+)
+def test_labels_of_files_are_never_alike(names):
+    labels = file_labels(names, "region")
+    assert len({label.lower() for label in labels}) == len(names)
+    assert all(label.isalnum() and label.isascii() for label in labels)
+    assert file_labels(["V1", "V2"], "region") == ["V1", "V2"]

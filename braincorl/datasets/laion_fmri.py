@@ -234,8 +234,10 @@ def read_ceilings(folder: LaionFolder, grid: Grid) -> tuple[npt.NDArray[np.float
         known = percent[np.isfinite(percent)]
         if known.size and (known.min() < 0 or known.max() > 100):
             raise InputError(f"{path} holds values from {known.min():g} to {known.max():g}, expected percentages.")
-        if known.size and 0 < known.max() <= 1:
-            raise InputError(f"{path} holds values up to {known.max():g}: expected percentages, not shares of 1.")
+        # The unit is that of the whole map: the voxels that are read may all be noisy.
+        largest = float(np.max(values, where=np.isfinite(values), initial=0.0))
+        if 0 < largest <= 1:
+            raise InputError(f"{path} holds values up to {largest:g}: expected percentages, not shares of 1.")
         return percent / 100, 1 / repeats
     logger.warning("%s holds no noise ceilings over sessions: they are estimated from repeats", folder.betas)
     return None

@@ -45,6 +45,7 @@ from braincorl.names import normal_name
 logger = logging.getLogger(__name__)
 
 N_GRAYORDINATES, N_CORTEX, N_VERTICES = 91_282, 59_412, 32_492
+N_CORTEX_SIDES = (29_696, 29_716)
 BETAS = "fMRIPrepv23_2_0/task_fMRI/betas/GLMsinglev1_2"
 
 # Data set -> (name in files, people, table of stimuli).
@@ -156,6 +157,9 @@ class MosaicPerson:
         """
         root = Path(root)
         if root.is_file():
+            said = re.match(r"sub-\d+_[A-Za-z0-9]+", root.name)
+            if said is not None and said.group(0) != self.stem:
+                raise InputError(f"{root} is the file of {said.group(0)}, but {self.stem} is asked for.")
             return root
         for folder in (root / self.key).parent, root / self.dataset, root:
             # Files from the download portal carry a checksum in their names.
@@ -262,7 +266,7 @@ def split_mosaic(root: str | Path, dataset: str, subject: int | str) -> Split:
     Raises
     ------
     InputError
-        If the file's names do not say, or an image is on both sides.
+        If the file's names do not say, an image is on both sides, or one side has none.
     """
     path = MosaicPerson.parse(dataset, subject).find(root)
     sides: dict[str, dict[str, None]] = {"train": {}, "test": {}}
@@ -273,6 +277,9 @@ def split_mosaic(root: str | Path, dataset: str, subject: int | str) -> Split:
     both = sides["train"].keys() & sides["test"].keys()
     if both:
         raise InputError(f"{path} has {len(both)} images on both sides of its split, such as '{min(both)}'.")
+    for side, found in sides.items():
+        if not found:
+            raise InputError(f"{path} has no image on the {side} side of the split: is it whole?")
     return Split(np.array(list(sides["train"]), dtype=np.str_), np.array(list(sides["test"]), dtype=np.str_))
 
 
@@ -427,7 +434,7 @@ def _grayordinates(chosen: npt.NDArray[np.bool_], template: str | Path | None) -
         if (
             whole.n_chosen != N_GRAYORDINATES
             or whole.order is not None
-            or whole.left.sum() + whole.right.sum() != N_CORTEX
+            or (whole.left.sum(), whole.right.sum()) != N_CORTEX_SIDES
         ):
             raise InputError(f"{template} has {whole.n_chosen} grayordinates, expected the usual {N_GRAYORDINATES:,}.")
         return whole.select(chosen)

@@ -52,6 +52,10 @@ class Subcortex:
         if (self.voxels < 0).any() or (self.voxels >= np.asarray(self.shape)).any():
             raise InputError(f"voxels below the cortex lie outside their grid {self.shape}.")
 
+    def same_grid(self, other: "Subcortex") -> bool:
+        """Whether equal indices are equal places: a mirrored grid has the same shape."""
+        return self.shape == other.shape and np.allclose(self.affine, other.affine, atol=1e-3)
+
     def select(self, chosen: npt.NDArray[np.bool_]) -> "Subcortex | None":
         """Keep some voxels; None where none is left."""
         if not chosen.any():
@@ -129,7 +133,7 @@ class Surface:
             return False
         if self.subcortex is None or other.subcortex is None:
             return self.subcortex is other.subcortex
-        return self.subcortex.shape == other.subcortex.shape and np.array_equal(
+        return self.subcortex.same_grid(other.subcortex) and np.array_equal(
             self.subcortex.voxels, other.subcortex.voxels
         )
 

@@ -228,7 +228,8 @@ class BandedRidgeEncoder(LinearEncoder):
         return spaces_predictive_std(self.posterior_, X)
 
     def _header_parameters(self) -> dict[str, Any]:
-        return super()._header_parameters() | {"spaces": dict(self.spaces_)}
+        # Pairs, since the keys of a header are sorted: the order of spaces is that of the weights.
+        return super()._header_parameters() | {"spaces": [[name, size] for name, size in self.spaces_.items()]}
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
         arrays = super()._arrays() | spaces_arrays(self.posterior_)
@@ -241,7 +242,10 @@ class BandedRidgeEncoder(LinearEncoder):
     def _restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         super()._restore(arrays)
         self.posterior_ = restore_spaces(arrays)
+        self.spaces = None if self.spaces is None else dict(self.spaces)
         self.spaces_ = self._sizes(self.coef_.shape[1])
+        if list(self.spaces_.values()) != np.asarray(self.posterior_.sizes).tolist():
+            raise FileFormatError("The encoder file lists its spaces in another order than its weights: fit again.")
         self.signal_fraction_ = self.shares_.sum(axis=1)
         self.parts_ = {}
         for name in arrays:

@@ -19,7 +19,7 @@ from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import FileFormatError, InputError
 from braincorl.files import GENERATOR, read_json, write_json
 from braincorl.fits.maps import Outside, read_map, save_map
-from braincorl.names import check_names
+from braincorl.names import check_names, file_labels
 from braincorl.questions.partition import VariancePartition
 from braincorl.tensorfile import read_metadata, read_tensors, write_tensors
 
@@ -198,10 +198,7 @@ def write_partition(
     described = read_json(folder / f"{prefix}_stat-winningspace_statmap.json")
     levels = {"0": "none: EV is not positive", **{str(n): name for n, name in enumerate(partition.spaces, start=1)}}
     write_json(folder / f"{prefix}_stat-winningspace_statmap.json", described | {"Levels": levels})
-    for number, name in enumerate(partition.spaces, start=1):
-        label = re.sub(r"[^A-Za-z0-9]", "", name) or f"space{number}"
-        if label.lower() in {re.sub(r"[^A-Za-z0-9]", "", other).lower() for other in partition.spaces if other != name}:
-            label += str(number)
+    for name, label in zip(partition.spaces, file_labels(partition.spaces, "space"), strict=True):
         for (part, bound), (stat, description) in SPACE_MAPS.items():
             sidecar = {"Description": description, "Units": "1", "FeatureSpace": name}
             sidecar["Software"] = f"{GENERATOR} {__version__}"

@@ -20,6 +20,7 @@ from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import OutputError
 from braincorl.files import GENERATOR, atomic_file, write_json
 from braincorl.fits.maps import Outside, save_map, unmask
+from braincorl.names import file_labels
 
 # Below this the likeliest region is not named in the `dseg`: more likely than all others together.
 LIKELY = 0.5
@@ -88,8 +89,8 @@ def write_localiser(
     if found is None:
         return
     names, probability = found
-    for name, values in zip(names.tolist(), probability.T, strict=True):
-        label = "".join(character for character in name if character.isalnum())
+    labels = file_labels(names.tolist(), "region")
+    for name, label, values in zip(names.tolist(), labels, probability.T, strict=True):
         sidecar = {
             "Description": f"Probability that a voxel is tuned like those of {name}, from its responses and a prior",
             "Units": "1",

@@ -36,6 +36,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import hypergeom
 
+from braincorl.batching import batches
 from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import InputError
 from braincorl.questions.noise import NoiseModel
@@ -47,6 +48,9 @@ Ranking = Literal["shared", "independent", "correlation"]
 
 # The spread of predictions is a mean over this many candidates: it hardly differs between images.
 _SPREAD_FROM = 64
+
+# Of the largest log likelihood of a trial: below is rounding.
+_TIE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,10 @@ class Identification:
         """Rank of the candidate that was seen, 1 the best, ties in the middle rounded up; 0 if unknown (n_trials,)."""
         n = np.arange(len(self.truth))
         seen = self.log_likelihood[n, self.truth][:, None]
-        better = (self.log_likelihood > seen).sum(axis=1)
-        equal = (self.log_likelihood == seen).sum(axis=1) - 1
+        # Equal candidates at other places of a matrix product differ by its rounding.
+        tie = _TIE * np.abs(self.log_likelihood).max(axis=1, keepdims=True)
+        better = (self.log_likelihood > seen + tie).sum(axis=1)
+        equal = (np.abs(self.log_likelihood - seen) <= tie).sum(axis=1) - 1
         return np.where(self.truth < 0, 0, 1 + better + (equal + 1) // 2).astype(np.int64)
 
     @property
@@ -210,25 +216,35 @@ def identify(
         raise InputError(f"ranking must be 'shared', 'independent' or 'correlation', but is {how!r}.")
     if how == "shared" and noise is None:
         raise InputError("ranking by shared noise needs noise: estimate it with context_noise or repeat_noise.")
-    predicted = features @ encoder.coef_[chosen].T.astype(np.float64) + encoder.intercept_[chosen]
+    weights = encoder.coef_[chosen].T.astype(np.float64)
+    centred = features - features.mean(axis=0)
+    # Of the mean over candidates: distances are of differences, and a common point taken off both keeps digits.
+    y = y - (features.mean(axis=0) @ weights + encoder.intercept_[chosen])
+    # Predictions of some candidates at a time: all of them times all voxels would be the size of a data set.
+    parts = batches(len(features), 8 * 5 * max(weights.shape[1], 1))
+    scores = np.empty((len(y), len(features)))
     if how == "correlation":
-        return Identification(_pattern_correlation(y, predicted), seen, how)
+        ours = _unit_patterns(y)
+        for part in parts:
+            scores[:, part] = ours @ _unit_patterns(centred[part] @ weights).T
+        return Identification(scores, seen, how)
     spread = predictive_spread(encoder, features)[chosen]
     usable = np.isfinite(spread) & (spread > 0)
-    y, predicted = (array[:, usable] / spread[usable] for array in (y, predicted))
-    # Distances are of differences: taking a common point off both first keeps digits.
-    centre = predicted.mean(axis=0)
-    ours, theirs = y - centre, predicted - centre
-    temperature = 1.0
-    if noise is not None:
-        model = noise.select(chosen[usable])
-        if how == "shared":
-            ours, theirs = model.whiten(ours), model.whiten(theirs)
-        else:
-            temperature = model.temperature(theirs)
-    log_likelihood = ours @ theirs.T - 0.5 * np.square(theirs).sum(axis=1)
-    log_likelihood -= 0.5 * np.square(ours).sum(axis=1)[:, None]
-    return Identification(np.asarray(log_likelihood), seen, how, temperature)
+    ours, weights = y[:, usable] / spread[usable], weights[:, usable] / spread[usable]
+    model = None if noise is None else noise.select(chosen[usable])
+    if model is not None and how == "shared":
+        ours = model.whiten(ours)
+    plain, shared = 0.0, 0.0
+    for part in parts:
+        theirs = centred[part] @ weights
+        if model is not None and how == "shared":
+            theirs = model.whiten(theirs)
+        elif model is not None:
+            along = model.variance_along(theirs)
+            plain, shared = plain + along[0], shared + along[1]
+        scores[:, part] = ours @ theirs.T - 0.5 * np.square(theirs).sum(axis=1)
+    scores -= 0.5 * np.square(ours).sum(axis=1)[:, None]
+    return Identification(scores, seen, how, min(1.0, plain / shared) if shared > 0 else 1.0)
 
 
 def context_noise(encoder: LinearEncoder, X: npt.ArrayLike, y: npt.ArrayLike) -> NoiseModel:
@@ -352,14 +368,10 @@ def _checked_truth(truth: npt.ArrayLike | None, n_trials: int, n_candidates: int
     return seen.astype(np.intp)
 
 
-def _pattern_correlation(y: Array, predicted: Array) -> Array:
-    """Correlation over voxels, each centred over what is compared: its mean response tells no image from another."""
-    ours, theirs = (array - predicted.mean(axis=0) for array in (y, predicted))
-    ours, theirs = (array - array.mean(axis=1, keepdims=True) for array in (ours, theirs))
-    ours, theirs = (
-        array / np.maximum(np.linalg.norm(array, axis=1, keepdims=True), 1e-300) for array in (ours, theirs)
-    )
-    return np.asarray(ours @ theirs.T)
+def _unit_patterns(patterns: Array) -> Array:
+    """Patterns over voxels without their mean, of unit length: their products are correlations."""
+    centred = patterns - patterns.mean(axis=1, keepdims=True)
+    return np.asarray(centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-300))
 
 
 def _draw_groups(labels: npt.NDArray[np.generic], n_bootstrap: int, random_state: int) -> Array:

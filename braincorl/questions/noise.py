@@ -76,11 +76,10 @@ class NoiseModel:
         """Keep some voxels."""
         return NoiseModel(self.factors[voxels], self.shrinkage, self.source)
 
-    def temperature(self, directions: FloatArray) -> float:
-        """By how much independent noise is too sure along some directions (t, v): Σ aᵀa / Σ aᵀRa, at most 1."""
+    def variance_along(self, directions: FloatArray) -> tuple[float, float]:
+        """Sum over directions (t, v) of the variance of independent and of this noise: Σ aᵀa and Σ aᵀRa."""
         plain = float(np.square(directions).sum())
-        shared = self.shrinkage * plain + float(np.square(directions @ self.factors).sum())
-        return min(1.0, plain / shared) if shared > 0 else 1.0
+        return plain, self.shrinkage * plain + float(np.square(directions @ self.factors).sum())
 
     def whiten(self, rows: FloatArray) -> Array:
         """Turn rows (t, v) of covariance R into rows of covariance I: rows R^-½."""

@@ -34,6 +34,7 @@ from braincorl.files import Progress
 from braincorl.metrics import mean_over_voxels
 from braincorl.questions.resampling import (
     BYTES_AT_A_TIME,
+    RESAMPLED_ROUNDING,
     RegionSamples,
     check_level,
     draw_counts,
@@ -182,7 +183,7 @@ def _parts(
     ev, *others = resampled_ev(y, [y - whole, *(y - models[subset] for subset in subsets)], counts)
     of = dict(zip(subsets, others, strict=True))
     total = resampled_variance(y, counts)
-    total[total <= 0] = np.nan
+    total[total <= RESAMPLED_ROUNDING * resampled_variance(y, np.ones((1, len(y))))] = np.nan
     out = {("ev", ALL): ev}
     for name in names:
         out["share", name] = resampled_covariance(2 * y - whole, models[name], counts) / total

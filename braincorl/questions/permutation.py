@@ -39,6 +39,8 @@ from braincorl.validation import FloatArray, check_same_shape
 _TIE = 1e-10
 # A batch's rows are gathered once per permutation, so they should stay in the processor's cache.
 _CACHE_BYTES = 2**19
+# Correlations of a batch under all permutations, and what is made of them.
+_BATCH_BYTES = 2**27
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,8 @@ def permutation_test(
     r = np.full(true.shape[1], np.nan)
     largest = np.full(n_permutations, -np.inf)
     observed, permuted = np.zeros(len(regions)), np.zeros((n_permutations, len(regions)))
-    for batch in batches(true.shape[1], 1, max(16, _CACHE_BYTES // (8 * true.shape[0]))):
+    size = max(16, min(_CACHE_BYTES // (8 * true.shape[0]), _BATCH_BYTES // (24 * int(n_permutations))))
+    for batch in batches(true.shape[1], 1, size):
         measured, known = _standardize(true[:, batch])
         expected, told = _standardize(predicted[:, batch])
         known &= told | np.isfinite(predicted[:, batch]).all(axis=0)  # a constant prediction tells nothing: r is 0

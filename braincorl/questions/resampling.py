@@ -22,6 +22,8 @@ Array = npt.NDArray[np.float64]
 
 # Temporaries of one batch of voxels: sums of several models in all samples.
 BYTES_AT_A_TIME = 2**25
+# Of the variance over all images: below is the rounding of a sample that is one image, drawn every time.
+RESAMPLED_ROUNDING = 1e-12
 
 
 def draw_counts(n_images: int, n_bootstrap: int, random_state: int = 0) -> Array:
@@ -58,7 +60,7 @@ def resampled_ev(y: Array, residuals: Sequence[Array], counts: Array) -> list[Ar
         NaN where all images of a sample have the same response.
     """
     total = resampled_variance(y, counts)
-    total[total <= 1e-12 * resampled_variance(y, np.ones((1, len(y))))] = np.nan  # one image, drawn every time
+    total[total <= RESAMPLED_ROUNDING * resampled_variance(y, np.ones((1, len(y))))] = np.nan
     return [1.0 - resampled_variance(residual, counts) / total for residual in residuals]
 
 

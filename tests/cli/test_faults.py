@@ -132,6 +132,16 @@ def test_a_message_names_the_result_and_not_where_it_is_made(tmp_path):
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+@pytest.fixture(autouse=True)
+def signals_as_in_a_terminal():
+    """What started these tests may ignore some: nohup does, and shells for what runs in the background."""
+    given = {number: signal.SIG_DFL for number in SIGNALS} | {signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in given.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def run(command, folder, visit):
     with machine.steps(folder, visit):
         return main([str(part) for part in command])

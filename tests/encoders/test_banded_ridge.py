@@ -160,6 +160,19 @@ def test_a_saved_encoder_is_the_same(rng, tmp_path):
         np.testing.assert_array_equal(loaded.parts_[name][0], part[0])
 
 
+@pytest.mark.parametrize("sizes", [(3, 5), (4, 4)])
+def test_a_saved_encoder_keeps_the_order_of_its_spaces(rng, tmp_path, sizes):
+    """Headers sort their keys, weights do not."""
+    X = {"gabor": rng.standard_normal((20, sizes[0])), "clip": rng.standard_normal((20, sizes[1]))}
+    encoder = BandedRidgeEncoder().fit(X, X["gabor"] @ rng.standard_normal((sizes[0], 6)))
+    encoder.save(tmp_path / "e.safetensors")
+    loaded = load_encoder(tmp_path / "e.safetensors")
+    assert list(loaded.spaces_) == ["gabor", "clip"]
+    np.testing.assert_array_equal(loaded.predict(X), encoder.predict(X))
+    for name, part in encoder.predict_parts(X).items():
+        np.testing.assert_array_equal(loaded.predict_parts(X)[name], part)
+
+
 def test_constant_voxels_and_spaces_are_harmless(rng):
     X, y, queries, _ = made(rng, 20, (5, 30), 4, (1, 1))
     y[:, 2] = 7.0

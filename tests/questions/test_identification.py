@@ -6,6 +6,7 @@ from sklearn.covariance import ledoit_wolf_shrinkage
 from braincorl import BayesianRidgeEncoder, RidgeEncoder
 from braincorl.analysis import context_noise, identify, repeat_noise
 from braincorl.errors import InputError
+from braincorl.questions import identification
 from braincorl.questions.identification import candidate_numbers, predictive_spread, top_accuracy
 from braincorl.questions.noise import NoiseModel
 
@@ -44,6 +45,17 @@ def test_shrinkage_is_that_of_ledoit_and_wolf(rng):
     np.testing.assert_allclose(np.diag(R), 1)
     white = model.whiten(np.eye(50))
     np.testing.assert_allclose(white @ R @ white, np.eye(50), atol=1e-9)
+
+
+@pytest.mark.parametrize("ranking", ["independent", "shared", "correlation"])
+def test_some_candidates_at_a_time_are_all_at_once(ranking, monkeypatch):
+    encoder, candidates, y, X, trained = made()
+    noise = context_noise(encoder, X, trained)
+    whole = identify(encoder, y, candidates, noise=noise, ranking=ranking)
+    monkeypatch.setattr(identification, "batches", lambda n, _: [slice(k, k + 7) for k in range(0, n, 7)])
+    parts = identify(encoder, y, candidates, noise=noise, ranking=ranking)
+    np.testing.assert_allclose(parts.log_likelihood, whole.log_likelihood, rtol=1e-9, atol=1e-9)
+    assert parts.temperature == pytest.approx(whole.temperature)
 
 
 def test_seen_images_are_found_and_order_does_not_matter():

@@ -129,7 +129,7 @@ class CiftiFile:
         Raises
         ------
         InputError
-            If the surfaces differ in their vertices, or the grids below the cortex do.
+            If the surfaces differ in their vertices, or the grids below the cortex in shape or affine.
         """
         own, parts = self.surface, []
         columns = own.split(self._column)
@@ -148,7 +148,7 @@ class CiftiFile:
         if surface.subcortex is not None:
             deep = np.full(surface.subcortex.structures.size, -1, dtype=np.intp)
             if own.subcortex is not None:
-                if own.subcortex.shape != surface.subcortex.shape:
+                if not own.subcortex.same_grid(surface.subcortex):
                     raise InputError(f"{self.path} has voxels below the cortex on another grid than expected.")
                 where = np.full(int(np.prod(own.subcortex.shape)), -1, dtype=np.intp)
                 where[own.subcortex.flat] = columns[2]

@@ -106,3 +106,11 @@ def test_fslr_has_places_and_is_drawn(rng):
     assert right[0].min() > -5
     assert 120 < np.ptp(places[:, 1]) < 200
     assert isinstance(plot_surface(places[:, 1], space, views=("lateral",)), Figure)
+
+
+def test_mirrored_grids_are_not_the_same_places():
+    names, voxels = np.array(["CIFTI_STRUCTURE_BRAIN_STEM"]), np.array([[1, 2, 3]])
+    deep = Subcortex(names, voxels, (5, 5, 5), np.diag([-2.0, 2, 2, 1]))
+    mirrored = Subcortex(names, voxels, (5, 5, 5), np.diag([2.0, 2, 2, 1]))
+    assert deep.same_grid(Subcortex(names, voxels, (5, 5, 5), np.diag([-2.00001, 2, 2, 1])))
+    assert not deep.same_grid(mirrored)
