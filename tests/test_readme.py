@@ -14,6 +14,7 @@ import torch
 from nsd_writer import write_nsd_design
 from PIL import Image
 from published import TINY, make_network
+from recipes import SMALL_RECIPE
 
 from braincorl.cli.main import VERBS, build_parser, main
 from braincorl.datasets import simulate_people
@@ -91,26 +92,6 @@ def test_its_commands_are_found():
 
 # The demo is run by CI as it stands, before the tests; downloads meet a server in tests/cli/test_data_fetch.py.
 RUN_ELSEWHERE = (["demo"], ["data", "fetch"])
-SMALL_RECIPE = """
-architecture = "reference"
-n_validation = 1
-[network]
-n_features = 4
-width = 8
-n_layers = 1
-n_heads = 2
-ffn_width = 16
-n_learned_tokens = 2
-[[stages]]
-name = "synthetic"
-people = 4
-people_per_step = 4
-validate_every = 1
-[stages.world]
-n_images = [20, 20]
-n_query = 16
-n_voxels = [64, 64]
-"""
 
 
 @pytest.fixture(scope="module")

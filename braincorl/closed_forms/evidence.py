@@ -17,16 +17,13 @@ of the ridge solutions, never a choice among them, which is what makes ten image
 Letters: n images, p features, k rank, v voxels, g grid of r, q queries.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from braincorl.batching import batches
 from braincorl.closed_forms.decomposition import centre, coefficients, decompose
-from braincorl.errors import FileFormatError
 from braincorl.validation import FloatArray
 
 # Share of response variance that features explain: from none to what the cleanest voxels show.
@@ -68,25 +65,6 @@ class EvidencePosterior:
     variance: FloatArray
     projected: FloatArray
     n_images: FloatArray
-
-
-def posterior_arrays(posterior: EvidencePosterior) -> dict[str, npt.NDArray[Any]]:
-    """Arrays of a posterior, as an encoder's file stores them."""
-    return {f"posterior.{field.name}": getattr(posterior, field.name) for field in fields(EvidencePosterior)}
-
-
-def restore_posterior(arrays: Mapping[str, npt.NDArray[Any]]) -> EvidencePosterior:
-    """Undo `posterior_arrays`.
-
-    Raises
-    ------
-    FileFormatError
-        If an array is missing.
-    """
-    try:
-        return EvidencePosterior(**{f.name: arrays[f"posterior.{f.name}"] for f in fields(EvidencePosterior)})
-    except KeyError as error:
-        raise FileFormatError(f"The encoder file holds no {error}: it is incomplete.") from error
 
 
 def pool_scale(X: FloatArray) -> float:

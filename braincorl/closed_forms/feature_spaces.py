@@ -21,8 +21,8 @@ its own points.
 Letters: n images, p features, s spaces, k rank, v voxels, g grid of π, h grid of r, q queries.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -34,7 +34,6 @@ from scipy.special import gammaln, logsumexp
 from braincorl.batching import batches
 from braincorl.closed_forms.decomposition import centre
 from braincorl.closed_forms.evidence import SIGNAL_GRID
-from braincorl.errors import FileFormatError
 from braincorl.validation import FloatArray
 
 Array = npt.NDArray[np.float64]
@@ -297,25 +296,6 @@ def spaces_predictive_std(posterior: SpacesPosterior, X: FloatArray) -> FloatArr
             square[:, likely] += weight * prediction**2
     std = np.sqrt(total + np.maximum(square - mean**2, 0.0))
     return np.asarray(std, dtype=posterior.variance.dtype)
-
-
-def spaces_arrays(posterior: SpacesPosterior) -> dict[str, npt.NDArray[Any]]:
-    """Arrays of a posterior, as an encoder's file stores them."""
-    return {f"posterior.{field.name}": getattr(posterior, field.name) for field in fields(SpacesPosterior)}
-
-
-def restore_spaces(arrays: Mapping[str, npt.NDArray[Any]]) -> SpacesPosterior:
-    """Undo `spaces_arrays`.
-
-    Raises
-    ------
-    FileFormatError
-        If an array is missing.
-    """
-    try:
-        return SpacesPosterior(**{f.name: arrays[f"posterior.{f.name}"] for f in fields(SpacesPosterior)})
-    except KeyError as error:
-        raise FileFormatError(f"The encoder file holds no {error}: it is incomplete.") from error
 
 
 class _Bases:

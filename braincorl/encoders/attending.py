@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from braincorl.closed_forms.stored import posterior_arrays, restore_posterior
 from braincorl.encoders.attention_posterior import (
     AttentionPosterior,
-    posterior_arrays,
     predictive_std,
-    restore_posterior,
 )
 from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import InputError
@@ -72,7 +71,7 @@ class AttendingEncoder(LinearEncoder):
 
     def _restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         super()._restore(arrays)
-        self.posterior_ = restore_posterior(arrays)
+        self.posterior_ = restore_posterior(AttentionPosterior, arrays)
         self._restore_named(arrays, (*self._state_names, "region_names_"))
         self.region_names_ = np.array(json.loads(arrays["region_names"].tobytes()), dtype=np.str_)
 

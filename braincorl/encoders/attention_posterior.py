@@ -11,15 +11,12 @@ the residual metrics of that region.
     n images, p features, k context coordinates, b residual metrics, g regions, v voxels, h heads, d probes, q queries
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from braincorl.closed_forms.bases import Metric
-from braincorl.errors import FileFormatError
 from braincorl.validation import FloatArray
 
 
@@ -126,24 +123,3 @@ def _left_by_heads(p: AttentionPosterior, region: int, query: FloatArray) -> Flo
             left = residual * prior - seen @ (residual**2 / (residual * p.values[region, basis] + 1 - r))
             variance[:, h] = np.maximum(left, 0.0) + (1 - r) * (1 + 1 / max(int(p.n_images), 1))
     return variance
-
-
-def posterior_arrays(posterior: AttentionPosterior) -> dict[str, npt.NDArray[Any]]:
-    """Arrays of a posterior, as an encoder's file stores them."""
-    return {f"posterior.{field.name}": np.asarray(getattr(posterior, field.name)) for field in fields(posterior)}
-
-
-def restore_posterior(arrays: Mapping[str, npt.NDArray[Any]]) -> AttentionPosterior:
-    """Undo `posterior_arrays`.
-
-    Raises
-    ------
-    FileFormatError
-        If an array is missing.
-    """
-    try:
-        return AttentionPosterior(**{f.name: arrays[f"posterior.{f.name}"] for f in fields(AttentionPosterior)})
-    except KeyError as error:
-        raise FileFormatError(
-            f"The encoder file holds no {error}: it is incomplete, or of an earlier version; fit again."
-        ) from error

@@ -10,15 +10,15 @@ from sklearn.utils.validation import check_is_fitted
 from braincorl.closed_forms.evidence import pool_scale
 from braincorl.closed_forms.feature_spaces import (
     MOST_SPACES,
+    SpacesPosterior,
     Subset,
     explained_shares,
     fit_spaces,
-    restore_spaces,
-    spaces_arrays,
     spaces_noise_variance,
     spaces_predictive_std,
     standard_subsets,
 )
+from braincorl.closed_forms.stored import posterior_arrays, restore_posterior
 from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import FileFormatError, InputError
 from braincorl.files import Progress
@@ -232,7 +232,7 @@ class BandedRidgeEncoder(LinearEncoder):
         return super()._header_parameters() | {"spaces": [[name, size] for name, size in self.spaces_.items()]}
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
-        arrays = super()._arrays() | spaces_arrays(self.posterior_)
+        arrays = super()._arrays() | posterior_arrays(self.posterior_)
         names = list(self.spaces_)
         for subset, (coef, intercept) in self.parts_.items():
             label = "-".join(str(names.index(name)) for name in subset)
@@ -241,7 +241,7 @@ class BandedRidgeEncoder(LinearEncoder):
 
     def _restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         super()._restore(arrays)
-        self.posterior_ = restore_spaces(arrays)
+        self.posterior_ = restore_posterior(SpacesPosterior, arrays)
         self.spaces = None if self.spaces is None else dict(self.spaces)
         self.spaces_ = self._sizes(self.coef_.shape[1])
         if list(self.spaces_.values()) != np.asarray(self.posterior_.sizes).tolist():

@@ -8,13 +8,13 @@ import numpy.typing as npt
 
 from braincorl.closed_forms.evidence import (
     SIGNAL_GRID,
+    EvidencePosterior,
     fit_evidence,
     noise_variance,
     pool_scale,
-    posterior_arrays,
     predictive_std,
-    restore_posterior,
 )
+from braincorl.closed_forms.stored import posterior_arrays, restore_posterior
 from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import InputError
 from braincorl.validation import FloatArray, check_batch_size
@@ -114,4 +114,4 @@ class BayesianRidgeEncoder(LinearEncoder):
 
     def _restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         super()._restore(arrays)
-        self.posterior_ = restore_posterior(arrays)
+        self.posterior_ = restore_posterior(EvidencePosterior, arrays)

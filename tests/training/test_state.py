@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from recipes import SMALL_RECIPE
 
 from braincorl.checkpoint import read_checkpoint
 from braincorl.cli.main import main
@@ -24,27 +25,6 @@ from braincorl.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """
 
-RECIPE = """
-architecture = "reference"
-n_validation = 1
-[network]
-n_features = 4
-width = 8
-n_layers = 1
-n_heads = 2
-ffn_width = 16
-n_learned_tokens = 2
-[[stages]]
-name = "synthetic"
-people = 4
-people_per_step = 4
-validate_every = 1
-[stages.world]
-n_images = [20, 20]
-n_query = 16
-n_voxels = [64, 64]
-"""
-
 
 def large():
     return CONTENT | {"network": {"w": torch.arange(10_000.0)}}
@@ -52,7 +32,7 @@ def large():
 
 def test_a_worker_and_a_full_disk_end_in_one_line(tmp_path):
     """Workers do not need shared memory: where there was none of it, both processes waited for ever."""
-    (tmp_path / "r.toml").write_text(RECIPE)
+    (tmp_path / "r.toml").write_text(SMALL_RECIPE)
     command = [sys.executable, "-c", LIMITED, "train", "r.toml", "--quiet", "--device", "cpu", "--workers", "1"]
     done = subprocess.run(
         [*command, "--output-dir", "run"], capture_output=True, cwd=tmp_path, text=True, timeout=120, check=False
@@ -66,7 +46,7 @@ def test_a_worker_and_a_full_disk_end_in_one_line(tmp_path):
 
 
 def test_a_run_killed_in_the_midst_of_its_first_save_is_begun_again(tmp_path):
-    (tmp_path / "r.toml").write_text(RECIPE)
+    (tmp_path / "r.toml").write_text(SMALL_RECIPE)
     (tmp_path / "run").mkdir()
     with atomic_file(tmp_path / "run" / STATE) as torn:
         pass
