@@ -80,7 +80,7 @@ CLASSES = {
     "crafted": 10,
 }
 WATCHED = r"/braincorl/(files|result_folders|leftovers|hdf5|tensorfile|cli/\w+|features/(\w+/)?(journal|containers)"
-WATCHED += r"|datasets/(\w+/)?(prepared|prepared_file)|training/(loop|state)|(analysis|fits)/(maps|page|folder))\.py$"
+WATCHED += r"|datasets/(\w+/)?prepared|training/(loop|state)|(analysis|fits)/(maps|page|folder))\.py$"
 
 
 @dataclass

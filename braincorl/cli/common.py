@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from braincorl.datasets import Grid, SubjectData, Surface, load_prepared, load_subject
-from braincorl.datasets.trials.prepared_file import is_prepared
+from braincorl.datasets.trials.prepared import is_prepared
 from braincorl.encoders import LinearEncoder
 from braincorl.encoders import choice as encoders
 from braincorl.encoders.choice import ENCODERS, NETWORK_ENCODER, PRIOR_ENCODER, SPACES_ENCODER

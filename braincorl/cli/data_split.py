@@ -7,7 +7,7 @@ from braincorl.cli.common import add_verb
 from braincorl.datasets.laion_fmri import SHARED, split_laion_fmri
 from braincorl.datasets.mosaic import MosaicPerson, split_mosaic
 from braincorl.datasets.splits import Split
-from braincorl.datasets.trials.prepared_file import load_prepared
+from braincorl.datasets.trials.prepared import load_prepared
 from braincorl.result_folders import check_destination, staged_directory
 
 

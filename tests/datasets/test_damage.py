@@ -22,7 +22,7 @@ from braincorl.datasets.check import check_dataset
 from braincorl.datasets.load import open_subject, read_ncsnr
 from braincorl.datasets.surfaces.surface_file import SurfaceFile, read_vertices
 from braincorl.datasets.trials.labels import read_labels
-from braincorl.datasets.trials.prepared_file import _digest, is_whole
+from braincorl.datasets.trials.prepared import _digest, is_whole
 from braincorl.datasets.trials.rois import read_rois
 from braincorl.errors import FileFormatError, InputError
 from braincorl.fits.maps import read_map, save_map

@@ -24,7 +24,7 @@ from braincorl.datasets.load import open_betas, open_subject, read_ncsnr
 from braincorl.datasets.nsd.design import read_design, read_stimuli
 from braincorl.datasets.surfaces.surface_file import SurfaceFile, read_vertices
 from braincorl.datasets.trials.labels import read_color_table, read_labels
-from braincorl.datasets.trials.prepared_file import is_prepared
+from braincorl.datasets.trials.prepared import is_prepared
 from braincorl.datasets.trials.rois import read_rois
 from braincorl.datasets.trials.trials_table import read_trials
 from braincorl.errors import FileFormatError, InputError

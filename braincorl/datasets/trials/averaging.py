@@ -2,12 +2,14 @@
 
 Memory holds one row per distinct image, never the trials. With z-scoring the first pass takes each session's mean and
 standard deviation, the second averages the scaled trials. The same pass collects the sums from which the noise ceiling
-follows (`braincorl.metrics.ncsnr_from_sums`).
+follows (`braincorl.metrics.ncsnr_from_sums`). All of it is done for each voxel by itself, so `average_block` serves
+all voxels at once, straight from the files (`average_trials`), and block after block of them
+(`braincorl.datasets.trials.prepared`), to the same last digit.
 """
 
 import logging
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,12 +88,44 @@ def average_trials(
     """
     total = sum(source.n_trials for source in sources) * (2 if zscore else 1)
     counter = ProgressCounter(total, progress)
-    scaling = _session_scaling(_shown_trials(sources, tables, counter)) if zscore else {}
+    return average_block(lambda: _shown_trials(sources, tables, counter), images, sources[0].n_voxels, zscore=zscore)
+
+
+Trials = Iterator[tuple[str, str, npt.NDArray[np.float32]]]
+"""Image, session and responses (n_voxels,) of one trial after another; what is not finite is NaN."""
+
+
+def average_block(
+    trials: Callable[[], Trials], images: npt.NDArray[np.str_], n_voxels: int, *, zscore: bool
+) -> ImageAverages:
+    """Average the trials of each image, for some voxels.
+
+    Parameters
+    ----------
+    trials
+        Gives the trials that showed an image, in order, each time it is called: once, or twice with z-scoring.
+    images
+        Distinct images to keep (n_images,); trials of others count for z-scoring only.
+    n_voxels
+        Responses of a trial.
+    zscore
+        Scale each voxel to mean 0 and standard deviation 1 over the trials of each session first.
+
+    Returns
+    -------
+    ImageAverages
+
+    Raises
+    ------
+    InputError
+        If z-scoring meets a session of one trial.
+    """
+    scaling = _session_scaling(trials()) if zscore else {}
     row_of = {image: row for row, image in enumerate(images.tolist())}
-    sums = np.zeros((images.size, sources[0].n_voxels), dtype=np.float32)
-    squares, counts = np.zeros(sums.shape[1]), np.zeros(images.size, dtype=np.int64)
+    sums = np.zeros((images.size, n_voxels), dtype=np.float32)
+    squares, counts = np.zeros(n_voxels), np.zeros(images.size, dtype=np.int64)
     origin = np.zeros(0, dtype=np.float32)
-    for image, session, values in _shown_trials(sources, tables, counter):
+    for image, session, values in trials():
         row = row_of.get(image)
         if row is None:
             continue
@@ -127,10 +161,8 @@ def _add(
     counts[row] += 1
 
 
-def _shown_trials(
-    sources: Sequence[BetasSource], tables: Sequence[TrialsTable], counter: ProgressCounter
-) -> Iterator[tuple[str, str, npt.NDArray[np.float32]]]:
-    """Yield image, session and responses (n_voxels,) of every trial that showed an image; infinities become NaN.
+def _shown_trials(sources: Sequence[BetasSource], tables: Sequence[TrialsTable], counter: ProgressCounter) -> Trials:
+    """Read the trials of files.
 
     Trials that are those of an earlier file to the last digit are refused: a copy is no repeat.
     """
@@ -140,17 +172,8 @@ def _shown_trials(
         for start, chunk in source.chunks():
             if len(sources) > 1:
                 checksum = zlib.crc32(np.ascontiguousarray(chunk).view(np.uint8).data, checksum)
-            finite = np.isfinite(chunk)
-            chunk[~finite] = np.nan
-            for trial, values in enumerate(chunk, start=start):
-                if table.images[trial] == "":
-                    continue
-                if not finite[trial - start].any():
-                    raise InputError(
-                        f"{source.path}, volume {trial} (counting from 0) holds no finite value in the mask: "
-                        "write n/a for its image in the trials table to leave it out."
-                    )
-                yield str(table.images[trial]), str(table.sessions[trial]), values
+            refuse_empty(source, table, start, chunk)
+            yield from shown(table, start, chunk)
             counter.add(len(chunk))
         if len(sources) > 1:
             earlier = read.setdefault((source.n_trials, checksum), source.path)
@@ -158,7 +181,31 @@ def _shown_trials(
                 raise_same(earlier, source.path, "betas")
 
 
-def _session_scaling(trials: Iterator[tuple[str, str, npt.NDArray[np.float32]]]) -> dict[str, SessionScaling]:
+def shown(table: TrialsTable, start: int, chunk: npt.NDArray[np.float32]) -> Trials:
+    """Those trials of a chunk (n_trials, n_voxels), trial `start` of a file its first, that showed an image."""
+    chunk[~np.isfinite(chunk)] = np.nan
+    for trial, values in enumerate(chunk, start=start):
+        if table.images[trial] != "":
+            yield str(table.images[trial]), str(table.sessions[trial]), values
+
+
+def refuse_empty(source: BetasSource, table: TrialsTable, start: int, chunk: npt.NDArray[np.float32]) -> None:
+    """Refuse a volume without any finite value that is said to be of an image.
+
+    Raises
+    ------
+    InputError
+        Naming it.
+    """
+    empty = ~np.isfinite(chunk).any(axis=1) & (table.images[start : start + len(chunk)] != "")
+    if empty.any():
+        raise InputError(
+            f"{source.path}, volume {start + int(np.flatnonzero(empty)[0])} (counting from 0) holds no finite value "
+            "in the mask: write n/a for its image in the trials table to leave it out."
+        )
+
+
+def _session_scaling(trials: Trials) -> dict[str, SessionScaling]:
     """Scaling of every session, over all of its trials."""
     moments: dict[str, SessionMoments] = {}
     for _, session, values in trials:

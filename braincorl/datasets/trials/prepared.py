@@ -1,4 +1,4 @@
-"""A person prepared once, in bounded memory, into one compact file.
+"""A person prepared once, in bounded memory, into one compact file, and the file itself.
 
 Forty sessions of a whole cortex do not fit into memory, and reading them takes minutes. `prepare` reads each file once:
 its trials go to a part on disk, cut into blocks of voxels; then each block, all trials of some voxels, is z-scored
@@ -7,7 +7,14 @@ the parts it finished, and gives the same bytes. The file remembers a hash of it
 input is noticed. One run at a time works on a file: it holds a lock in the folder of the parts, which the system takes
 away when the process ends, however it ends.
 
-Letters: T trials of all files, V voxels of the mask, B voxels of a block.
+The file opens in any language: responses (n_images, n_mask_voxels), image_ids, n_repeats, included, ncsnr; mask and
+affine, or left and right vertices (with voxels below the cortex, and the order of a CIFTI axis, where there are such);
+regions/0, regions/1 … with their names; attributes kind, key, name, zscore, options. Everything is covered by a
+checksum: each chunk of the responses by a number in `responses_crc32` (and by HDF5's own Fletcher-32, for other
+programs), and all the rest, those numbers among it, by the attribute `sha256`. `load_prepared` reads all of it, or some
+images and regions.
+
+Letter: B voxels of a block.
 """
 
 import hashlib
@@ -16,19 +23,26 @@ import logging
 import mmap
 import os
 import re
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 
 from braincorl.datasets.betas.volumes import BetasSource
-from braincorl.datasets.trials.prepared_file import KIND, checksums, is_prepared, is_whole, read_key, write_header
+from braincorl.datasets.space import ALIGNED, Surface, VoxelSpace
+from braincorl.datasets.subject import SubjectData
+from braincorl.datasets.trials.averaging import Trials, average_block, refuse_empty, shown
 from braincorl.datasets.trials.recording import Recording
 from braincorl.datasets.trials.same import FEWEST_NUMBERS, find_same, raise_same
-from braincorl.datasets.trials.zscoring import SessionMoments
+from braincorl.datasets.trials.trials_table import TrialsTable
+from braincorl.datasets.trials.zscoring import ZScore
 from braincorl.errors import FileFormatError, InputError, OutputError
 from braincorl.files import (
     Progress,
@@ -36,14 +50,20 @@ from braincorl.files import (
     atomic_file,
     check_free_space,
     check_new_file,
+    check_regular,
     flush_to_disk,
     lock_file,
+    reading,
     this_process,
 )
-from braincorl.hdf5 import new_hdf5
-from braincorl.metrics import ncsnr_from_sums
+from braincorl.hdf5 import dataset_in, new_hdf5, open_hdf5
 
 logger = logging.getLogger(__name__)
+
+KIND = "braincorl-prepared/2"
+WITHOUT_CHECKSUM = "braincorl-prepared/1"
+HDF5_START = b"\x89HDF\r\n\x1a\n"
+READ_BYTES = 64 * 2**20
 
 OWN_START = re.compile(r"lock|\.partial-.*")  # before the key is there
 OWN_PARTS = re.compile(r"lock|key|assembled|\d{4,}|\.partial-.*")
@@ -112,15 +132,15 @@ def _prepare(
     recording: Recording, path: Path, parts: Path, key: str, dtype: np.dtype[Any], progress: Progress | None
 ) -> None:
     """Do the work, in a folder that nobody else works in."""
-    _open_parts(path, parts, key, recording)
     images = recording.image_ids()
-    width = _block_width(recording.n_trials, images.size)
+    width = _block_width(images.size + max(source.n_trials for source in recording.sources), images.size)
+    _open_parts(path, parts, f"{key} {width}", recording)
     counter = ProgressCounter(2 * recording.n_trials, progress)
     for number, source in enumerate(recording.sources):
         part = parts / f"{number:04d}"
         if not part.is_file():
             with atomic_file(part) as temporary:
-                _write_part(temporary, source, recording.tables[number].images != "", width, counter.add)
+                _write_part(temporary, source, recording.tables[number], width, counter.add)
         else:
             counter.add(source.n_trials)
     _check_parts_differ(recording, parts)
@@ -270,10 +290,10 @@ def _open_parts(path: Path, parts: Path, key: str, recording: Recording) -> None
             temporary.write_text(key)
 
 
-def _block_width(n_trials: int, n_images: int) -> int:
-    """Voxels of a block: whole chunks of the file, as many as keep a block small."""
+def _block_width(n_rows: int, n_images: int) -> int:
+    """Voxels of a block: whole chunks of the file, as many as keep a block of `n_rows` trials and images small."""
     chunk = chunk_width(n_images)
-    return max(1, BLOCK_BYTES // (4 * n_trials) // chunk) * chunk
+    return max(1, BLOCK_BYTES // (4 * n_rows) // chunk) * chunk
 
 
 def chunk_width(n_images: int) -> int:
@@ -281,22 +301,11 @@ def chunk_width(n_images: int) -> int:
     return max(1, CHUNK_BYTES // (4 * n_images))
 
 
-def _write_part(
-    path: Path,
-    source: BetasSource,
-    shown: npt.NDArray[np.bool_],
-    width: int,
-    done: Callable[[int], None],
-) -> None:
+def _write_part(path: Path, source: BetasSource, table: TrialsTable, width: int, done: Callable[[int], None]) -> None:
     """Write the trials of one file block by block: for each block (n_trials, B), float32."""
     with path.open("wb") as file:
         for start, chunk in source.chunks():
-            empty = ~np.isfinite(chunk).any(axis=1) & shown[start : start + len(chunk)]
-            if empty.any():
-                raise InputError(
-                    f"{source.path}, volume {start + int(np.flatnonzero(empty)[0])} (counting from 0) holds no finite "
-                    "value in the mask: write n/a for its image in the trials table to leave it out."
-                )
+            refuse_empty(source, table, start, chunk)
             for first in range(0, source.n_voxels, width):
                 block = np.ascontiguousarray(chunk[:, first : first + width])
                 file.seek(4 * (first * source.n_trials + start * block.shape[1]))
@@ -304,20 +313,14 @@ def _write_part(
             done(len(chunk))
 
 
-def _read_block(parts: Path, recording: Recording, first: int, width: int) -> npt.NDArray[np.float32]:
-    """All trials of one block of voxels (T, B)."""
-    width = min(width, recording.n_voxels - first)
-    out = np.empty((recording.n_trials, width), dtype=np.float32)
-    row = 0
-    for number, source in enumerate(recording.sources):
-        count = source.n_trials * width
-        with (parts / f"{number:04d}").open("rb") as file:
-            values = np.fromfile(file, dtype=np.float32, count=count, offset=4 * first * source.n_trials)
+def _read_block(parts: Path, recording: Recording, first: int, width: int) -> Trials:
+    """Trials of one block of voxels, from all parts; those that showed an image."""
+    for number, (source, table) in enumerate(zip(recording.sources, recording.tables, strict=True)):
+        part, count = parts / f"{number:04d}", source.n_trials * width
+        values = np.fromfile(part, dtype=np.float32, count=count, offset=4 * first * source.n_trials)
         if values.size != count:
-            raise OutputError(f"{parts / f'{number:04d}'} is damaged: remove the folder {parts} and run again.")
-        out[row : row + source.n_trials] = values.reshape(-1, width)
-        row += source.n_trials
-    return out
+            raise OutputError(f"{part} is damaged: remove the folder {parts} and run again.")
+        yield from shown(table, 0, values.reshape(-1, width))
 
 
 def _assemble(
@@ -331,11 +334,6 @@ def _assemble(
     done: Callable[[int], None],
 ) -> None:
     """Average the trials of each image, block by block, into the file."""
-    shown = np.concatenate([table.images for table in recording.tables])
-    sessions = np.concatenate([table.sessions for table in recording.tables])
-    row_of = {image: row for row, image in enumerate(images.tolist())}
-    row = np.array([row_of.get(image, -1) for image in shown.tolist()])
-    counts = np.bincount(row[row >= 0], minlength=images.size)
     included = np.zeros(recording.n_voxels, dtype=bool)
     ncsnr = np.full(recording.n_voxels, np.nan)
     told = 0
@@ -345,14 +343,13 @@ def _assemble(
         chunks = (images.size, min(chunk_width(images.size), recording.n_voxels))
         out = file.create_dataset("responses", shape, dtype, chunks=chunks, fletcher32=True, track_times=False)
         for first in range(0, recording.n_voxels, width):
-            y = _read_block(parts, recording, first, width)
-            last = first + y.shape[1]
-            means, sums, squares = _average(y, row, sessions if recording.zscore else None, counts)
-            if counts.max() > 1 and counts.size > 1 and recording.ncsnr is None:
-                ncsnr[first:last] = _ncsnr(sums, squares, counts)
-            varies = np.ptp(means, axis=0) > 0 if counts.size > 1 else True
-            included[first:last] = np.isfinite(squares) & varies
-            stored = means.astype(dtype, copy=False)
+            last = min(first + width, recording.n_voxels)
+            trials = partial(_read_block, parts, recording, first, last - first)
+            block = average_block(trials, images, last - first, zscore=recording.zscore)
+            included[first:last] = block.included
+            if block.ncsnr is not None:
+                ncsnr[first:last] = block.ncsnr
+            stored = block.responses.astype(dtype, copy=False)
             out[:, first:last] = stored
             check()
             crc32.append(checksums(stored, chunks[1]))
@@ -360,48 +357,331 @@ def _assemble(
             done(progress - told)
             told = progress
         signal = recording.ncsnr if recording.ncsnr is not None else ncsnr
-        write_header(file, recording, images, counts, included, signal, key, np.concatenate(crc32))
+        write_header(file, recording, images, block.n_repeats, included, signal, key, np.concatenate(crc32))
 
 
-def _average(
-    y: npt.NDArray[np.float32],
-    row: npt.NDArray[np.intp],
-    sessions: npt.NDArray[np.str_] | None,
-    counts: npt.NDArray[np.intp],
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float64]]:
-    """Average each image's trials (n_images, B), after z-scoring.
+# -- the file ---------------------------------------------------------------------------------------------------------
 
-    Beside the means come, around the first trial of all, each image's sum (n_images, B) and the sum of squares (B,): so
-    a large baseline costs no digits and a constant voxel stays constant, as in `braincorl.datasets.trials.averaging`.
+
+@dataclass(frozen=True)
+class Header:
+    """Everything in a prepared file but the responses, as it was checked.
+
+    Attributes
+    ----------
+    attributes
+        kind, key, name, zscore, n_sessions, options, space_code.
+    arrays
+        image_ids, n_repeats, included, ncsnr; mask and affine, or left, right and what else `Surface.to_arrays` gives.
+    rois
+        Region name -> bool over the voxels of the mask.
     """
-    y[~np.isfinite(y)] = np.nan
-    if sessions is not None:
-        _zscore_sessions(y, sessions, row >= 0)
-    order = np.argsort(row, kind="stable")[np.count_nonzero(row < 0) :]
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    ordered = y[order]
-    origin = y[np.argmax(row >= 0)]
-    distance = ordered - origin
-    squares = np.einsum("tb,tb->b", distance, distance, dtype=np.float64)
-    sums = np.add.reduceat(distance, starts, axis=0)
-    means = np.where(counts[:, None] == 1, ordered[starts], sums / counts[:, None].astype(np.float32) + origin)
-    return means, sums, squares
+
+    attributes: dict[str, Any]
+    arrays: dict[str, npt.NDArray[Any]]
+    rois: dict[str, npt.NDArray[np.bool_]]
+
+    @property
+    def zscore(self) -> ZScore:
+        """How the responses were scaled."""
+        return "session" if self.attributes["zscore"] else "none"
 
 
-def _zscore_sessions(y: npt.NDArray[np.float32], sessions: npt.NDArray[np.str_], shown: npt.NDArray[np.bool_]) -> None:
-    """Scale in place, within each session, the trials that showed an image."""
-    for session in np.unique(sessions[shown]).tolist():
-        members = np.flatnonzero((sessions == session) & shown)
-        moments = SessionMoments(y[members[0]])
-        moments.add(y[members])
-        y[members] = moments.scaling(session).apply(y[members])
+def is_prepared(path: str | Path) -> bool:
+    """Whether a file says that it was made by `prepare`; it may be damaged.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read.
+    """
+    path = check_regular(path, "file of betas")
+    with reading(path, "is not readable"), path.open("rb") as raw:
+        if raw.read(len(HDF5_START)) != HDF5_START:
+            return False
+    with open_hdf5(path) as file:
+        return str(file.attrs.get("kind", "")).startswith("braincorl-prepared/")
 
 
-def _ncsnr(
-    sums: npt.NDArray[np.float32], squares: npt.NDArray[np.float64], counts: npt.NDArray[np.intp]
-) -> npt.NDArray[np.float64]:
-    n_trials = int(counts.sum())
-    image_sums = sums.astype(np.float64)
-    mean = image_sums.sum(axis=0) / n_trials
-    centred = np.maximum(squares - n_trials * mean**2, 0.0)
-    return ncsnr_from_sums(centred, image_sums - counts[:, None] * mean, counts)
+def read_key(path: Path) -> str:
+    """Hash of the inputs of a prepared file.
+
+    Raises
+    ------
+    FileFormatError
+        If it is damaged, or another file.
+    """
+    with open_hdf5(path) as file:
+        return str(read_header(file, path).attributes["key"])
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a prepared file is undamaged; reads all of it."""
+    try:
+        with open_hdf5(path) as file:
+            header = read_header(file, path)
+            if "responses_crc32" not in header.arrays:
+                return False
+            nothing, everything = np.zeros(0, dtype=np.intp), np.ones(file["responses"].shape[1], dtype=bool)
+            _read_responses(file["responses"], nothing, everything, header.arrays["responses_crc32"], path)
+    except FileFormatError:
+        return False
+    return True
+
+
+def write_header(
+    file: Any,
+    recording: Recording,
+    images: npt.NDArray[np.str_],
+    n_repeats: npt.NDArray[np.integer[Any]],
+    included: npt.NDArray[np.bool_],
+    ncsnr: npt.NDArray[np.float64],
+    key: str,
+    crc32: npt.NDArray[np.uint32],
+) -> None:
+    """Write everything but the responses.
+
+    Parameters
+    ----------
+    file
+        Open HDF5 file.
+    recording
+        What was prepared.
+    images, n_repeats
+        Of each row of the responses.
+    included, ncsnr
+        Of each voxel of the mask.
+    key
+        Hash of the inputs.
+    crc32
+        Of the bytes of each chunk of the responses, in order.
+    """
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "responses_crc32": crc32,
+        "image_ids": np.char.encode(images, "utf-8"),
+        "n_repeats": n_repeats.astype(np.int64),
+        "included": included,
+        "ncsnr": ncsnr,
+    }
+    if recording.grid is not None:
+        arrays |= {"mask": recording.grid.mask, "affine": recording.grid.affine}
+    if recording.surface is not None:
+        arrays |= recording.surface.to_arrays()
+    for name, values in arrays.items():
+        file.create_dataset(name, data=values, track_times=False)
+    regions = file.create_group("regions", track_order=False)
+    for number, (name, members) in enumerate(recording.rois.items()):
+        regions.create_dataset(str(number), data=members, track_times=False).attrs["name"] = name
+    file.attrs["kind"], file.attrs["key"], file.attrs["name"] = KIND, key, recording.name
+    file.attrs["zscore"] = recording.zscore
+    file.attrs["n_sessions"] = recording.n_sessions or 0  # 0 for unknown
+    if recording.surface is not None:
+        file.attrs["surface"] = recording.surface.name
+    file.attrs["space_code"] = ALIGNED if recording.grid is None else recording.grid.space_code
+    file.attrs["options"] = json.dumps(dict(recording.options), sort_keys=True)
+    file.attrs["sha256"] = _digest(file, recording.name)
+
+
+def read_header(file: Any, path: Path) -> Header:
+    """Read everything but the responses, and check it.
+
+    Parameters
+    ----------
+    file
+        Open HDF5 file.
+    path
+        Its path, for messages.
+
+    Raises
+    ------
+    FileFormatError
+        If it is no prepared person, fails its checksum, or its parts do not fit together.
+    """
+    kind = file.attrs.get("kind")
+    if kind not in (KIND, WITHOUT_CHECKSUM):
+        raise FileFormatError(f"{path} is not a {KIND} file: prepare the person with braincorl data prepare.")
+    if kind == WITHOUT_CHECKSUM:
+        logger.warning("%s is of an earlier version and has no checksum, so damage goes unseen: prepare it again", path)
+    elif str(file.attrs.get("sha256")) != _digest(file, path):
+        raise FileFormatError(f"{path} fails its checksum: it was altered or damaged, prepare it again.")
+    needed = ("responses", "image_ids", "n_repeats", "included", "ncsnr", *(("responses_crc32",) * (kind == KIND)))
+    names = [*needed, *(name for name in file if name in ("mask", "affine") or Surface.is_part(name))]
+    datasets = {name: dataset_in(file, name, path) for name in names}
+    responses = datasets.pop("responses")
+    arrays = {name: dataset[()] for name, dataset in datasets.items()}
+    regions = file["regions"]
+    rois = {
+        str(regions[number].attrs["name"]): dataset_in(file, f"regions/{number}", path)[()]
+        for number in sorted(regions, key=int)
+    }
+    attributes = {"n_sessions": 0, "space_code": ALIGNED} | dict(file.attrs)
+    header = Header(attributes, arrays, rois)
+    _check_fit(header, responses, path)
+    return header
+
+
+def _check_fit(header: Header, responses: Any, path: Path) -> None:
+    """Refuse arrays of another shape or type than they must have."""
+    n_images, n_voxels = responses.shape if responses.ndim == 2 else (0, 0)
+    expected: dict[str, tuple[tuple[int, ...], str]] = {
+        "image_ids": ((n_images,), "S"),
+        "n_repeats": ((n_images,), "iu"),
+        "included": ((n_voxels,), "b"),
+        "ncsnr": ((n_voxels,), "f"),
+        "affine": ((4, 4), "f"),
+    }
+    arrays = {**header.arrays, **{f"region '{name}'": members for name, members in header.rois.items()}}
+    expected |= {name: ((n_voxels,), "b") for name in arrays if name.startswith("region ")}
+    wrong = [
+        name
+        for name, (shape, kinds) in expected.items()
+        if name in arrays and (arrays[name].shape != shape or arrays[name].dtype.kind not in kinds)
+    ]
+    if not wrong and (arrays["n_repeats"] < 1).any():
+        wrong.append("n_repeats")
+    places = [name for name in ("mask", "left", "right") if name in arrays]
+    wrong += [name for name in places if arrays[name].dtype.kind != "b"]
+    deep = arrays["deep_structure"].size if "deep_structure" in arrays else 0
+    if places and sum(int(np.count_nonzero(arrays[name])) for name in places) + deep != n_voxels:
+        wrong += places
+    if responses.dtype.kind != "f" or responses.chunks is None or responses.chunks[0] != n_images or not n_images:
+        wrong.insert(0, "responses")
+    if ("mask" in arrays) != ("affine" in arrays) or ("left" in arrays) != ("right" in arrays):
+        wrong.append("mask and affine, or left and right")
+    if wrong or not {"key", "name", "zscore"} <= header.attributes.keys():
+        raise FileFormatError(
+            f"{path} is no prepared person as braincorl writes it ({', '.join(wrong) or 'an attribute'} cannot be "
+            "used): prepare it again."
+        )
+
+
+def _digest(file: Any, path: str | Path) -> str:
+    """SHA-256 over all attributes, and over all arrays but the responses, in order of name."""
+    digest = hashlib.sha256()
+    names: list[str] = []
+    file.visit(names.append)
+    for name in ["/", *sorted(names)]:
+        item = file[name]
+        for key in sorted(item.attrs):
+            if key != "sha256":
+                digest.update(f"{name} {key} {item.attrs[key]}\n".encode(errors="surrogateescape"))
+        if isinstance(item, h5py.Dataset):
+            dataset = dataset_in(file, name, path)
+            digest.update(f"{name} {dataset.dtype.str} {dataset.shape} {dataset.chunks}\n".encode())
+            if name != "responses":
+                digest.update(np.ascontiguousarray(dataset[()]).tobytes())
+    return digest.hexdigest()
+
+
+def load_prepared(
+    path: str | Path, *, images: Iterable[str] | None = None, voxels: str | Sequence[str] | None = None
+) -> SubjectData:
+    """Read a prepared person, or some of the images and regions; memory holds what is asked for.
+
+    Parameters
+    ----------
+    path
+        File of `prepare`.
+    images
+        Images to keep; by default all.
+    voxels
+        A region's name or several; by default every voxel.
+
+    Returns
+    -------
+    SubjectData
+
+    Raises
+    ------
+    InputError
+        If the file is missing, or nothing is left.
+    FileFormatError
+        If it is damaged or another kind of file.
+    """
+    path = Path(path)
+    with open_hdf5(path) as file:
+        header = read_header(file, path)
+        arrays, rois = header.arrays, header.rois
+        names = np.char.decode(arrays["image_ids"], "utf-8")
+        rows = _rows(names, images)
+        included: npt.NDArray[np.bool_] = arrays["included"]
+        chosen = np.ones(included.size, dtype=bool) if voxels is None else _chosen(rois, voxels)
+        keep = chosen & included
+        ncsnr = arrays["ncsnr"][keep]
+        responses = _read_responses(file["responses"], rows, keep, arrays.get("responses_crc32"), path)
+        try:
+            return SubjectData(
+                responses=responses,
+                image_ids=names[rows],
+                space=_space(header, chosen, included[chosen]),
+                n_repeats=arrays["n_repeats"][rows],
+                rois={name: members[keep] for name, members in rois.items() if members[keep].any()},
+                ncsnr=None if np.isnan(ncsnr).all() else ncsnr,
+                name=str(header.attributes["name"]),
+                n_sessions=int(header.attributes["n_sessions"]) or None,
+                zscore=header.zscore,
+            )
+        except InputError as error:
+            raise FileFormatError(f"{path}: {error}") from error
+
+
+def _rows(names: npt.NDArray[np.str_], images: Iterable[str] | None) -> npt.NDArray[np.intp]:
+    if images is None:
+        return np.arange(names.size)
+    rows = np.flatnonzero(np.isin(names, np.asarray([str(image) for image in images])))
+    if rows.size == 0:
+        raise InputError(f"none of the images is among those of the prepared file, such as '{names[0]}'.")
+    return rows
+
+
+def _chosen(rois: dict[str, npt.NDArray[np.bool_]], voxels: str | Sequence[str]) -> npt.NDArray[np.bool_]:
+    wanted = [voxels] if isinstance(voxels, str) else list(voxels)
+    unknown = [name for name in wanted if name not in rois]
+    if unknown or not wanted:
+        raise InputError(f"voxels names {', '.join(unknown) or 'nothing'}, expected regions among {', '.join(rois)}.")
+    return np.asarray(np.any([rois[name] for name in wanted], axis=0))
+
+
+def _space(header: Header, chosen: npt.NDArray[np.bool_], included: npt.NDArray[np.bool_]) -> VoxelSpace:
+    arrays = header.arrays
+    if "left" in arrays:
+        surface = Surface.from_arrays(arrays, str(header.attributes.get("surface", "fsaverage")))
+        return VoxelSpace(included, surface=surface.select(chosen))
+    if "mask" not in arrays:
+        return VoxelSpace(included)
+    mask = arrays["mask"].copy()
+    mask[mask] = chosen
+    return VoxelSpace(included, mask, arrays["affine"], space_code=int(header.attributes["space_code"]))
+
+
+def checksums(block: npt.NDArray[Any], width: int) -> npt.NDArray[np.uint32]:
+    """CRC-32 of each chunk of some responses, `width` voxels each but the last."""
+    starts = range(0, block.shape[1], width)
+    parts = (np.ascontiguousarray(block[:, start : start + width]) for start in starts)
+    return np.array([zlib.crc32(part.view(np.uint8).data) for part in parts], dtype=np.uint32)
+
+
+def _read_responses(
+    data: Any,
+    rows: npt.NDArray[np.intp],
+    keep: npt.NDArray[np.bool_],
+    crc32: npt.NDArray[np.uint32] | None,
+    path: Path,
+) -> npt.NDArray[np.float32]:
+    out = np.empty((rows.size, int(keep.sum())), dtype=np.float32)
+    width = data.chunks[1]
+    step = max(1, READ_BYTES // (4 * data.shape[0] * width)) * width
+    column = 0
+    for first in range(0, data.shape[1], step):
+        wanted = keep[first : first + step]
+        n = int(wanted.sum())
+        if n:
+            block = data[:, first : first + step]
+            if crc32 is not None:
+                number = first // width
+                known = crc32[number : number + -(-block.shape[1] // width)]
+                if not np.array_equal(checksums(block, width), known):
+                    raise FileFormatError(f"{path} fails its checksum: it was damaged after it was written.")
+            out[:, column : column + n] = block[np.ix_(rows, np.flatnonzero(wanted))]
+            column += n
+    return out

@@ -12,7 +12,7 @@ import pytest
 
 from braincorl.datasets import load_prepared, prepare
 from braincorl.datasets.load import open_subject
-from braincorl.datasets.trials.prepared_file import is_whole
+from braincorl.datasets.trials.prepared import is_whole
 from braincorl.errors import InputError, OutputError
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
