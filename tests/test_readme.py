@@ -185,6 +185,7 @@ def test_the_commands_run_one_after_the_other(shelf, small_clip, monkeypatch, ca
         "compare",
         "identify",
         "report",
+        "export",
         "query",
         "embed",
         "select",

@@ -35,6 +35,7 @@ VERBS = {
     "select": "choose the images to show the next person, given a group prior",
     "train": "meta-train an in-context network after a recipe",
     "convert": "convert the authors' checkpoint of the published network",
+    "export": "write a fit for those who do not use braincorl: NumPy, himalaya, BERG",
 }
 
 

@@ -1,15 +1,22 @@
-"""A fitted person for those who do not use braincorl: himalaya's estimator, one plain `.npz`, and a model card.
+"""A fitted person for those who do not use braincorl: plain arrays, himalaya's estimator, BERG's layout; and a card.
 
-The `.npz` opens with NumPy alone, without pickles. The card bears the fields that the registry of the Brain Encoding
-Response Generator (BERG, github.com/gifale95/BERG) asks of a model.
+Every format holds weights, places and regions in one `.npz`, which opens with NumPy alone, without pickles. The card
+bears the fields that the registry of the Brain Encoding Response Generator (BERG, github.com/gifale95/BERG) asks of a
+model.
+
+npz        encoder.npz, model_card.json
+himalaya   encoder.npz with `coef_` and `intercept_` on himalaya's axes, load_encoder.py, model_card.json
+berg       berg/models/model_cards/MODEL_ID.yaml, and the arrays where BERG keeps those of its models:
+           encoding_models/modality-fmri/train_dataset-…/model-…/encoding_models_weights/weights_subject-XX.npz
 """
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import yaml
 
 from braincorl import __version__
 from braincorl.datasets.space import VoxelSpace
@@ -18,9 +25,38 @@ from braincorl.errors import InputError, OutputError
 from braincorl.files import atomic_file
 from braincorl.result_folders import check_destination, staged_directory
 
+Format = Literal["npz", "himalaya", "berg"]
+
+FORMATS = ("npz", "himalaya", "berg")
 ARRAYS = "encoder.npz"
 CARD = "model_card.json"
+SCRIPT = "load_encoder.py"
 KIND = "export"
+MEANINGS = {
+    "ev": "explained variance",
+    "r2": "R2",
+    "r": "Pearson correlation",
+    "noiseceiling": "noise ceiling of R2",
+    "evnormalized": "explained variance over the noise ceiling",
+    "rnormalized": "correlation over the root of the noise ceiling",
+}
+
+_SCRIPT = '''"""The encoder beside this file as himalaya's Ridge, on its NumPy backend."""
+
+from pathlib import Path
+
+import numpy as np
+from himalaya.ridge import Ridge
+
+
+def load(path=Path(__file__).with_name("encoder.npz")):
+    """Give a Ridge that predicts and scores; `coef_` (n_features, n_voxels), `intercept_` (n_voxels,)."""
+    with np.load(path, allow_pickle=False) as arrays:
+        ridge = Ridge(fit_intercept=True)
+        ridge.coef_, ridge.intercept_ = arrays["coef_"], arrays["intercept_"]
+    ridge.n_features_in_, ridge.dtype_ = ridge.coef_.shape[0], str(ridge.coef_.dtype)
+    return ridge
+'''
 
 
 def to_himalaya(encoder: LinearEncoder) -> Any:
@@ -64,9 +100,13 @@ def export_arrays(fit: Any) -> dict[str, npt.NDArray[Any]]:
     Returns
     -------
     dict
-        `weights` (n_voxels, n_features), `intercept`, `noise_variance` where it is known; `voxel` (n_voxels, 3) with
-        `affine` and `shape`, or `vertex` (n_voxels,), from 0 in each hemisphere, with `hemisphere` ("L", "R", "" below
-        the cortex); `regions` (n_regions,) and `in_region` (n_voxels, n_regions); `context` (n_images,), names.
+        `weights` (n_voxels, n_features), `intercept`, `noise_variance` where it is known; `regions` (n_regions,) and
+        `in_region` (n_voxels, n_regions); `context` (n_images,), names. In a volume `voxel` (n_voxels, 3), `affine` (4,
+        4), `shape` (3,). On a surface `surface`, its name; `n_vertices` (2,) of the left and the right hemisphere;
+        `vertex` (n_voxels,), from 0 in each, -1 below the cortex; `hemisphere`, "L", "R" or "". Of the last
+        n_deep voxels, which lie below the cortex, `deep_structure` (n_deep,), CIFTI's name, `deep_voxel` (n_deep, 3),
+        `affine` and `shape`. If the betas came on an axis of another order, `axis_order` (n_voxels,): which voxel of
+        these arrays each of the axis's grayordinates is.
     """
     encoder, names = fit.encoder, list(fit.rois)
     arrays: dict[str, npt.NDArray[Any]] = {
@@ -104,12 +144,14 @@ def model_card(fit: Any, *, creator: str = "", training_dataset: str = "", licen
     backbone = str(features.get("backbone", "unknown"))
     n_voxels, n_features = encoder.coef_.shape
     kind = str(config.get("encoder", type(encoder).__name__))
-    known = [name for name in (training_dataset, backbone.partition(":")[2] or backbone, kind) if name]
+    network = backbone.partition(":")[2] or backbone
+    named = [_plain(name) for name in (training_dataset, network, kind) if name]
+    left_out = int(config.get("n_left_out", 0) or 0)
     scored = {
         name: round(float(np.nanmean(values)), 4) for name, values in fit.scores.items() if np.isfinite(values).any()
     }
     return {
-        "model_id": "fmri-" + "-".join("".join(c if c.isalnum() else "_" for c in name.lower()) for name in known),
+        "model_id": "-".join(["fmri", *named]),
         "modality": "fMRI",
         "training_dataset": training_dataset,
         "species": "Human",
@@ -145,14 +187,45 @@ def model_card(fit: Any, *, creator: str = "", training_dataset: str = "", licen
                 {"name": "n_voxels", "description": "Voxels or vertices, whose places the file says."},
             ],
         },
-        "parameters": {},
-        "performance": {"held_out_mean": scored, "n_held_out": int(config.get("n_left_out", 0) or 0)},
+        "parameters": {
+            "subject": {
+                "type": "str",
+                "required": True,
+                "valid_values": [fit.subject],
+                "example": fit.subject,
+                "description": "Whose encoders.",
+                "function": "get_encoding_model",
+            },
+            "selection": {
+                "type": "dict",
+                "required": False,
+                "description": "Voxels to predict; by default all.",
+                "function": "get_encoding_model",
+                "properties": {
+                    "roi": {
+                        "type": "str",
+                        "valid_values": list(fit.rois),
+                        "description": "Name of a region: a column of in_region.",
+                    }
+                },
+            },
+        },
+        "performance": {
+            "metrics": [
+                {
+                    "name": name,
+                    "value": value,
+                    "description": f"{MEANINGS[name]}, mean over voxels, {left_out} images that the fit has not seen",
+                }
+                for name, value in scored.items()
+            ]
+        },
         "references": ["https://arxiv.org/abs/2505.15813"],
     }
 
 
-def export(fit: Any, path: str | Path, *, overwrite: bool = False, **about: str) -> Path:
-    """Write a fit for others: arrays in `encoder.npz`, and `model_card.json`.
+def export(fit: Any, path: str | Path, *, format: Format = "npz", overwrite: bool = False, **about: str) -> Path:
+    """Write a fit for others.
 
     Parameters
     ----------
@@ -160,6 +233,8 @@ def export(fit: Any, path: str | Path, *, overwrite: bool = False, **about: str)
         `braincorl.fits.Fit`.
     path
         Folder that does not exist yet, or (with `overwrite`) holds an earlier export.
+    format
+        "npz", "himalaya" or "berg": what the folder holds is said above.
     overwrite
         Replace that.
     **about
@@ -172,21 +247,60 @@ def export(fit: Any, path: str | Path, *, overwrite: bool = False, **about: str)
 
     Raises
     ------
+    InputError
+        If there is no such format.
     OutputError
         If the folder is taken or cannot be written, or does not read back the same.
     """
+    if format not in FORMATS:
+        raise InputError(f"format is {format!r}, expected one of {', '.join(FORMATS)}.")
     check_destination(path, overwrite=overwrite, kind=KIND)
     arrays, card = export_arrays(fit), model_card(fit, **about)
+    where = Path(ARRAYS)
+    if format == "himalaya":
+        arrays["coef_"], arrays["intercept_"] = arrays.pop("weights").T, arrays.pop("intercept")
+        card["output"]["description"] = f"features @ coef_ + intercept_, of {ARRAYS}: load() of {SCRIPT}."
+    elif format == "berg":
+        data = _plain(about.get("training_dataset", "")) or "own"
+        model = card["model_id"].removeprefix("fmri-").removeprefix(f"{data}-")
+        where = Path("encoding_models", "modality-fmri", f"train_dataset-{data}", f"model-{model}")
+        where = where / "encoding_models_weights" / f"weights_subject-{fit.subject.removeprefix('sub-')}.npz"
+        card["output"]["description"] = f"features @ weights.T + intercept, of {where.as_posix()}."
     with staged_directory(path, overwrite=overwrite, kind=KIND) as folder:
-        with atomic_file(folder / ARRAYS) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-        with np.load(folder / ARRAYS, allow_pickle=False) as read:
-            for name, values in arrays.items():
-                if not np.array_equal(read[name], values, equal_nan=values.dtype.kind == "f"):
-                    raise OutputError(f"{folder / ARRAYS} did not read back as it was written: try again.")
-        text = json.dumps(card, indent=2, ensure_ascii=False, default=str)
-        (folder / CARD).write_text(text + "\n", encoding="utf-8")
+        _write_arrays(folder / where, arrays)
+        if format == "berg":
+            text = yaml.safe_dump(_plain_values(card), sort_keys=False, allow_unicode=True, width=120)
+            _write(folder / "berg" / "models" / "model_cards" / f"{card['model_id']}.yaml", text)
+        else:
+            _write(folder / CARD, json.dumps(card, indent=2, ensure_ascii=False, default=str) + "\n")
+        if format == "himalaya":
+            _write(folder / SCRIPT, _SCRIPT)
     return Path(path)
+
+
+def _write_arrays(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    with np.load(path, allow_pickle=False) as read:
+        for name, values in arrays.items():
+            if not np.array_equal(read[name], values, equal_nan=values.dtype.kind == "f"):
+                raise OutputError(f"{path} did not read back as it was written: try again.")
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _plain(name: str) -> str:
+    """Name as BERG writes parts of a model's name: words joined by `_`, since `-` joins the parts."""
+    return "".join(c if c.isalnum() else "_" for c in name.lower())
+
+
+def _plain_values(value: Any) -> Any:
+    """Give what JSON would hold: provenance has tuples and numbers of NumPy, which YAML would tag as Python's own."""
+    return json.loads(json.dumps(value, default=str))
 
 
 def _places(space: VoxelSpace) -> dict[str, npt.NDArray[Any]]:
@@ -195,8 +309,19 @@ def _places(space: VoxelSpace) -> dict[str, npt.NDArray[Any]]:
         return {"voxel": voxels, "affine": space.affine, "shape": np.asarray(space.mask.shape)}
     if space.surface is None:
         return {}
-    left, right = np.flatnonzero(space.surface.left), np.flatnonzero(space.surface.right)
-    deep = space.surface.n_chosen - left.size - right.size
-    vertex = np.concatenate([left, right, np.full(deep, -1)])
-    side = np.concatenate([np.full(left.size, "L"), np.full(right.size, "R"), np.full(deep, "")])
-    return {"vertex": vertex[space.included], "hemisphere": side[space.included]}
+    surface = space.surface.select(space.included)
+    left, right = np.flatnonzero(surface.left), np.flatnonzero(surface.right)
+    deep = surface.n_chosen - left.size - right.size
+    places: dict[str, npt.NDArray[Any]] = {
+        "surface": np.asarray(surface.name),
+        "n_vertices": np.asarray([surface.left.size, surface.right.size]),
+        "vertex": np.concatenate([left, right, np.full(deep, -1)]),
+        "hemisphere": np.concatenate([np.full(left.size, "L"), np.full(right.size, "R"), np.full(deep, "")]),
+    }
+    if surface.subcortex is not None:
+        below = surface.subcortex
+        places |= {"deep_structure": below.structures, "deep_voxel": below.voxels}
+        places |= {"affine": below.affine, "shape": np.asarray(below.shape)}
+    if surface.order is not None:
+        places["axis_order"] = surface.order
+    return places

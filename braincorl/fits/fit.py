@@ -23,7 +23,7 @@ from braincorl.encoders import LinearEncoder, load_encoder
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable
 from braincorl.files import Progress, atomic_file, read_text, reading, text_lines, write_json
-from braincorl.fits.exchange import export, to_himalaya
+from braincorl.fits.exchange import Format, export, to_himalaya
 from braincorl.fits.folder import (
     check_prefix,
     encoder_maps,
@@ -258,9 +258,9 @@ class Fit:
         """Give the encoder as himalaya's `Ridge`: see `braincorl.fits.exchange.to_himalaya`."""
         return to_himalaya(self.encoder)
 
-    def export(self, path: str | Path, *, overwrite: bool = False, **about: str) -> Path:
+    def export(self, path: str | Path, *, format: Format = "npz", overwrite: bool = False, **about: str) -> Path:
         """Write plain arrays and a model card for others: see `braincorl.fits.exchange.export`."""
-        return export(self, path, overwrite=overwrite, **about)
+        return export(self, path, format=format, overwrite=overwrite, **about)
 
     @classmethod
     def load(cls, path: str | Path) -> "Fit":

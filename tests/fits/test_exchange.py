@@ -1,12 +1,18 @@
 """A fitted person outside braincorl: himalaya's estimator, a plain .npz, and a card."""
 
 import json
+import runpy
 
 import numpy as np
 import pytest
+import yaml
+from nibabel.cifti2.cifti2_axes import BrainModelAxis
 
 from braincorl import RidgeEncoder
+from braincorl.cli.main import main
 from braincorl.datasets import Surface, VoxelSpace
+from braincorl.datasets.space import Subcortex
+from braincorl.datasets.surfaces.cifti import brain_axis
 from braincorl.errors import InputError, OutputError
 from braincorl.fits import Fit
 
@@ -81,11 +87,14 @@ def test_the_card_has_the_fields_of_the_registry(fit, tmp_path):
     fit.export(tmp_path / "out", creator="a lab", training_dataset="NSD")
     card = json.loads((tmp_path / "out" / "model_card.json").read_text())
     assert set(FIELDS) <= set(card)
+    assert card["parameters"]["selection"]["properties"]["roi"]["valid_values"] == ["V1"]
     assert card["model_id"] == "fmri-nsd-resnet18-ridge"
     assert card["creator"] == "a lab"
     assert card["input"]["shape"] == ["batch_size", 4]
     assert card["output"]["shape"] == ["batch_size", 11]
-    assert card["performance"] == {"held_out_mean": {"ev": 0.5, "r": 0.25}, "n_held_out": 7}
+    metrics = card["performance"]["metrics"]
+    assert {metric["name"]: metric["value"] for metric in metrics} == {"ev": 0.5, "r": 0.25}
+    assert all("7 images that the fit has not seen" in metric["description"] for metric in metrics)
     assert card["metadata"]["roi"] == {"V1": 3}
 
 
@@ -106,3 +115,73 @@ def test_without_himalaya_one_line_says_so(fit, monkeypatch):
     monkeypatch.setitem(sys.modules, "himalaya.ridge", None)
     with pytest.raises(InputError, match="pip install himalaya"):
         fit.to_himalaya()
+
+
+def test_grayordinates_are_rebuilt_from_the_arrays_alone(data, tmp_path):
+    """With nibabel's own axes, for an axis that has them in an order of its own and places without data."""
+    below = Subcortex(
+        np.array(["CIFTI_STRUCTURE_THALAMUS_LEFT", "CIFTI_STRUCTURE_THALAMUS_LEFT", "CIFTI_STRUCTURE_BRAIN_STEM"]),
+        np.array([[0, 1, 2], [3, 1, 0], [2, 2, 2]]), (4, 5, 6), np.diag([-2.0, 2, 2, 1]),
+    )  # fmt: skip
+    order = np.array([9, 10, 11, *range(9)])  # below the cortex first
+    surface = Surface(np.arange(9) % 2 == 0, np.arange(8) < 4, "native", below, order)
+    space = VoxelSpace(np.arange(12) != 10, surface=surface)
+    config = {"subject": "sub-03", "prefix": "sub-03", "zscore": "none", "features_provenance": {}}
+    fit = Fit(RidgeEncoder().fit(*data), space, {}, config, [f"image{n}" for n in range(30)], kept_maps={})
+    fit.export(tmp_path / "out")
+    arrays = dict(np.load(tmp_path / "out" / "encoder.npz", allow_pickle=False))
+    parts = []
+    for letter, name, count in (("L", "LEFT", 0), ("R", "RIGHT", 1)):
+        vertices = arrays["vertex"][arrays["hemisphere"] == letter]
+        parts.append(
+            BrainModelAxis.from_surface(vertices, arrays["n_vertices"][count], f"CIFTI_STRUCTURE_CORTEX_{name}")
+        )
+    parts.append(
+        BrainModelAxis(
+            name=arrays["deep_structure"],
+            voxel=arrays["deep_voxel"],
+            affine=arrays["affine"],
+            volume_shape=tuple(arrays["shape"].tolist()),
+        )
+    )
+    axis = (parts[0] + parts[1] + parts[2])[arrays["axis_order"]]
+    assert axis == brain_axis(surface.select(space.included))
+    assert len(axis) == 11
+    assert str(arrays["surface"]) == "native"
+    listed = brain_axis(surface)  # what the betas' file had, without the place that has no data
+    kept = np.flatnonzero(space.included[order])
+    assert axis == listed[kept]
+
+
+def test_the_script_beside_himalayas_arrays_loads_them(fit, data, tmp_path):
+    pytest.importorskip("himalaya", reason="himalaya is not installed")
+    fit.export(tmp_path / "out", format="himalaya")
+    ridge = runpy.run_path(str(tmp_path / "out" / "load_encoder.py"))["load"]()
+    np.testing.assert_array_equal(ridge.predict(data[0]), fit.to_himalaya().predict(data[0]))
+    assert ridge.coef_.shape == (4, 11)
+
+
+def test_in_bergs_layout_the_card_is_yaml_and_the_arrays_lie_where_its_models_have_them(fit, tmp_path):
+    """As its registry reads them: yaml.safe_load of model_cards/MODEL_ID.yaml."""
+    out = fit.export(tmp_path / "out", format="berg", training_dataset="NSD")
+    (path,) = out.glob("berg/models/model_cards/*.yaml")
+    card = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert path.stem == card["model_id"] == "fmri-nsd-resnet18-ridge"
+    assert set(FIELDS) <= set(card)
+    (weights,) = out.glob("encoding_models/modality-fmri/train_dataset-nsd/model-resnet18-ridge/*/*.npz")
+    assert weights.name == "weights_subject-03.npz"
+    assert weights.relative_to(out).as_posix() in card["output"]["description"]
+    np.testing.assert_array_equal(np.load(weights)["weights"], fit.encoder.coef_)
+
+
+def test_the_verb_writes_what_the_library_does(fit, tmp_path, capsys):
+    fit.save(tmp_path / "fit")
+    words = ["export", str(tmp_path / "fit"), "--output-dir", str(tmp_path / "out"), "--training-dataset", "NSD"]
+    assert main([*words, "--license", "CC0-1.0"]) == 0
+    assert "11 voxels x 4 features as npz" in capsys.readouterr().out
+    Fit.load(tmp_path / "fit").export(tmp_path / "own", training_dataset="NSD", license_="CC0-1.0")
+    assert (tmp_path / "out" / "model_card.json").read_text() == (tmp_path / "own" / "model_card.json").read_text()
+    assert main(words) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    with pytest.raises(InputError, match="format is 'mat', expected one of npz, himalaya, berg"):
+        fit.export(tmp_path / "other", format="mat")
