@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from braincorl.features import ImageEmbedder, load_features
-from braincorl.features.store.containers import write_matrix
+from braincorl.features.store.feature_files import write_matrix
 
 SHARED = Path(os.environ.get("BRAINCORL_SHARED", Path(__file__).resolve().parent.parent.parent / "shared"))
 BATCH = 32
@@ -149,7 +149,7 @@ def read_in_process(how: str, path: Path) -> None:
         rows = np.random.default_rng(0).permutation(len(table.image_ids))[:1000]
         table = table.select(table.image_ids[rows])
     if how == "every row, in blocks":
-        from braincorl.features.store.containers import row_blocks
+        from braincorl.features.store.table import row_blocks
 
         np.sum([block.sum() for block in row_blocks(table.features)])
     print(f"{path.suffix:14}{how:24}{peak_mib() - before:10.0f} MiB {time.perf_counter() - start:8.2f} s")
@@ -167,7 +167,7 @@ def memory(_options: argparse.Namespace) -> None:
             blocks = (rng.standard_normal((block, n_features), dtype=np.float32) for _ in range(n_images // block))
             write_matrix(path, blocks, (n_images, n_features), [f"image-{row:05}.png" for row in range(n_images)], {})
             grown, seconds = peak_mib() - before, time.perf_counter() - start
-            print(f"{ending:14}{'written in blocks':24}{grown:10.0f} MiB {seconds:8.2f} s", flush=True)
+            print(f"{ending:14}{'written':24}{grown:10.0f} MiB {seconds:8.2f} s", flush=True)
             for how in ("checked", "thousand rows", "every row, in blocks", "whole"):
                 subprocess.run([sys.executable, __file__, "read", how, str(path)], check=True)
 

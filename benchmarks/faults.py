@@ -79,7 +79,7 @@ CLASSES = {
     "hostile": 8,
     "crafted": 10,
 }
-WATCHED = r"/braincorl/(files|result_folders|leftovers|hdf5|tensorfile|cli/\w+|features/(\w+/)?(journal|containers)"
+WATCHED = r"/braincorl/(files|result_folders|leftovers|hdf5|tensorfile|cli/\w+|features/(\w+/)?(journal|feature_files)"
 WATCHED += r"|datasets/(\w+/)?prepared|training/(loop|state)|(analysis|fits)/(maps|page|folder))\.py$"
 
 

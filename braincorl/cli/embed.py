@@ -11,8 +11,7 @@ from braincorl.features import PRESETS, ImageEmbedder, save_features
 from braincorl.features.backbones.network import PRECISIONS
 from braincorl.features.backbones.prompts import TEMPLATES
 from braincorl.features.images.image_sources import DEFAULT_DATASET
-from braincorl.features.store.containers import check_ending
-from braincorl.features.store.feature_files import read_names
+from braincorl.features.store.feature_files import check_ending, read_names
 from braincorl.files import check_new_file
 
 BACKBONES = """backbones:

@@ -29,8 +29,7 @@ from braincorl.features.batches import (
 )
 from braincorl.features.images.image_sources import DEFAULT_DATASET, ImageSource, image_source, names_hash
 from braincorl.features.images.pictures import check_background
-from braincorl.features.store.containers import check_ending, write_matrix
-from braincorl.features.store.feature_files import load_features
+from braincorl.features.store.feature_files import check_ending, load_features, write_matrix
 from braincorl.features.store.journal import Journal
 from braincorl.features.store.table import FeatureTable
 from braincorl.files import Progress

@@ -1,13 +1,14 @@
 """Feature files: one row per image, with the image's name and the features' provenance.
 
 Four containers hold the same three things, `features` (n_images, n_features), `image_ids` (n_images,) and an optional
-`provenance` (JSON): `.npz`, `.h5`, `.safetensors`, and `.npy` with the names in a text file beside it. Large files are
-mapped, not read: only the rows that are used come into memory.
+`provenance` (JSON): `.h5`, `.npz`, `.safetensors`, and `.npy` with the names in a text file beside it. `.h5` is for any
+size: it is written block by block of rows, holds them in one run, and a large one is mapped, not read, so that only the
+rows that are used come into memory (`.npy`, too). The others are for what fits there.
 """
 
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
@@ -15,24 +16,20 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.errors import FileFormatError, InputError
-from braincorl.features.store.containers import (
-    hash_of,
-    map_matrix,
-    row_blocks,
-    write_matrix,
-)
-from braincorl.features.store.table import FeatureTable, rows_of, take_rows
-from braincorl.files import check_regular, read_text, reading, text_lines
-from braincorl.hdf5 import dataset_in, find_dataset, is_sealed, open_hdf5
+from braincorl.errors import InputError
+from braincorl.features.store.table import FeatureTable, row_blocks, rows_of, take_rows
+from braincorl.files import atomic_file, check_regular, json_text, read_text, reading, text_lines
+from braincorl.hdf5 import dataset_in, find_dataset, is_sealed, new_hdf5, open_hdf5
 from braincorl.names import normal_name
-from braincorl.tensorfile import read_metadata
+from braincorl.tensorfile import read_metadata, read_tensors, write_tensors
 from braincorl.validation import FloatArray
 
 logger = logging.getLogger(__name__)
 
 # Beyond this many bytes a feature file is mapped into memory, unless told otherwise.
 MAPPED_FROM_BYTES = 256 * 2**20
+ENDINGS = (".npz", ".h5", ".hdf5", ".safetensors")
+KIND = "braincorl-features/1"  # of a `.safetensors` file of ours
 
 
 def load_features(
@@ -52,8 +49,8 @@ def load_features(
     only
         Names of the images to keep, in this order; of a mapped file, only their rows are read.
     mapped
-        Leave the features in the file and map them (read-only); by default from 256 MiB on. Compressed and half
-        precision features are always read. Checksums are verified either way, a block at a time.
+        Leave the features of a `.h5` or `.npy` file there and map them (read-only); by default from 256 MiB on.
+        Chunked, compressed and half precision features are always read. Checksums are verified either way.
 
     Returns
     -------
@@ -72,10 +69,11 @@ def load_features(
     path = check_regular(path, f"feature file ({', '.join(_READERS)})")
     with reading(path, "cannot be read as features"):
         large = path.stat().st_size >= MAPPED_FROM_BYTES
-        features, stored, text, expected = reader(path, large if mapped is None else mapped)
+        features, stored, text, is_checked = reader(path, large if mapped is None else mapped)
         names = None if stored is None else _as_text(stored)
         provenance = _read_provenance(text)
-        _verify(path, features, names, text, expected)
+        if not is_checked:
+            logger.info("%s was written without a checksum, so damage to it would not be noticed", path)
         if names is not None and names.ndim == 1:
             names = np.asarray([normal_name(name) for name in names.tolist()], dtype=np.str_)
     if image_ids is not None:
@@ -108,6 +106,93 @@ def save_features(path: str | Path, table: FeatureTable) -> None:
     blocks = row_blocks(table.features)
     shape = (len(table.image_ids), table.n_features)
     write_matrix(path, blocks, shape, table.image_ids.tolist(), table.provenance, table.features.dtype)
+
+
+def write_matrix(
+    path: str | Path,
+    blocks: Iterable[FloatArray],
+    shape: tuple[int, int],
+    image_ids: Sequence[str],
+    provenance: Mapping[str, Any],
+    dtype: npt.DTypeLike = np.float32,
+) -> None:
+    """Write a feature file from blocks of rows, whole or not at all; only `.h5` never holds more than a block.
+
+    Parameters
+    ----------
+    path
+        Destination, ending in `.npz`, `.h5` or `.safetensors`.
+    blocks
+        Arrays (n, n_features) that make up the rows, in order.
+    shape
+        (n_images, n_features).
+    image_ids
+        One name per row.
+    provenance
+        JSON-serialisable.
+    dtype
+        Floating type to write.
+
+    Raises
+    ------
+    InputError
+        If the ending is unknown.
+    OutputError
+        If the file cannot be written; nothing has changed then.
+    """
+    path = Path(path)
+    check_ending(path)
+    text = json_text(provenance, sort_keys=True)
+    kind = np.dtype(dtype).newbyteorder("<")
+    if path.suffix.lower() in (".h5", ".hdf5"):
+        with atomic_file(path) as temporary:
+            _write_hdf5(temporary, blocks, shape, list(image_ids), text, kind)
+        return
+    with atomic_file(path) as temporary:
+        features = np.empty(shape, kind)
+        _fill(features, blocks, lambda: None)
+        if path.suffix.lower() == ".npz":
+            np.savez(temporary, features=features, image_ids=np.asarray(image_ids), provenance=np.asarray(text))
+        else:
+            write_tensors(temporary, KIND, {"features": features}, {"image_ids": list(image_ids), "provenance": text})
+
+
+def _fill(target: Any, blocks: Iterable[FloatArray], check: Callable[[], None]) -> None:
+    start = 0
+    for block in blocks:
+        target[start : start + len(block)] = block
+        start += len(block)
+        check()
+
+
+def check_ending(path: str | Path) -> None:
+    """Refuse a destination whose ending names no writable container, before any work is done.
+
+    Raises
+    ------
+    InputError
+        Naming the endings that can be written.
+    """
+    if Path(path).suffix.lower() not in ENDINGS:
+        raise InputError(f"{path} must end in one of {', '.join(ENDINGS)}: those formats are written.")
+
+
+def _write_hdf5(
+    path: Path,
+    blocks: Iterable[FloatArray],
+    shape: tuple[int, int],
+    names: list[str],
+    provenance: str,
+    dtype: np.dtype[Any],
+) -> None:
+    import h5py
+
+    with new_hdf5(path, sealed=True) as (file, check):
+        dataset = file.create_dataset("features", shape, dtype)  # in one run, so that it can be mapped
+        _fill(dataset, blocks, check)
+        file.create_dataset("image_ids", data=names, dtype=h5py.string_dtype())
+        # A dataset, not an attribute: attributes end at 64 KiB.
+        file.create_dataset("provenance", data=provenance, dtype=h5py.string_dtype())
 
 
 def read_names(path: str | Path) -> list[str]:
@@ -156,18 +241,8 @@ def _read_provenance(text: str) -> dict[str, Any]:
     return provenance
 
 
-Parts = tuple[npt.NDArray[Any], npt.NDArray[Any] | None, str, str | None]
-"""Features, names, provenance as JSON text, and the hash of all that: "" where the container checks itself."""
-
-
-def _verify(
-    path: Path, features: npt.NDArray[Any], names: npt.NDArray[np.str_] | None, text: str, expected: str | None
-) -> None:
-    """Refuse content that is not what was written, and say so where that cannot be told."""
-    if expected is None:
-        logger.info("%s was written without a checksum, so damage to it would not be noticed", path)
-    elif expected and hash_of(features, [] if names is None else names.tolist(), text) != expected:
-        raise FileFormatError(f"{path} cannot be read as features: it fails its checksum, get a new copy.")
+Parts = tuple[npt.NDArray[Any], npt.NDArray[Any] | None, str, bool]
+"""Features, names, provenance as JSON text, and whether the container is checked by a checksum (or never has one)."""
 
 
 def _read_npz(path: Path, mapped: bool) -> Parts:
@@ -181,17 +256,14 @@ def _read_npz(path: Path, mapped: bool) -> Parts:
         with np.load(raw, allow_pickle=False) as file:
             if "features" not in file:
                 raise InputError(f"{path} holds {', '.join(sorted(file)) or 'nothing'} but no 'features'.")
-            names = file.get("image_ids")
             provenance = str(file["provenance"]) if "provenance" in file else "{}"
-            features = map_matrix(path) if mapped else None
-            return file["features"] if features is None else features, names, provenance, ""
+            return file["features"], file.get("image_ids"), provenance, True
 
 
 def _read_npy(path: Path, mapped: bool) -> Parts:
-    features = map_matrix(path)  # None as well where the file is shorter than its header says
-    if features is None:
-        features = np.load(path, mmap_mode="r", allow_pickle=False)
-    return features if mapped else np.array(features), None, "{}", ""
+    # Mapped first, as NumPy then refuses a shape that the file cannot hold.
+    features = np.load(path, mmap_mode="r", allow_pickle=False)
+    return features if mapped else np.array(features), None, "{}", True
 
 
 def _read_hdf5(path: Path, mapped: bool) -> Parts:
@@ -200,8 +272,10 @@ def _read_hdf5(path: Path, mapped: bool) -> Parts:
         dataset = dataset_in(file, "features", path, may_be_virtual=False)
         names, stored = (_read_hdf5_text(file, name, path) for name in ("image_ids", "provenance"))
         provenance = file.attrs.get("provenance") or ("{}" if stored is None else str(stored))
-        features = map_matrix(path) if mapped else None
-        return dataset[()] if features is None else features, names, provenance, "" if sealed else None
+        offset = dataset.id.get_offset() if mapped and dataset.chunks is None else None
+        if offset is None or dataset.size == 0:
+            return dataset[()], names, provenance, sealed
+        return np.memmap(path, dataset.dtype, "r", offset, dataset.shape), names, provenance, sealed
 
 
 def _read_hdf5_text(file: Any, name: str, path: Path) -> npt.NDArray[Any] | None:
@@ -217,16 +291,18 @@ def _read_safetensors(path: Path, mapped: bool) -> Parts:
     from safetensors import safe_open
 
     metadata = read_metadata(path)
+    if metadata.get("format") == KIND:
+        arrays, header = read_tensors(path, KIND)
+        return arrays["features"], np.asarray(header["image_ids"]), header["provenance"], True
     with safe_open(path, framework="numpy") as file:
         if "features" not in file.keys():  # noqa: SIM118  (it is no dictionary)
             raise InputError(f"{path} holds {', '.join(sorted(file.keys())) or 'nothing'} but no 'features'.")
         kind = file.get_slice("features").get_dtype()
         if kind not in ("F64", "F32", "F16") and kind[0] in "BF" and kind != "BOOL":
             raise InputError(f"{path} holds features of type {kind}, which NumPy does not know: save them as float32.")
-        features = map_matrix(path) if mapped else None
-        features = file.get_tensor("features") if features is None else features
+        features = file.get_tensor("features")
     names = np.asarray(json.loads(metadata["image_ids"])) if "image_ids" in metadata else None
-    return features, names, metadata.get("provenance", "{}"), metadata.get("sha256")
+    return features, names, metadata.get("provenance", "{}"), False
 
 
 _READERS: dict[str, Callable[[Path, bool], Parts]] = {

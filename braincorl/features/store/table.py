@@ -5,7 +5,8 @@ wherever they could enter.
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+import mmap
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,9 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.errors import InputError
-from braincorl.features.store.containers import BLOCK_BYTES, check_finite_in_blocks, release_pages
 from braincorl.names import check_names
-from braincorl.validation import FloatArray
+from braincorl.validation import FloatArray, check_finite
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,8 @@ SPACE_KEYS = (
     "normalized",
     "n_features",
 )
+
+BLOCK_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -224,3 +226,30 @@ def take_rows(features: npt.NDArray[Any], rows: npt.NDArray[np.intp]) -> npt.NDA
         taken[places] = features[rows[places]]
         release_pages(features)
     return taken
+
+
+def row_blocks(matrix: FloatArray, block_bytes: int = BLOCK_BYTES) -> Iterator[FloatArray]:
+    """Go through consecutive rows, at most `block_bytes` at a time; pages of a mapped file are let go after use."""
+    per_block = max(1, block_bytes // max(1, matrix[:1].nbytes))
+    for start in range(0, len(matrix), per_block):
+        yield matrix[start : start + per_block]
+        release_pages(matrix)
+
+
+def release_pages(matrix: npt.NDArray[Any]) -> None:
+    """Let the system forget the pages of a mapped file; they are read again when needed."""
+    mapped = getattr(matrix, "_mmap", None)
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def check_finite_in_blocks(matrix: FloatArray, name: str) -> None:
+    """Refuse NaN and infinity, one block of rows at a time.
+
+    Raises
+    ------
+    InputError
+        Naming the array.
+    """
+    for block in row_blocks(matrix):
+        check_finite(block, name)

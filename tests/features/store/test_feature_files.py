@@ -12,8 +12,8 @@ from safetensors.numpy import save_file
 
 from braincorl.errors import FileFormatError, InputError, OutputError
 from braincorl.features import FeatureTable, check_same_space, load_features, save_features
-from braincorl.features.store.containers import map_matrix, row_blocks, write_matrix
-from braincorl.features.store.feature_files import read_names
+from braincorl.features.store.feature_files import read_names, write_matrix
+from braincorl.features.store.table import row_blocks
 
 PROVENANCE = {"backbone": "gabor", "weights": "w", "normalized": False, "n_features": 5}
 ENDINGS = (".npz", ".h5", ".safetensors")
@@ -34,7 +34,7 @@ def test_every_container_gives_back_what_was_put_in(ending, mapped, table, tmp_p
     np.testing.assert_array_equal(back.features, table.features)
     assert back.image_ids.tolist() == table.image_ids.tolist()
     assert back.provenance == PROVENANCE
-    assert isinstance(back.features, np.memmap) == (mapped is True)
+    assert isinstance(back.features, np.memmap) == (mapped is True and ending == ".h5")
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -53,7 +53,8 @@ def test_other_programs_read_the_containers(ending, table, tmp_path):
         from safetensors import safe_open
 
         with safe_open(path, "numpy") as file:
-            features, names = file.get_tensor("features"), json.loads(file.metadata()["image_ids"])
+            header = json.loads(json.loads(file.metadata()["braincorl"])["header"])
+            features, names = file.get_tensor("features"), header["image_ids"]
     np.testing.assert_array_equal(features, table.features)
     assert names == table.image_ids.tolist()
 
@@ -67,33 +68,30 @@ def test_equal_features_make_equal_files(ending, table, tmp_path):
 
 @pytest.mark.parametrize("mapped", [True, False])
 def test_only_keeps_the_named_rows_in_their_order(mapped, table, tmp_path):
-    save_features(tmp_path / "f.npz", table)
+    save_features(tmp_path / "f.h5", table)
     names = table.image_ids[[4, 0, 6]]
-    some = load_features(tmp_path / "f.npz", only=names, mapped=mapped)
+    some = load_features(tmp_path / "f.h5", only=names, mapped=mapped)
     np.testing.assert_array_equal(some.features, table.features[[4, 0, 6]])
     np.testing.assert_array_equal(some.features, table.select(names).features)
     assert not isinstance(some.features, np.memmap)
     with pytest.raises(InputError, match="1 of 1 images have no features"):
-        load_features(tmp_path / "f.npz", only=["none"], mapped=mapped)
+        load_features(tmp_path / "f.h5", only=["none"], mapped=mapped)
 
 
-def test_compressed_and_chunked_files_are_read_though_they_cannot_be_mapped(table, tmp_path):
+def test_files_of_other_programs_are_mapped_where_they_can_be(table, tmp_path):
     np.savez_compressed(tmp_path / "c.npz", features=table.features, image_ids=table.image_ids)
     with h5py.File(tmp_path / "c.h5", "w") as file:
         file.create_dataset("features", data=table.features, chunks=(2, 5), compression="gzip")
         file["image_ids"] = table.image_ids.tolist()
-    fortran = np.asfortranarray(table.features)
-    np.savez(tmp_path / "f.npz", features=fortran, image_ids=table.image_ids)
-    for name in ("c.npz", "c.h5", "f.npz"):
-        assert map_matrix(tmp_path / name) is None
-        np.testing.assert_array_equal(load_features(tmp_path / name, mapped=True).features, table.features)
-
-
-def test_numpys_own_npz_and_npy_can_be_mapped(table, tmp_path):
-    np.savez(tmp_path / "f.npz", image_ids=table.image_ids, features=table.features)
+    hdf5(tmp_path / "m.h5", table)
+    np.savez(tmp_path / "f.npz", features=np.asfortranarray(table.features), image_ids=table.image_ids)
     np.save(tmp_path / "f.npy", table.features)
-    np.testing.assert_array_equal(map_matrix(tmp_path / "f.npz"), table.features)
-    np.testing.assert_array_equal(map_matrix(tmp_path / "f.npy"), table.features)
+    (tmp_path / "ids.txt").write_text("\n".join(table.image_ids))
+    for name, is_mapped in (("c.npz", False), ("c.h5", False), ("m.h5", True), ("f.npz", False), ("f.npy", True)):
+        names = tmp_path / "ids.txt" if name == "f.npy" else None
+        features = load_features(tmp_path / name, names, mapped=True).features
+        assert isinstance(features, np.memmap) == is_mapped
+        np.testing.assert_array_equal(features, table.features)
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -124,9 +122,9 @@ def test_a_failed_write_leaves_the_earlier_file(table, tmp_path):
 def test_not_a_number_is_found_in_a_mapped_file(table, tmp_path):
     spoiled = table.features.copy()
     spoiled[6, 4] = np.nan
-    np.savez(tmp_path / "f.npz", features=spoiled, image_ids=table.image_ids)
+    hdf5(tmp_path / "f.h5", table, features=spoiled)
     with pytest.raises(InputError, match="NaN"):
-        load_features(tmp_path / "f.npz", mapped=True)
+        load_features(tmp_path / "f.h5", mapped=True)
 
 
 def test_blocks_of_rows_make_up_the_matrix(rng):
@@ -156,7 +154,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is measured as Linux counts it")
 def test_a_large_file_is_read_in_bounded_memory(tmp_path):
     """160 MB of features, checked and read in part, take a fraction of that."""
-    path = tmp_path / "large.npz"
+    path = tmp_path / "large.h5"
     block = np.ones((1000, 1000), dtype=np.float32)
     write_matrix(path, (block for _ in range(40)), (40_000, 1000), [str(row) for row in range(40_000)], {})
     done = subprocess.run([sys.executable, "-c", MEASURE, str(path)], capture_output=True, text=True, check=True)
@@ -414,7 +412,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from braincorl.errors import OutputError
-from braincorl.features.store.containers import write_matrix
+from braincorl.features.store.feature_files import write_matrix
 folder, X = Path(sys.argv[1]), np.ones((200, 50), dtype="f4")
 write_matrix(folder / "x.h5", [X], X.shape, [f"i{k}" for k in range(200)], {})
 before, refused = (folder / "x.h5").read_bytes(), 0
