@@ -18,9 +18,13 @@ _HOMES = {
     "RidgeEncoder": "braincorl.encoders",
     "convert_reference_checkpoint": "braincorl.checkpoint",
     "fit_person": "braincorl.fits",
+    "find_pretrained": "braincorl.named_files",
     "load_checkpoint": "braincorl.checkpoint",
     "load_encoder": "braincorl.encoders",
+    "load_pretrained": "braincorl.encoders.pretrained",
     "load_subject": "braincorl.datasets",
+    "pretrained_names": "braincorl.named_files",
+    "save_pretrained": "braincorl.encoders.pretrained",
     "simulate_people": "braincorl.datasets",
 }
 
@@ -33,10 +37,14 @@ __all__ = [
     "InContextEncoder",
     "RidgeEncoder",
     "convert_reference_checkpoint",
+    "find_pretrained",
     "fit_person",
     "load_checkpoint",
     "load_encoder",
+    "load_pretrained",
     "load_subject",
+    "pretrained_names",
+    "save_pretrained",
     "simulate_people",
 ]
 

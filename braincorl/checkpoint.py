@@ -24,6 +24,7 @@ from braincorl.errors import FileFormatError, InputError
 from braincorl.files import check_regular, reading
 from braincorl.foreign_state import own_torch_state
 from braincorl.models import ReferenceConfig, ReferenceTransformer
+from braincorl.named_files import find_pretrained, is_name
 from braincorl.tensorfile import read_tensors, write_tensors
 
 logger = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ def save_checkpoint(path: str | Path, network: ReferenceTransformer, header: Map
 
 
 def find_checkpoint(name: str | Path) -> Path:
-    """File of a published network.
+    """File of a published network, by path or by a name that `find_pretrained` knows.
 
     Raises
     ------
@@ -110,6 +111,8 @@ def find_checkpoint(name: str | Path) -> Path:
             f"{DEFAULT!r} is the native transformer, in which nothing is trained, so that there is no checkpoint: "
             "use InContextEncoder()."
         )
+    if is_name(name):
+        return find_pretrained(name).path
     raise InputError(f"{name} does not exist or is not a file: pass the path of a checkpoint.")
 
 
@@ -119,7 +122,8 @@ def load_checkpoint(path: str | Path) -> ReferenceTransformer:
     Parameters
     ----------
     path
-        A file that `convert_reference_checkpoint` or `braincorl train` wrote, or the authors' own.
+        A file that `convert_reference_checkpoint` or `braincorl train` wrote, or the authors' own; or a name, as for
+        `load_pretrained`.
 
     Returns
     -------

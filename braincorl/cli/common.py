@@ -82,14 +82,16 @@ def add_encoder_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prior",
         metavar="FILE",
-        help="group-prior and in-context: a file of braincorl prior, or a shipped name: bold5000-resnet18",
+        help="group-prior and in-context: a file of braincorl prior, a shipped name (bold5000-resnet18), or "
+        "hub:OWNER/NAME on the Hugging Face Hub",
     )
     network = parser.add_argument_group(f"options of --encoder {NETWORK_ENCODER}")
     network.add_argument(
         "--checkpoint",
         type=Path,
         metavar="FILE",
-        help="another network: the authors' file, or one of braincorl convert or train (default: the one shipped)",
+        help="another network: the authors' file, one of braincorl convert or train, or hub:OWNER/NAME (default: the "
+        "one shipped)",
     )
     network.add_argument("--device", metavar="NAME", help="auto (a GPU if there is one), cpu, cuda, … (default: auto)")
     network.add_argument(

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from braincorl.errors import InputError
+from braincorl.named_files import find_pretrained
 from braincorl.validation import FloatArray, check_finite, check_pool
 
 
 def find_prior(name: str | Path) -> Path:
-    """File of a prior, by path or shipped name.
+    """File of a prior, by path or by a name that `find_pretrained` knows.
 
     Raises
     ------
@@ -19,14 +20,7 @@ def find_prior(name: str | Path) -> Path:
         If there is neither; the message lists the shipped names.
     """
     path = Path(name)
-    shipped = Path(__file__).parent / "shipped"
-    if path.is_file():
-        return path
-    candidate = shipped / f"{name}.safetensors"
-    if path.parent == Path() and candidate.is_file():
-        return candidate
-    known = ", ".join(sorted(file.stem for file in shipped.glob("*.safetensors"))) or "none"
-    raise InputError(f"{name} is neither a file nor a shipped prior: pass a .safetensors file, or one of: {known}.")
+    return path if path.is_file() else find_pretrained(name).path
 
 
 def nonempty(people: Sequence[Any]) -> Sequence[Any]:

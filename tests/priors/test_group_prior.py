@@ -240,7 +240,7 @@ def test_mistakes_of_learning_are_named(people):
             GroupPrior.fit([(X, y)], **options)
     with pytest.raises(InputError, match="one per person"):
         GroupPrior.fit([(X, y)], [None, None])
-    with pytest.raises(InputError, match="neither a file nor a shipped prior"):
+    with pytest.raises(InputError, match="neither a file nor a shipped name"):
         GroupPrior.load("nobody")
 
 

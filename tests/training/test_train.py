@@ -381,7 +381,7 @@ MISTAKES = {
     "a list for the architecture": ("architecture = []", "must be 'reference', the published"),
     "no network": ("seed = 3\n[[stages]]\nname = 'a'\npeople = 8", "'network' is missing"),
     "a missing key": (TINY.replace("people = {people}", ""), "stages 1: 'people' is missing"),
-    "a missing prior": ('priors = ["nosuch"]\n' + TINY, "nosuch is neither a file nor a shipped prior"),
+    "a missing prior": ('priors = ["nosuch"]\n' + TINY, "nosuch is neither a file nor a shipped name"),
 }
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import socket
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from braincorl.errors import FileFormatError, InputError
 from braincorl.features.backbones import lite
+from braincorl.named_files import check_reachable, is_offline
 
 if TYPE_CHECKING:
     import torch
 
-OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
 
@@ -48,13 +47,6 @@ class Published:
     repository: str
     files: Sequence[str]
     url: str = ""
-
-
-def is_offline(offline: bool | None) -> bool:
-    """Whether downloads are forbidden: as said, or else by `HF_HUB_OFFLINE` or `TRANSFORMERS_OFFLINE`."""
-    if offline is not None:
-        return offline
-    return any(os.environ.get(name, "").lower() in ("1", "true", "yes", "on") for name in OFFLINE_VARIABLES)
 
 
 def local_weights(path: str | Path) -> Path:
@@ -230,7 +222,7 @@ def _from_hub(source: Published) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    _check_reachable("huggingface.co")
+    check_reachable("huggingface.co")
     for file in source.files:
         try:
             return Path(hf_hub_download(source.repository, file))
@@ -246,22 +238,12 @@ def _from_url(source: Published) -> Path:
 
     if not source.url:
         raise ValueError("no address is known for them")
-    _check_reachable(source.url.split("/")[2])
+    check_reachable(source.url.split("/")[2])
     target = _url_cache_places(source)[0]
     target.parent.mkdir(parents=True, exist_ok=True)
     prefix = re.search(r"-([0-9a-f]{8,})\.", target.name)
     torch.hub.download_url_to_file(source.url, str(target), prefix.group(1) if prefix else None, progress=False)
     return target
-
-
-def _check_reachable(host: str) -> None:
-    """Fail at once where there is no network; the hub's own client would retry for half a minute."""
-    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "HF_ENDPOINT")):
-        return
-    try:
-        socket.getaddrinfo(host, 443)
-    except OSError as error:
-        raise OSError(f"{host} cannot be reached") from error
 
 
 def _not_there(source: Published, why: str) -> str:
