@@ -11,7 +11,7 @@ import numpy.typing as npt
 from braincorl import __version__
 from braincorl.analysis.maps.volume_plots import plot_mosaic
 from braincorl.analysis.question_figures import plot_comparison
-from braincorl.analysis.report import page
+from braincorl.analysis.report.page import SIMULATION, Section, write_page
 from braincorl.cli.common import (
     FeaturesOption,
     add_data_options,
@@ -226,28 +226,22 @@ def _write_page(
     names: list[str],
     n_images: int,
 ) -> None:
-    notes = ["SIMULATION: these responses were drawn from known encoders; no brain was measured."]
-    overall = page.picture(
-        plot_comparison(result.ev_a, result.ev_b, result.regions, names),
-        f"Left: explained variance (EV) of every voxel by both fits; above the line the first is better. Right: mean "
-        f"difference over voxels with its 95 % interval, a bootstrap over the {n_images} images.",
-    )
+    figure = plot_comparison(result.ev_a, result.ev_b, result.regions, names)
+    difference = None
     if space.mask is not None:
-        figure = plot_mosaic(result.difference, space, label="difference in EV", signed=True, rois=fits[0].rois)
-        maps = page.picture(figure, f"EV of {names[0]} less that of {names[1]}.")
-    else:
-        maps = ""
+        drawn = plot_mosaic(result.difference, space, label="difference in EV", signed=True, rois=fits[0].rois)
+        difference = {"figure": drawn, "names": names}
     table = result.regions.rename(columns={"roi": "region", "n_voxels": "voxels"})
-    what = (
-        "EV and difference are means over voxels; the interval is a bootstrap over images, p that of a test in which "
-        "the two fits change places in random images, two-sided. The last columns count voxels with a false discovery "
-        f"rate below {FALSE_DISCOVERIES}."
+    paths = {"First": f"{names[0]}, {fits[0].path}", "Second": f"{names[1]}, {fits[1].path}"}
+    write_page(
+        path,
+        f"{fits[0].subject}: two encoders",
+        describe(result, n_images),
+        [
+            Section("Difference", "comparison/difference.html", {"figure": figure, "n_images": n_images}),
+            Section("Map", "comparison/map.html", difference),
+            Section("Regions", "comparison/regions.html", {"table": table, "false_discoveries": FALSE_DISCOVERIES}),
+            Section("Fits", "comparison/fits.html", {"fits": paths}),
+        ],
+        [SIMULATION] if fits[0].config.get("simulation") else [],
     )
-    intro = page.notes(notes if fits[0].config.get("simulation") else [])
-    sections = {
-        "Difference": overall,
-        "Map": maps,
-        "Regions": page.data_table(table) + page.paragraph(what, "soft"),
-        "Fits": page.facts_table({"First": f"{names[0]}, {fits[0].path}", "Second": f"{names[1]}, {fits[1].path}"}),
-    }
-    page.write_page(path, f"{fits[0].config['subject']}: two encoders", describe(result, n_images), intro, sections)

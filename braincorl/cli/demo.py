@@ -3,6 +3,7 @@
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,13 +12,12 @@ import pandas as pd
 from braincorl import __version__
 from braincorl.analysis.figures import new_figure, own_style, plot_scaling, save_figure
 from braincorl.analysis.maps.volume_plots import plot_glass_brain
-from braincorl.analysis.report import page
 from braincorl.analysis.report.fit_report import ReportOptions, collect_maps, find_warnings, fit_sections
+from braincorl.analysis.report.page import Section, write_page
 from braincorl.analysis.scaling import scaling_curve, summarize_curve
 from braincorl.cli.common import add_output_options, add_verb, non_negative, positive, progress_bar
 from braincorl.datasets import simulate_people
 from braincorl.datasets.simulation import SimulatedPeople, SimulatedPerson
-from braincorl.encoders import LinearEncoder
 from braincorl.encoders.choice import ENCODERS
 from braincorl.features import FeatureTable, save_features
 from braincorl.fits import Fit, fit_person
@@ -75,8 +75,7 @@ def run(options: argparse.Namespace) -> None:
         fit = _write_example_fit(folder / "fit", world, table, options.outside)
         scores.to_csv(folder / "scores.tsv", sep="\t", index=False)
         _draw(folder / "figure.png", scores, fit.scores, person)
-        lines = _explain(fit.encoder, options.output_dir, person.name)
-        _write_page(folder, scores, summary, table, lines)
+        _write_page(folder, scores, summary, table, options.output_dir)
         write_description(folder, "Demonstration on simulated people", NOTE)
     print(NOTE)
     print(summary.to_string(index=False))
@@ -143,7 +142,7 @@ def _draw(path: Path, scores: pd.DataFrame, maps: Scores, person: SimulatedPerso
 
 @own_style
 def _write_page(
-    folder: Path, scores: pd.DataFrame, summary: pd.DataFrame, table: FeatureTable, lines: list[str]
+    folder: Path, scores: pd.DataFrame, summary: pd.DataFrame, table: FeatureTable, output_dir: Path
 ) -> None:
     """Write the example fit's report, with the comparison of encoders before it."""
     fit = Fit.load(folder / "fit")
@@ -151,30 +150,26 @@ def _write_page(
     figure = new_figure(6.8, 3.6)
     plot_scaling(figure.subplots(), scores, TRUTH)
     figure.tight_layout()
-    comparison = page.data_table(summary) + page.picture(
-        figure, "Accuracy by number of context images; the shade is the spread over random draws of them. Simulation."
-    )
-    sections = {
-        "Encoders compared": comparison,
-        **fit_sections(fit, maps, ReportOptions(features=table)),
-        "Go on": "".join(page.paragraph(line) for line in lines),
-    }
-    page.write_page(
+    write_page(
         folder / "report.html",
         "braincorl on a simulated person",
         f"Below the comparison: an encoder from {len(fit.context)} images",
-        page.notes([NOTE, MEASURED, *find_warnings(fit, maps)[1:]]),
-        sections,
+        [
+            Section("Encoders compared", "demo/encoders.html", {"table": summary, "figure": figure}),
+            *fit_sections(fit, maps, ReportOptions(features=table)),
+            Section("Go on", "demo/go_on.html", _go_on(fit, output_dir)),
+        ],
+        [NOTE, MEASURED, *find_warnings(fit, maps)[1:]],
     )
 
 
-def _explain(encoder: LinearEncoder, output_dir: Path, name: str) -> list[str]:
-    stem = f"{output_dir}/simulated/{name}_task-simulated"
-    return [
-        f"{encoder.coef_.shape[0]} voxels, {encoder.coef_.shape[1]} features, braincorl {__version__}.",
-        "fit/ holds the encoder from 100 images with its maps (NIfTI) and scores per region; simulated/ holds the "
-        "inputs, in the formats that your own data would have. A fit on the command line, scored on images left out:",
+def _go_on(fit: Fit, output_dir: Path) -> dict[str, Any]:
+    stem = f"{output_dir}/simulated/{fit.subject}_task-simulated"
+    n_voxels, n_features = fit.encoder.coef_.shape
+    command = (
         f"braincorl fit --features {output_dir}/simulated/features.npz --betas {stem}_stat-effect_statmap.nii.gz "
         f"--trials {stem}_trials.tsv --mask {stem}_desc-cortex_mask.nii.gz "
-        f"--rois {stem}_desc-regions_dseg.nii.gz --n-context 100 --output-dir my-fit",
-    ]
+        f"--rois {stem}_desc-regions_dseg.nii.gz --n-context 100 --output-dir my-fit"
+    )
+    counts = {"n_voxels": n_voxels, "n_features": n_features, "n_context": len(fit.context)}
+    return {**counts, "version": __version__, "command": command}

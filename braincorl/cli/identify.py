@@ -12,7 +12,7 @@ import pandas as pd
 
 from braincorl import __version__
 from braincorl.analysis.question_figures import plot_identification
-from braincorl.analysis.report import page
+from braincorl.analysis.report.page import SIMULATION, Section, write_page
 from braincorl.analysis.report.top_images import Thumbnails
 from braincorl.cli.common import add_data_options, add_output_options, add_verb, read_features, read_responses
 from braincorl.datasets import SubjectData
@@ -216,31 +216,39 @@ def _write_page(
     accuracy: pd.DataFrame | None,
     thumbnails: Thumbnails | None,
 ) -> None:
-    sections = {}
+    curve = regions = None
     if accuracy is not None:
         whole = accuracy[accuracy["roi"] == "all"]
-        figure = plot_identification({str(name): rows for name, rows in whole.groupby("ranking", sort=False)})
-        caption = f"Shares of {case.seen.size} responses, with 95 % intervals, a bootstrap over them. " + "; ".join(
-            f"{name}: {CERTAINTY[str(name)]}" for name in whole["ranking"].unique()
-        )
-        sections["Accuracy"] = page.picture(figure, f"{caption}.")
+        by_ranking = {str(name): rows for name, rows in whole.groupby("ranking", sort=False)}
+        curve = {
+            "figure": plot_identification(by_ranking),
+            "n_responses": case.seen.size,
+            "rankings": {name: CERTAINTY[name] for name in by_ranking},
+        }
         last = accuracy[(accuracy["n_candidates"] == case.names.size) & (accuracy["ranking"] == found.ranking)]
-        columns = {"roi": "region", "n_voxels": "voxels", "top1": "first", "top5": "best five"}
-        shown = last[["roi", "n_voxels", "top1", "top1_low", "top1_high", "top1_chance", "top5", "median_rank"]]
-        shown = shown.rename(columns=columns | {"top1_low": "low", "top1_high": "high", "top1_chance": "chance"})
-        sections["Regions"] = page.data_table(shown.rename(columns={"median_rank": "median rank"}))
-    sections["Seen and best-ranked"] = _pictures(case, ranks, thumbnails)
-    simulation = ["SIMULATION: these responses were drawn from known encoders; no brain was measured."]
-    intro = page.notes(simulation if fit.config.get("simulation") else [])
-    page.write_page(path, f"{fit.subject}: what was seen", _describe(case, found, accuracy), intro, sections)
+        columns = {"roi": "region", "n_voxels": "voxels", "top1": "first", "top1_low": "low", "top1_high": "high"}
+        columns |= {"top1_chance": "chance", "top5": "best five", "median_rank": "median rank"}
+        regions = {"table": last[list(columns)].rename(columns=columns)}
+    pictures = {"responses": _pictures(case, ranks, thumbnails), "n_responses": len(ranks)}
+    write_page(
+        path,
+        f"{fit.subject}: what was seen",
+        _describe(case, found, accuracy),
+        [
+            Section("Accuracy", "identification/accuracy.html", curve),
+            Section("Regions", "identification/regions.html", regions),
+            Section("Seen and best-ranked", "identification/seen.html", pictures),
+        ],
+        [SIMULATION] if fit.config.get("simulation") else [],
+    )
 
 
-def _pictures(case: _Case, ranks: pd.DataFrame, thumbnails: Thumbnails | None) -> str:
+def _pictures(case: _Case, ranks: pd.DataFrame, thumbnails: Thumbnails | None) -> list[tuple[str, Any]]:
     """For every response what was seen, and the candidates that are likeliest; evenly from the best to the worst."""
     order = np.argsort(ranks["rank"].to_numpy(), kind="stable") if "rank" in ranks else np.arange(len(ranks))
     chosen = order[np.unique(np.linspace(0, len(order) - 1, min(MOST_SHOWN, len(order))).astype(int))]
     words = (case.truth < 0).all()
-    parts = [page.paragraph(f"{chosen.size} of {len(ranks)} responses, from the best ranked to the worst.", "soft")]
+    found = []
     for row in ranks.iloc[chosen].to_dict("records"):
         best = [str(row[f"best{place}"]) for place in range(1, N_BEST + 1) if f"best{place}" in row]
         names = [("seen", str(row["image"])), *((str(place), name) for place, name in enumerate(best, start=1))]
@@ -252,5 +260,5 @@ def _pictures(case: _Case, ranks: pd.DataFrame, thumbnails: Thumbnails | None) -
             for place, name in names
         ]
         rank = f"rank {int(row['rank'])} of {case.names.size}" if "rank" in row else "likeliest words"
-        parts.append(f"<h3>{page.escape(row['image'])}: {rank}</h3>{page.picture_list(items)}")
-    return "".join(parts)
+        found.append((f"{row['image']}: {rank}", items))
+    return found

@@ -7,6 +7,7 @@ import pytest
 
 from braincorl import BandedRidgeEncoder, fit_person, load_encoder
 from braincorl.analysis.report.fit_report import _feature_spaces
+from braincorl.analysis.report.page import Section, render_page
 from braincorl.cli.main import main
 from braincorl.datasets import load_subject
 from braincorl.features import FeatureTable, join_tables, load_features, save_features
@@ -67,8 +68,9 @@ def test_score_says_what_each_space_explains(spaces, inputs, braincorl, tmp_path
     levels = json.loads((tmp_path / "s" / f"{prefix}-winningspace_statmap.json").read_text())["Levels"]
     assert levels["1"] == "one"
     section = _feature_spaces(Fit.load(folder / "fit"), tmp_path / "s")
-    assert "1 one, 2 two" in section
-    assert section.count("data:image/png") == 2
+    page = render_page("", "", [Section("Feature spaces", "fit/feature_spaces.html", section)])
+    assert "1 one, 2 two" in page
+    assert page.count("data:image/png") == 2
     predicted = braincorl("predict", folder / "fit", *named(folder), "--std", "--output-dir", tmp_path / "p")
     assert predicted.status == 0
 

@@ -18,7 +18,7 @@ from braincorl.analysis.figures import new_figure, own_style, plot_accuracy, plo
 from braincorl.analysis.maps.surface_plots import can_draw, plot_surface
 from braincorl.analysis.maps.volume_plots import plot_glass_brain, plot_mosaic
 from braincorl.analysis.question_figures import plot_partition
-from braincorl.analysis.report import page
+from braincorl.analysis.report.page import SIMULATION, Section, plain, write_page
 from braincorl.analysis.report.top_images import Thumbnails, rank_images
 from braincorl.analysis.scaling import summarize_curve
 from braincorl.datasets.surfaces.meshes import FSLR
@@ -34,6 +34,7 @@ from braincorl.fits.maps import read_map
 from braincorl.fits.scores import summarize_rois
 
 Maps = Mapping[str, npt.NDArray[np.float64]]
+Shown = dict[str, Any] | None  # what a section's template shows; None for no section
 
 LABELS = {
     "ev": "EV",
@@ -48,11 +49,6 @@ OUTLINED = 8  # more outlines than this hide the map
 FEW_IMAGES = 20
 N_BOOTSTRAP = 300
 LOW_CEILING = 0.1
-ABOVE_ONE = (
-    "EV / ceiling is the share of what can be explained. EV and ceiling are both estimates from noisy responses, so "
-    "the ratio of a single voxel can exceed 1, most of all where the ceiling is low, without meaning that more than "
-    "everything is explained; it is not cut off at 1, because that would bias the mean."
-)
 
 
 @dataclass(frozen=True)
@@ -104,24 +100,24 @@ def write_report(path: str | Path, fit: Fit, options: ReportOptions | None = Non
     """
     options = options or ReportOptions()
     maps = collect_maps(fit, options.scores)
-    name, encoder = fit.config["subject"], fit.config.get("encoder", type(fit.encoder).__name__)
+    encoder = fit.config.get("encoder", type(fit.encoder).__name__)
+    subtitle = f"Voxelwise encoder ({encoder}) from {plain(len(fit.context))} images · braincorl {__version__}"
     sections = fit_sections(fit, maps, options)
-    subtitle = f"Voxelwise encoder ({encoder}) from {page.plain(len(fit.context))} images · braincorl {__version__}"
-    page.write_page(path, str(name), subtitle, page.notes(find_warnings(fit, maps)) + _tiles(fit, maps), sections)
+    write_page(path, fit.subject, subtitle, sections, find_warnings(fit, maps), _main_numbers(fit, maps))
 
 
-def fit_sections(fit: Fit, maps: Maps, options: ReportOptions) -> dict[str, str]:
-    """Make the sections of a fit's report, heading -> HTML, empty where there is nothing to say."""
-    return {
-        "Accuracy": _accuracy(maps),
-        "Scaling": _scaling(fit, find_benchmark(fit, options.benchmark)),
-        "Maps": _brain_maps(fit, maps, options.in_mni),
-        "Regions": _regions(fit, maps),
-        "Regions by likeness": _likely_regions(fit),
-        "Feature spaces": _feature_spaces(fit, options.scores),
-        "Preferred images": _preferred_images(fit, options),
-        "Provenance": _provenance(fit),
-    }
+def fit_sections(fit: Fit, maps: Maps, options: ReportOptions) -> list[Section]:
+    """Make the sections of a fit's report; those that have nothing to show are left out of the page."""
+    return [
+        Section("Accuracy", "fit/accuracy.html", _accuracy(maps)),
+        Section("Scaling", "fit/scaling.html", _scaling(fit, find_benchmark(fit, options.benchmark))),
+        Section("Maps", "fit/maps.html", _brain_maps(fit, maps, options.in_mni)),
+        Section("Regions", "fit/regions.html", _regions(fit, maps)),
+        Section("Regions by likeness", "fit/likely_regions.html", _likely_regions(fit)),
+        Section("Feature spaces", "fit/feature_spaces.html", _feature_spaces(fit, options.scores)),
+        Section("Preferred images", "fit/preferred_images.html", _preferred_images(fit, options)),
+        Section("Provenance", "fit/provenance.html", _provenance(fit)),
+    ]
 
 
 def collect_maps(fit: Fit, scores: Path | None = None) -> dict[str, npt.NDArray[np.float64]]:
@@ -150,7 +146,7 @@ def find_warnings(fit: Fit, maps: Maps) -> list[str]:
     lines = []
     config, space = fit.config, fit.space
     if config.get("simulation"):
-        lines.append("SIMULATION: these responses were drawn from known encoders; no brain was measured.")
+        lines.append(SIMULATION)
     if space.n_excluded:
         lines.append(
             f"{space.n_excluded} of {space.included.size} voxels were constant or not finite: they were left out and "
@@ -179,13 +175,17 @@ def find_warnings(fit: Fit, maps: Maps) -> list[str]:
     return lines
 
 
-def _tiles(fit: Fit, maps: Maps) -> str:
+def _main_numbers(fit: Fit, maps: Maps) -> dict[str, float]:
     names = ("ev", "r", "noiseceiling", "evnormalized") if "ev" in maps else LABELS
-    known = [name for name in names if name in maps and np.isfinite(maps[name]).any()]
-    means = {f"mean {_labels(fit)[name]}": float(np.nanmean(maps[name])) for name in known}
     n_voxels, n_features = fit.encoder.coef_.shape
     counts = {"voxels": n_voxels, "context images": len(fit.context), "features": n_features}
-    return page.tiles({name: page.plain(value) for name, value in (counts | means).items()})
+    return counts | {
+        f"mean {_labels(fit)[name]}": float(np.nanmean(maps[name])) for name in names if _known(maps, name)
+    }
+
+
+def _known(maps: Maps, name: str) -> bool:
+    return name in maps and bool(np.isfinite(maps[name]).any())
 
 
 def _labels(fit: Fit) -> dict[str, str]:
@@ -193,100 +193,90 @@ def _labels(fit: Fit) -> dict[str, str]:
     return LABELS | ({"ev": "EV of measured responses"} if fit.config.get("simulation") else {})
 
 
-def _accuracy(maps: Maps) -> str:
-    if "ev" not in maps or not np.isfinite(maps["ev"]).any():
-        return ""
-    ev, ceiling = maps["ev"], maps.get("noiseceiling")
-    known = ceiling is not None and np.isfinite(ceiling).any()
-    n_voxels = page.plain(ev[np.isfinite(ev)].size)
-    caption = f"Explained variance (EV) of measured responses to images that the fit has not seen, {n_voxels} voxels."
-    caption += " Right: a perfect encoder would lie on the line." if known else ""
-    return page.picture(plot_accuracy(ev, ceiling if known else None), caption)
+def _accuracy(maps: Maps) -> Shown:
+    if not _known(maps, "ev"):
+        return None
+    known = _known(maps, "noiseceiling")
+    figure = plot_accuracy(maps["ev"], maps["noiseceiling"] if known else None)
+    return {"figure": figure, "n_voxels": int(np.isfinite(maps["ev"]).sum()), "ceiling_known": known}
 
 
 @own_style
-def _scaling(fit: Fit, found: Benchmark | None) -> str:
+def _scaling(fit: Fit, found: Benchmark | None) -> Shown:
     if found is None:
-        return ""
-    figure = new_figure(6.8, 3.6)
+        return None
+    figure, n_context = new_figure(6.8, 3.6), len(fit.context)
     axes = figure.subplots()
     plot_scaling(axes, found.curve.rename(columns={"ev": "score"}), "explained variance", found.ceiling)
-    caption = f"Accuracy by number of context images, mean over {page.plain(found.n_voxels)} voxels; the shade is the "
-    caption += f"spread over {found.curve['draw'].nunique()} random draws of them."
-    if found.curve["n_context"].min() <= len(fit.context) <= found.curve["n_context"].max():
-        axes.axvline(len(fit.context), color="grey", linewidth=1, linestyle="--", zorder=0)
-        caption += f" Dashed: the {len(fit.context)} images of this fit."
+    if marked := found.curve["n_context"].min() <= n_context <= found.curve["n_context"].max():
+        axes.axvline(n_context, color="grey", linewidth=1, linestyle="--", zorder=0)
     figure.tight_layout()
-    table = summarize_curve(found.curve.rename(columns={"ev": "EV"}), "EV")
-    return page.picture(figure, caption) + page.data_table(table) + page.paragraph(found.note, "soft")
+    return {
+        "figure": figure,
+        "n_voxels": found.n_voxels,
+        "n_draws": found.curve["draw"].nunique(),
+        "n_context": n_context if marked else None,
+        "table": summarize_curve(found.curve.rename(columns={"ev": "EV"}), "EV"),
+        "note": found.note,
+    }
 
 
-def _brain_maps(fit: Fit, maps: Maps, in_mni: bool | None) -> str:
-    main = next((name for name in MAIN_MAPS if name in maps and np.isfinite(maps[name]).any()), None)
-    if main is None or (fit.space.mask is None and fit.space.surface is None):
-        return ""
+def _brain_maps(fit: Fit, maps: Maps, in_mni: bool | None) -> Shown:
+    main = next((name for name in MAIN_MAPS if _known(maps, name)), None)
+    space = fit.space
+    if main is None or (space.mask is None and space.surface is None):
+        return None
     if in_mni is None:
         in_mni = "space-MNI" in fit.config["prefix"] or bool(fit.config.get("simulation"))
     rois = dict(sorted(fit.rois.items(), key=lambda item: -int(item[1].sum()))[:OUTLINED])
-    outlined = f" Outlined: the {len(rois)} largest regions." if len(fit.rois) > OUTLINED else ""
-    shown: dict[str, Any] = {"label": LABELS[main], "signed": False, "rois": rois}
-    caption = f"{MAPS[main][0]}. The colours end where 1 % of the voxels are stronger.{outlined}"
-    parts = []
-    if not can_draw(fit.space):
-        parts.append(page.paragraph("No mesh of this surface is at hand to draw maps on; the maps are files.", "soft"))
-    elif fit.space.surface is not None or in_mni:
-        on = FSLR if fit.space.surface is not None and fit.space.surface.name == FSLR else "fsaverage"
-        parts.append(page.picture(plot_surface(maps[main], fit.space, **shown), f"{caption} On {on}."))
-    if fit.space.mask is not None:
+    scale = "The colours end where 1 % of the voxels are stronger."
+    scale += f" Outlined: the {len(rois)} largest regions." if len(fit.rois) > OUTLINED else ""
+    what = MAPS[main][0]
+    look: dict[str, Any] = {"label": LABELS[main], "signed": False}
+    shown = []
+    if can_draw(space) and (space.surface is not None or in_mni):
+        on = FSLR if space.surface is not None and space.surface.name == FSLR else "fsaverage"
+        figure = plot_surface(maps[main], space, rois=rois, **look)
+        shown.append({"figure": figure, "what": what, "how": f"{scale} On {on}."})
+    if space.mask is not None:
         if in_mni:
-            glass = plot_glass_brain(maps[main], fit.space, signed=False, label=LABELS[main])
-            parts.append(page.picture(glass, f"{MAPS[main][0]}. The largest value along each line of sight."))
-        parts.append(page.picture(plot_mosaic(maps[main], fit.space, **shown), caption))
+            how = "The largest value along each line of sight."
+            shown.append({"figure": plot_glass_brain(maps[main], space, **look), "what": what, "how": how})
+        shown.append({"figure": plot_mosaic(maps[main], space, rois=rois, **look), "what": what, "how": scale})
         for name in ("evnormalized", "noiseceiling"):
-            if name in maps and np.isfinite(maps[name]).any():
-                figure = plot_mosaic(maps[name], fit.space, label=LABELS[name], signed=False)
-                parts.append(page.picture(figure, f"{MAPS[name][0]}. Grey voxels have no value."))
-    return "".join(parts)
+            if _known(maps, name):
+                figure = plot_mosaic(maps[name], space, label=LABELS[name], signed=False)
+                shown.append({"figure": figure, "what": MAPS[name][0], "how": "Grey voxels have no value."})
+    return {"shown": shown, "no_mesh": not can_draw(space)}
 
 
-def _regions(fit: Fit, maps: Maps) -> str:
+def _regions(fit: Fit, maps: Maps) -> Shown:
     shown = {name: maps[name] for name in LABELS if name in maps}
     if not shown:
-        return ""
-    main = next(iter(shown))
+        return None
+    main, labels = next(iter(shown)), _labels(fit)
     summary = summarize_rois(shown, fit.rois)
     bounds = summarize_rois({main: shown[main]}, fit.rois, N_BOOTSTRAP)[[f"{main}_low", f"{main}_high"]].to_numpy()
     table = summary[["roi", "n_voxels", *(f"{name}_mean" for name in shown)]]
-    labels = _labels(fit)
     table = table.rename(columns={"roi": "region", "n_voxels": "voxels"} | {f"{n}_mean": labels[n] for n in shown})
     table.insert(3, "95 % interval", [f"{low:.3f} to {high:.3f}" if low == low else "n/a" for low, high in bounds])
-    what = "Means over voxels."
-    if "evnormalized" in shown:
-        what = f"Means over voxels; EV / ceiling where the ceiling is at least {LOW_CEILING}. {ABOVE_ONE}"
-    what += (
-        f" The interval is that of {labels[main]}, a bootstrap over voxels. Voxels are not independent: it says how "
-    )
-    what += "much the mean hangs on which of them were counted, and nothing on other people."
-    return page.data_table(table) + page.paragraph(what, "soft")
+    normalized = "evnormalized" in shown
+    return {"table": table, "main": labels[main], "normalized": normalized, "low_ceiling": LOW_CEILING}
 
 
-def _likely_regions(fit: Fit) -> str:
+def _likely_regions(fit: Fit) -> Shown:
     found = region_probability(fit.encoder)
     if found is None:
-        return ""
+        return None
     table = likely_regions(*found)[["name", "n_voxels", "probability_mean"]]
-    table = table.rename(columns={"name": "region", "n_voxels": "voxels", "probability_mean": "mean probability"})
-    what = (
-        "Voxels whose responses make them more like the remembered voxels of a region than like those of all others "
-        "together. This is likeness of tuning and knows no anatomy; regions given to the fit took part in it."
-    )
-    return page.data_table(table) + page.paragraph(what, "soft")
+    columns = {"name": "region", "n_voxels": "voxels", "probability_mean": "mean probability"}
+    return {"table": table.rename(columns=columns)}
 
 
-def _feature_spaces(fit: Fit, scores: Path | None) -> str:
+def _feature_spaces(fit: Fit, scores: Path | None) -> Shown:
     folder = scores or fit.beside("scores")
     if folder is None or not (folder / "partition.tsv").is_file() or not isinstance(fit.encoder, BandedRidgeEncoder):
-        return ""
+        return None
     with reading(folder / "partition.tsv", "is no table of what feature spaces explain"):
         table = pd.read_csv(
             folder / "partition.tsv", sep="\t", dtype={"roi": str, "space": str}, keep_default_na=False, na_values="n/a"
@@ -294,47 +284,32 @@ def _feature_spaces(fit: Fit, scores: Path | None) -> str:
         names = [name for name in fit.encoder.spaces_ if name in set(table["space"])]
         figure = plot_partition(table, names)
         whole = table[table["roi"] == "all"][["part", "space", "mean", "low", "high"]]
-    caption = (
-        "Explained variance of new images, mean over voxels. Left: what is lost without a space (unique), and what "
-        "more than one could explain. Right: the product measure, whose parts sum to the whole. The line is a 95 % "
-        "interval of the whole, a bootstrap over images."
-    )
-    parts = page.picture(figure, caption)
-    winners = folder / f"{fit.config['prefix']}_stat-winningspace_statmap.nii.gz"
+    winners, winner = folder / f"{fit.config['prefix']}_stat-winningspace_statmap.nii.gz", None
     if fit.space.mask is not None and winners.is_file():
-        winner = read_map(winners, fit.space)
-        legend = ", ".join(f"{number} {name}" for number, name in enumerate(names, start=1))
-        shown = plot_mosaic(np.where(winner > 0, winner, np.nan), fit.space, label="largest part", signed=False)
-        parts += page.picture(shown, f"The feature space with the largest part where EV is positive: {legend}.")
-    return parts + page.data_table(whole)
+        values = read_map(winners, fit.space)
+        winner = plot_mosaic(np.where(values > 0, values, np.nan), fit.space, label="largest part", signed=False)
+    return {"figure": figure, "table": whole, "names": names, "winner": winner}
 
 
-def _preferred_images(fit: Fit, options: ReportOptions) -> str:
+def _preferred_images(fit: Fit, options: ReportOptions) -> Shown:
     if options.features is None:
-        return ""
+        return None
     everywhere = {"all voxels": np.ones(fit.space.n_voxels, dtype=bool)}
     ranked = rank_images(fit.encoder, options.features, everywhere | fit.rois, options.n_top)
     thumbnails = None if options.images is None else Thumbnails.of(options.images)
     context = set(fit.context)
-    parts = [
-        page.paragraph(
-            f"The images of {page.plain(len(options.features.image_ids))} with the highest predicted response, mean "
-            "over a region's voxels, in the unit of the responses. A * marks images that the encoder was fitted on.",
-            "soft",
-        )
-    ]
-    for region, rows in ranked.groupby("roi", sort=False):
-        items = [
+    regions = {
+        region: [
             (thumbnails.get(image) if thumbnails else None, f"{image}{'*' if image in context else ''} {response:.2f}")
             for image, response in zip(rows["image"], rows["response"], strict=True)
         ]
-        parts.append(f"<h3>{page.escape(region)}</h3>{page.picture_list(items)}")
-    if thumbnails is not None and thumbnails.unreadable:
-        parts.append(page.paragraph(f"{len(thumbnails.unreadable)} image files could not be read.", "note"))
-    return "".join(parts)
+        for region, rows in ranked.groupby("roi", sort=False)
+    }
+    unreadable = thumbnails.unreadable if thumbnails else []
+    return {"n_images": len(options.features.image_ids), "regions": regions, "n_unreadable": len(unreadable)}
 
 
-def _provenance(fit: Fit) -> str:
+def _provenance(fit: Fit) -> Shown:
     config = fit.config
     libraries = ("numpy", "scipy", "scikit-learn", "nibabel", "nilearn", "matplotlib")
     facts = {
@@ -351,7 +326,7 @@ def _provenance(fit: Fit) -> str:
     for name, value in chosen.items():
         if value is not None and value != []:
             facts[name.replace("_", " ")] = ", ".join(map(str, value)) if isinstance(value, list) else value
-    return page.facts_table(facts) + page.details("Images of the context", "\n".join(fit.context))
+    return {"facts": facts, "context": fit.context}
 
 
 def _hash(path: Path) -> str:

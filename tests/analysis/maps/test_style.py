@@ -9,7 +9,7 @@ import pytest
 from braincorl.analysis import plot_glass_brain, plot_mosaic, plot_surface
 from braincorl.analysis.benchmark_directory import Benchmark
 from braincorl.analysis.figures import new_figure, plot_accuracy, plot_scaling, png_bytes, save_figure
-from braincorl.analysis.report import page
+from braincorl.analysis.report.page import Section, render_page
 from braincorl.cli.benchmark import _draw
 
 STYLES = {
@@ -56,7 +56,9 @@ def pictures(world, tmp_path_factory):
         "saved": saved,
         "accuracy": lambda: png_bytes(plot_accuracy(ev, ev)),
         "mosaic": lambda: mosaic()._repr_png_(),
-        "page": lambda: page.picture(mosaic(), "caption"),
+        "page": lambda: render_page(
+            "", "", [Section("Map", "comparison/map.html", {"figure": mosaic(), "names": "ab"})]
+        ),
         "glass brain": lambda: png_bytes(plot_glass_brain(ev, person.space, title="title", label="EV")),
         "surface": lambda: png_bytes(plot_surface(ev, person.space, title="title", label="EV", views=["lateral"])),
     }
