@@ -20,7 +20,7 @@ from PIL import Image
 from braincorl.analysis.benchmark_directory import Benchmark, write_benchmark
 from braincorl.analysis.report.fit_report import ReportOptions, write_report
 from braincorl.datasets import VoxelSpace
-from braincorl.datasets.simulated_world import posterior_cortex, smooth_fields
+from braincorl.datasets.simulation import posterior_cortex, smooth_fields
 from braincorl.encoders import RidgeEncoder
 from braincorl.features import FeatureTable
 from braincorl.fits import Fit

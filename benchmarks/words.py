@@ -33,7 +33,7 @@ from braincorl import (
 )
 from braincorl.analysis import localizer_accuracy, text_selectivity
 from braincorl.analysis.words.pool import make_pool
-from braincorl.datasets.simulated_world import CATEGORIES
+from braincorl.datasets.simulation import CATEGORIES
 
 LOCALIZERS = {"face": ["FFA"], "body": ["EBA"], "place": ["PPA", "OPA", "RSC"], "food": ["Food"], "tool": ["LOC"]}
 PLACES = ("building", "cliff", "crosswalk", "house", "mountain", "road", "sea", "sidewalk")

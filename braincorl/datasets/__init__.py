@@ -1,7 +1,7 @@
 """People: responses to images, with repeats, sessions, regions and the space that the voxels live in."""
 
 from braincorl.datasets.algonauts import load_algonauts2023
-from braincorl.datasets.betas.volumes import Grid
+from braincorl.datasets.betas.grids import Grid
 from braincorl.datasets.bids import load_bids
 from braincorl.datasets.bold5000 import load_bold5000
 from braincorl.datasets.download.public_fetch import fetch_laion_fmri, fetch_mosaic

@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from braincorl.datasets.betas.beta_files import ArrayBetas
+from braincorl.datasets.betas.grids import as_labels, as_mask
 from braincorl.datasets.betas.safe_pickle import load_pickled_npy
-from braincorl.datasets.betas.volumes import ArrayBetas, as_labels, as_mask
 from braincorl.datasets.space import Surface
 from braincorl.datasets.subject import SubjectData
 from braincorl.datasets.trials.labels import Labels, regions_of

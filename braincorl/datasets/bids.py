@@ -20,8 +20,8 @@ from typing import Literal
 import numpy as np
 
 from braincorl.datasets.betas.nifti import NiftiFile
+from braincorl.datasets.file_names import entities, plain
 from braincorl.datasets.load import open_subject
-from braincorl.datasets.names import entities, plain
 from braincorl.datasets.subject import SubjectData
 from braincorl.datasets.trials.recording import Recording
 from braincorl.errors import InputError

@@ -19,7 +19,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.datasets.betas.volumes import Grid, NiftiBetas, read_mask
+from braincorl.datasets.betas.beta_files import NiftiBetas
+from braincorl.datasets.betas.grids import Grid, read_mask
 from braincorl.datasets.subject import SubjectData
 from braincorl.datasets.trials.labels import check_sides
 from braincorl.datasets.trials.recording import Recording

@@ -23,8 +23,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.datasets.betas.volumes import Grid, NiftiBetas, check_same_grid, read_mask, read_volume
-from braincorl.datasets.names import blanked
+from braincorl.datasets.betas.beta_files import NiftiBetas
+from braincorl.datasets.betas.grids import Grid, check_same_grid, read_mask, read_volume
+from braincorl.datasets.file_names import blanked
 from braincorl.datasets.splits import Split
 from braincorl.datasets.subject import SubjectData
 from braincorl.datasets.trials.recording import Recording

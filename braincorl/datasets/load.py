@@ -7,18 +7,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from braincorl.datasets.betas.beta_files import ArrayBetas, BetasSource, NiftiBetas
 from braincorl.datasets.betas.glmsingle import GlmsingleBetas, is_glmsingle
-from braincorl.datasets.betas.volumes import (
-    ArrayBetas,
-    BetasSource,
-    Grid,
-    NiftiBetas,
-    check_ncsnr,
-    check_same_grid,
-    read_mask,
-    read_volume,
-)
-from braincorl.datasets.names import identity, subject_label
+from braincorl.datasets.betas.grids import Grid, check_ncsnr, check_same_grid, read_mask, read_volume
+from braincorl.datasets.file_names import identity, subject_label
 from braincorl.datasets.space import Surface
 from braincorl.datasets.subject import SubjectData
 from braincorl.datasets.surfaces.hemispheres import (

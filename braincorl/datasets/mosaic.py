@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from braincorl.datasets.betas.volumes import CHUNK_BYTES, as_float32
+from braincorl.datasets.betas.beta_files import CHUNK_BYTES, as_float32
 from braincorl.datasets.laion_fmri import ncsnr_of_ceiling
 from braincorl.datasets.space import Surface
 from braincorl.datasets.splits import Split

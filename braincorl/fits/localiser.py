@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from braincorl import __version__
-from braincorl.datasets.betas.volumes import read_volume
+from braincorl.datasets.betas.grids import read_volume
 from braincorl.datasets.space import VoxelSpace
 from braincorl.encoders.attending import AttendingEncoder
 from braincorl.encoders.base import LinearEncoder

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.openers import Opener
 
+from braincorl.datasets.betas.grids import read_volume
 from braincorl.datasets.betas.nifti import NiftiFile
-from braincorl.datasets.betas.volumes import read_volume
 from braincorl.datasets.space import VoxelSpace
 from braincorl.datasets.surfaces.cifti import CiftiFile
 from braincorl.errors import InputError, OutputError

@@ -16,8 +16,9 @@ from layouts import AFFINE
 
 from braincorl.cli.main import main
 from braincorl.datasets import Grid, Surface, VoxelSpace, load_prepared, load_subject, load_surface, prepare
+from braincorl.datasets.betas.beta_files import NiftiBetas
+from braincorl.datasets.betas.grids import read_mask, read_volume
 from braincorl.datasets.betas.nifti import NiftiFile
-from braincorl.datasets.betas.volumes import NiftiBetas, read_mask, read_volume
 from braincorl.datasets.check import check_dataset
 from braincorl.datasets.load import open_subject, read_ncsnr
 from braincorl.datasets.surfaces.surface_file import SurfaceFile, read_vertices

@@ -15,9 +15,9 @@ from scipy.io import loadmat, savemat
 
 from braincorl.datasets import Grid, load_prepared, load_subject, load_surface, prepare
 from braincorl.datasets.betas.glmsingle import GlmsingleBetas
+from braincorl.datasets.betas.grids import read_mask
 from braincorl.datasets.betas.matlab import read_mat
 from braincorl.datasets.betas.safe_pickle import load_pickled_npy
-from braincorl.datasets.betas.volumes import read_mask
 from braincorl.datasets.bids import check_description
 from braincorl.datasets.bold5000 import read_image_names
 from braincorl.datasets.load import open_betas, open_subject, read_ncsnr

@@ -364,14 +364,14 @@ def test_bad_input_gets_one_clear_line(person, case):
 
 def test_a_compressed_file_is_read_once_through(person, monkeypatch):
     """Small chunks of a gzip file must not each start from its beginning."""
-    from braincorl.datasets.betas import streams, volumes
+    from braincorl.datasets.betas import beta_files, grids, streams
 
-    monkeypatch.setattr(volumes, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(beta_files, "CHUNK_BYTES", 1)
     monkeypatch.setattr(streams, "BLOCK_BYTES", 64)
     read = []
     original = gzip.GzipFile.read
     monkeypatch.setattr(gzip.GzipFile, "read", lambda self, n=-1: read.append(n) or original(self, n))
-    source = volumes.NiftiBetas(person.betas[0], volumes.read_mask(person.folder / "mask.nii.gz"))
+    source = beta_files.NiftiBetas(person.betas[0], grids.read_mask(person.folder / "mask.nii.gz"))
     read.clear()
     assert [start for start, _ in source.chunks()] == list(range(5))
     rewinds = sum(n for n in read if n and n > 0)

@@ -11,9 +11,9 @@ from test_load import AFFINE, SHAPE, Person
 
 from braincorl.analysis.benchmark_directory import read_table
 from braincorl.datasets import Grid, VoxelSpace, load_bold5000, load_subject, load_surface
-from braincorl.datasets.betas.volumes import as_labels, as_mask
+from braincorl.datasets.betas.grids import as_labels, as_mask
 from braincorl.datasets.bold5000 import read_image_names
-from braincorl.datasets.names import blanked, plain
+from braincorl.datasets.file_names import blanked, plain
 from braincorl.datasets.trials.labels import read_color_table, read_labels
 from braincorl.datasets.trials.rois import labels_to_rois
 from braincorl.errors import InputError
@@ -186,7 +186,7 @@ def test_the_space_is_that_of_the_transform_that_is_used(person, tmp_path, sform
     content = bytearray(path.read_bytes())
     content[252:254], content[254:256] = qform.to_bytes(2, "little"), sform.to_bytes(2, "little")
     path.write_bytes(content)
-    from braincorl.datasets.betas.volumes import read_mask
+    from braincorl.datasets.betas.grids import read_mask
 
     assert read_mask(path).space_code == expected
 

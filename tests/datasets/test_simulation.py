@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from braincorl.datasets import load_subject, simulate_people
-from braincorl.datasets.simulated_world import REGIONS, posterior_cortex, smooth_fields
+from braincorl.datasets.simulation import REGIONS, posterior_cortex, smooth_fields
 from braincorl.errors import InputError
 from braincorl.metrics import explained_variance, pearson_r
 

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from braincorl.datasets.betas.beta_files import Axes, HDF5Betas, VolumeArrayBetas
+from braincorl.datasets.betas.grids import Grid
 from braincorl.datasets.betas.matlab import is_hdf5_mat, read_mat
 from braincorl.datasets.betas.safe_pickle import load_pickled_npy
-from braincorl.datasets.betas.sources import Axes, HDF5Betas, VolumeArrayBetas
-from braincorl.datasets.betas.volumes import Grid
 from braincorl.errors import FileFormatError, InputError
 from braincorl.files import check_regular, reading
 from braincorl.hdf5 import open_hdf5

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.datasets.betas.volumes import Grid, read_volume
+from braincorl.datasets.betas.grids import Grid, read_volume
 from braincorl.datasets.nsd.layout import NsdFolder, first_there
 from braincorl.datasets.trials.labels import Labels, merge_hemispheres, read_color_table, read_labels, regions_of
 from braincorl.datasets.trials.rois import Rois

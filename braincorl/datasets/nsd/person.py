@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.datasets.betas.sources import HDF5Betas, Scaled, SurfaceBetas
-from braincorl.datasets.betas.volumes import BetasSource, Grid, NiftiBetas
+from braincorl.datasets.betas.beta_files import BetasSource, HDF5Betas, NiftiBetas, Scaled
+from braincorl.datasets.betas.grids import Grid
 from braincorl.datasets.nsd.areas import read_atlases, select_voxels
 from braincorl.datasets.nsd.design import check_design_against_stimuli, read_design, read_stimuli, shared_images
 from braincorl.datasets.nsd.layout import (
@@ -29,6 +29,7 @@ from braincorl.datasets.nsd.layout import (
 from braincorl.datasets.space import Surface
 from braincorl.datasets.splits import Split
 from braincorl.datasets.subject import SubjectData
+from braincorl.datasets.surfaces.surface_file import SurfaceBetas
 from braincorl.datasets.surfaces.surface_person import read_pair
 from braincorl.datasets.trials.recording import Recording
 from braincorl.datasets.trials.trials_table import TrialsTable

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.cifti2.cifti2_axes import BrainModelAxis, LabelAxis, ScalarAxis, SeriesAxis
 
+from braincorl.datasets.betas.beta_files import as_float32
 from braincorl.datasets.betas.nifti import CIFTI_INTENTS
-from braincorl.datasets.betas.volumes import as_float32
-from braincorl.datasets.names import entities
+from braincorl.datasets.file_names import entities
 from braincorl.datasets.space import Subcortex, Surface
 from braincorl.datasets.surfaces.meshes import surface_name
 from braincorl.errors import FileFormatError, InputError

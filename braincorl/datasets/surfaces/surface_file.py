@@ -12,8 +12,10 @@ from nibabel.freesurfer.io import read_annot
 from nibabel.freesurfer.mghformat import MGHHeader
 from nibabel.gifti.gifti import GiftiImage
 
+from braincorl.datasets.betas.beta_files import CHUNK_BYTES, as_float32
 from braincorl.datasets.betas.streams import check_room, open_stream, read_to_end
-from braincorl.datasets.names import entities
+from braincorl.datasets.file_names import entities
+from braincorl.datasets.space import Surface
 from braincorl.errors import FileFormatError, InputError
 from braincorl.files import check_regular, reading
 
@@ -177,6 +179,57 @@ def check_hemispheres(left: SurfaceFile, right: SurfaceFile) -> None:
                 f"{file.path} is given for the {expected} hemisphere but says that it is of the {file.side} one: pass "
                 "the left one first."
             )
+
+
+class SurfaceBetas:
+    """Trials of a pair of surface files, left hemisphere first.
+
+    Parameters
+    ----------
+    left, right
+        As `SurfaceFile` reads them.
+    surface
+        Vertices to read.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, or the hemispheres are swapped, or disagree with one another or with the surface.
+    FileFormatError
+        If a file is damaged.
+    """
+
+    def __init__(self, left: str | Path, right: str | Path, surface: Surface) -> None:
+        self.path = Path(left)
+        self.paths = (Path(left), Path(right))
+        self._chosen = (surface.left, surface.right)
+        if surface.subcortex is not None:
+            raise InputError(
+                f"{left} is of the cortex alone, but {surface.subcortex.structures.size} voxels below it are looked "
+                "at, too: pass a CIFTI file."
+            )
+        self._files = (SurfaceFile(left), SurfaceFile(right))
+        check_hemispheres(*self._files)
+        for file, chosen in zip(self._files, self._chosen, strict=True):
+            if file.n_vertices != chosen.size:
+                raise InputError(f"{file.path} has {file.n_vertices} vertices, but the surface has {chosen.size}.")
+        counts = [file.n_trials for file in self._files]
+        if counts[0] != counts[1]:
+            raise InputError(f"{left} has {counts[0]} trials but {right} has {counts[1]}: get a new copy of both.")
+        self.n_trials, self.n_voxels = counts[0], surface.n_chosen
+
+    @staticmethod
+    def n_vertices(path: Path) -> int:
+        """Vertices of one surface file."""
+        return SurfaceFile(path).n_vertices
+
+    def chunks(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+        """Yield (index of the first trial, responses (n, n_vertices)) in order."""
+        step = max(1, CHUNK_BYTES // (8 * sum(chosen.size for chosen in self._chosen)))
+        halves = zip(*(file.trials(step) for file in self._files), strict=True)
+        for start, parts in zip(range(0, self.n_trials, step), halves, strict=True):
+            chosen = [part[:, vertices] for part, vertices in zip(parts, self._chosen, strict=True)]
+            yield start, as_float32(np.concatenate(chosen, axis=1))
 
 
 def _side_in_name(path: Path) -> str | None:

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.datasets.betas.volumes import CHUNK_BYTES, as_float32
+from braincorl.datasets.betas.beta_files import CHUNK_BYTES, as_float32
 from braincorl.datasets.space import Surface, VoxelSpace
 from braincorl.datasets.subject import SubjectData
 from braincorl.datasets.surfaces.meshes import FSLR, hcp_file, surface_name

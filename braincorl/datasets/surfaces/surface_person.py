@@ -10,12 +10,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.datasets.betas.sources import SurfaceBetas
-from braincorl.datasets.betas.volumes import as_labels, as_mask, check_ncsnr
-from braincorl.datasets.names import subject_label
+from braincorl.datasets.betas.grids import as_labels, as_mask, check_ncsnr
+from braincorl.datasets.file_names import subject_label
 from braincorl.datasets.space import Surface
 from braincorl.datasets.subject import SubjectData
-from braincorl.datasets.surfaces.surface_file import SurfaceFile, check_hemispheres, read_vertices
+from braincorl.datasets.surfaces.surface_file import SurfaceBetas, SurfaceFile, check_hemispheres, read_vertices
 from braincorl.datasets.trials.recording import Recording
 from braincorl.datasets.trials.same import check_different
 from braincorl.datasets.trials.trials_table import match_trials, read_trials

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.datasets.betas.volumes import BetasSource
+from braincorl.datasets.betas.beta_files import BetasSource
 from braincorl.datasets.trials.same import FEWEST_NUMBERS, raise_same
 from braincorl.datasets.trials.trials_table import TrialsTable
 from braincorl.datasets.trials.zscoring import SessionMoments, SessionScaling

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.datasets.betas.volumes import as_labels, read_volume
+from braincorl.datasets.betas.grids import as_labels, read_volume
 from braincorl.datasets.trials.rois import Rois
 from braincorl.errors import FileFormatError, InputError
 from braincorl.files import read_text, text_lines

@@ -35,7 +35,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.datasets.betas.volumes import BetasSource
+from braincorl.datasets.betas.beta_files import BetasSource
 from braincorl.datasets.space import ALIGNED, Surface, VoxelSpace
 from braincorl.datasets.subject import SubjectData
 from braincorl.datasets.trials.averaging import Trials, average_block, refuse_empty, shown

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.datasets.betas.volumes import BetasSource, Grid
+from braincorl.datasets.betas.beta_files import BetasSource
+from braincorl.datasets.betas.grids import Grid
 from braincorl.datasets.space import Surface, VoxelSpace
 from braincorl.datasets.subject import SubjectData
 from braincorl.datasets.trials.averaging import ImageAverages, average_trials

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.datasets.betas.volumes import Grid, as_labels, check_same_grid, read_volume
-from braincorl.datasets.names import blanked, entities
+from braincorl.datasets.betas.grids import Grid, as_labels, check_same_grid, read_volume
+from braincorl.datasets.file_names import blanked, entities
 from braincorl.errors import InputError
 from braincorl.files import read_text, text_lines
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.datasets.names import blanked, check_agree, identity, plain
+from braincorl.datasets.file_names import blanked, check_agree, identity, plain
 from braincorl.datasets.trials.same import check_different
 from braincorl.errors import InputError
 from braincorl.files import read_text, text_lines

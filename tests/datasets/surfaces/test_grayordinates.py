@@ -17,7 +17,7 @@ from braincorl.datasets import (
     prepare,
     to_surface_image,
 )
-from braincorl.datasets.betas.volumes import ArrayBetas
+from braincorl.datasets.betas.beta_files import ArrayBetas
 from braincorl.datasets.surfaces.meshes import vertex_coordinates
 from braincorl.datasets.trials.trials_table import TrialsTable
 from braincorl.errors import InputError

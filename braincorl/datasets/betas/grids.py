@@ -1,42 +1,24 @@
-"""NIfTI images and plain arrays as streams of trials, so that a person need not fit into memory.
-
-A source of betas tells how many trials it has and hands them out in order, a few at a time, as (n_trials, n_voxels)
-arrays of the mask's voxels.
-"""
+"""Masks: which voxels of a volume are read, where they lie, and what 3-D images of masks, labels and ncsnr may hold."""
 
 import itertools
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from braincorl.datasets.betas.nifti import NiftiFile
-from braincorl.datasets.betas.safe_pickle import map_npy
 from braincorl.datasets.space import ALIGNED, check_affine
 from braincorl.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-CHUNK_BYTES = 64 * 2**20
 AFFINE_TOLERANCE_MM = 1e-2
 LABEL_TOLERANCE = 1e-3
 LARGEST_LABEL = 2**31
 LARGEST_NCSNR = 10
-
-
-class BetasSource(Protocol):
-    """Trials of one file, readable in order."""
-
-    path: Path
-    n_trials: int
-    n_voxels: int
-
-    def chunks(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-        """Yield (index of the first trial, responses (n, n_voxels)) in order."""
 
 
 @dataclass(frozen=True)
@@ -225,108 +207,3 @@ def check_same_grid(shape: tuple[int, ...], affine: npt.NDArray[np.float64], pat
             f"{path} and the mask {grid.path} have different affines: they place the same voxel up to "
             f"{distance:.3g} mm apart; use a mask in the space of the betas."
         )
-
-
-class NiftiBetas:
-    """Trials of a 4-D NIfTI file (X, Y, Z, trials), or the one trial of a 3-D file.
-
-    Parameters
-    ----------
-    path
-        The file.
-    grid
-        Mask of the voxels to read; None reads every voxel of the grid.
-    same_affine
-        Refuse a file whose affine differs from the mask's. False is for data sets that are known to store a wrong one;
-        the mask's is used then.
-
-    Raises
-    ------
-    InputError
-        If the file is not on the mask's grid or has no trials.
-    FileFormatError
-        If it is damaged.
-    """
-
-    def __init__(self, path: str | Path, grid: Grid | None, *, same_affine: bool = True) -> None:
-        self.path = Path(path)
-        self._image = NiftiFile(path)
-        shape = self._image.shape
-        if len(shape) not in (3, 4):
-            raise InputError(f"{path} has shape {shape}, expected (X, Y, Z, trials).")
-        affine = self._image.affine
-        self.grid = grid or Grid(np.ones(shape[:3], dtype=bool), affine, self.path, self._image.space_code or ALIGNED)
-        check_same_grid(shape[:3], affine if same_affine else self.grid.affine, self.path, self.grid)
-        self.n_trials = shape[3] if len(shape) == 4 else 1
-        self._flat = flat_index(self.grid.mask)
-        self.n_voxels = self._flat.size
-
-    @property
-    def stored_type(self) -> np.dtype[Any]:
-        """Type of the numbers in the file, before any scaling of its header."""
-        return self._image.stored_type
-
-    @property
-    def is_scaled(self) -> bool:
-        """Whether the file's header scales or shifts its numbers."""
-        return self._image.is_scaled
-
-    def chunks(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-        """Yield (index of the first trial, responses (n, n_voxels)) in order."""
-        step = max(1, CHUNK_BYTES // (8 * self.grid.mask.size))  # a scaled chunk is float64
-        for start, chunk in self._image.volumes(step):
-            # In the order of the file the trials are rows, so that taking voxels moves each through the cache once.
-            trials = chunk.reshape(-1, chunk.shape[-1], order="F").T
-            yield start, as_float32(trials.take(self._flat, axis=1))
-
-
-def as_float32(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Numbers in single precision; those that are too large become infinite, which averaging looks for."""
-    with np.errstate(over="ignore"):
-        return values.astype(np.float32, copy=False)
-
-
-def flat_index(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
-    """Where each voxel of a mask, in C order, is in a volume whose first axis runs fastest, as NIfTI stores it."""
-    return np.asarray(np.ravel_multi_index(np.nonzero(mask), mask.shape, order="F"))
-
-
-class ArrayBetas:
-    """Trials of a `.npy` file or array (n_trials, n_voxels), without a grid.
-
-    Parameters
-    ----------
-    values
-        The array, or the path of a `.npy` file, which is mapped rather than read.
-
-    Raises
-    ------
-    InputError
-        If it is not two-dimensional, real and non-empty.
-    FileFormatError
-        If the file is damaged.
-    """
-
-    def __init__(self, values: str | Path | npt.NDArray[Any]) -> None:
-        self.path = Path("betas") if isinstance(values, np.ndarray) else Path(values)
-        array = values if isinstance(values, np.ndarray) else map_npy(self.path)
-        if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "fiu":
-            raise InputError(
-                f"{self.path} has shape {array.shape} and type {array.dtype}, expected numbers (n_trials, n_voxels)."
-            )
-        self._values = array
-        self.n_trials, self.n_voxels = array.shape
-
-    def chunks(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-        """Yield (index of the first trial, responses (n, n_voxels)) in order."""
-        for start in range(0, self.n_trials, self.step):
-            yield start, self.rows(start, start + self.step)
-
-    @property
-    def step(self) -> int:
-        """Trials that are read at a time."""
-        return max(1, CHUNK_BYTES // (8 * int(self.n_voxels)))
-
-    def rows(self, start: int, stop: int) -> npt.NDArray[np.float32]:
-        """Read some trials (n, n_voxels), as a copy."""
-        return as_float32(np.array(self._values[start:stop]))
