@@ -163,6 +163,13 @@ def recover(path: str | Path) -> None:
             return
 
 
+def holds_result(path: str | Path, kind: str) -> bool:
+    """Whether a folder is a result of a kind, such as "fit"; what a killed run had moved aside is put back first."""
+    recover(path)
+    manifest = _manifest(Path(path))
+    return manifest is not None and manifest["kind"] == kind
+
+
 def list_in_result(folder: str | Path, name: str) -> None:
     """Count a file that was added later among a result's own, so that `--overwrite` may replace it with the rest.
 

@@ -120,6 +120,7 @@ def desk(tmp_path_factory):
         nib.save(nib.Nifti1Image(values, image.affine), folder / f"{name}_betas.nii.gz")
     shutil.copy(next((folder / "person1").glob("*_mask.nii.gz")), folder / "sub-01_mask.nii.gz")
     (folder / "stimuli").mkdir()
+    shutil.copytree(folder / "person1", folder / "derivatives" / "sub-01")
     for name in world.image_ids[:12]:
         Image.new("RGB", (32, 32), (len(name) * 7 % 255, 90, 20)).save(folder / "stimuli" / f"{name}.png")
     with h5py.File(folder / "nsd_stimuli.hdf5", "w") as file:
@@ -180,6 +181,7 @@ def test_the_commands_run_one_after_the_other(shelf, small_clip, monkeypatch, ca
     by_use = (
         "prior",
         "fit",
+        "cohort",
         "score",
         "predict",
         "compare",
@@ -203,6 +205,8 @@ def test_the_commands_run_one_after_the_other(shelf, small_clip, monkeypatch, ca
             save_features("features.npz", FeatureTable(*features_of_the_prior()))
         if arguments[:2] == ["data", "prepare"]:
             words += ["--sessions", "1-3"]  # those of the small person; a real one has 40
+        if arguments[0] == "cohort":
+            words += ["--n-workers", "1"]
         if arguments[0] == "compare":
             shutil.copytree("sub-01", "sub-01-dino")
         run(*words)

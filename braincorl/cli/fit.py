@@ -1,7 +1,6 @@
 """`braincorl fit`: one person's betas and features to a voxelwise encoder, maps, and scores of left-out images."""
 
 import argparse
-import re
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from braincorl.cli.common import (
 )
 from braincorl.features.store.feature_files import read_names
 from braincorl.fits import describe, fit_person
+from braincorl.fits.folder import bids_prefix
 from braincorl.result_folders import check_destination
 
 
@@ -74,13 +74,6 @@ def run(options: argparse.Namespace) -> None:
             f"{subject.name}: not scored, as no 2 images are left out; fit fewer (--n-context), or score other images: "
             f"braincorl score {options.output_dir} --features … --betas … --trials …"
         )
-
-
-def bids_prefix(betas: Path, name: str) -> str:
-    """BIDS entities for maps: those of the betas file that are not about one session or run."""
-    entities = dict(re.findall(r"(task|acq|space|res)-([A-Za-z0-9]+)", betas.name))
-    order = ("task", "acq", "space", "res")
-    return "_".join([name, *(f"{key}-{entities[key]}" for key in order if key in entities)])
 
 
 def _inputs(options: argparse.Namespace) -> dict[str, Any]:

@@ -32,6 +32,7 @@ VERBS = {
     "query": "ask in words, or with example images, what a fit's voxels respond to",
     "benchmark": "compare encoders by accuracy and time, on simulated people or on your own data",
     "prior": "learn what voxels are like from the fits of earlier people",
+    "cohort": "fit many people on any number of workers, and what they give as a group",
     "select": "choose the images to show the next person, given a group prior",
     "train": "meta-train an in-context network after a recipe",
     "convert": "convert the authors' checkpoint of the published network",
@@ -82,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0 done, 2 a mistake of the user's, 130 interrupted.
+        Exit status: 0 done, 1 done for some people of several, 2 a mistake of the user's, 130 interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     verb = next((argument for argument in arguments if not argument.startswith("-")), None)
@@ -105,7 +106,7 @@ def _run(arguments: Sequence[str], verb: str | None, name: str, interrupts: "_In
         options = _read_options(arguments, verb)
         interrupts.kept = getattr(options, "interrupted", interrupts.kept)
         _show_log(quiet=options.quiet)
-        options.run(options)
+        status = options.run(options)
         _flush_output()
     except BraincorlError as error:
         return _fail(f"{name}: {_one_line(error)}", 2)
@@ -120,7 +121,7 @@ def _run(arguments: Sequence[str], verb: str | None, name: str, interrupts: "_In
         if error.filename in (None, OUTPUT):  # a stream, most often standard output on a full disk
             _discard_output()
         return _fail(f"{name}: {error.filename or 'a file or stream'} cannot be used: {error.strerror}.", 2)
-    return 0
+    return status or 0
 
 
 def _read_options(arguments: Sequence[str], verb: str | None) -> argparse.Namespace:

@@ -14,6 +14,7 @@ Gorgolewski et al., The brain imaging data structure, Scientific Data 3 (2016); 
 import logging
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -92,6 +93,58 @@ def open_bids(
     -------
     Recording
     """
+    found = find_files(root, subject, task=task, space=space, desc=desc, mask=mask, ncsnr=ncsnr)
+    return open_subject(
+        found.betas,
+        found.trials,
+        found.mask,
+        rois=found.rois,
+        zscore=zscore,
+        ncsnr=found.ncsnr,
+        name=found.name,
+    )
+
+
+@dataclass(frozen=True)
+class BidsFiles:
+    """One person's files in a folder of BIDS derivatives, as `open_subject` takes them.
+
+    Attributes
+    ----------
+    name
+        BIDS label, as in `sub-01`.
+    betas, trials
+        In order of session and run, a trials table for each betas file.
+    mask, ncsnr
+        None where there is none.
+    rois
+        Masks with a label, and parcellations.
+    """
+
+    name: str
+    betas: list[Path]
+    trials: list[Path]
+    mask: Path | None
+    rois: list[Path]
+    ncsnr: Path | None
+
+
+def find_files(
+    root: str | Path,
+    subject: str | int,
+    *,
+    task: str | None = None,
+    space: str | None = None,
+    desc: str | None = None,
+    mask: str | Path | None = None,
+    ncsnr: str | Path | None = None,
+) -> BidsFiles:
+    """Find a person's files by their names. Parameters and errors are those of `load_bids`.
+
+    Returns
+    -------
+    BidsFiles
+    """
     root = Path(root)
     check_description(root)
     folder = find_person(root, subject)
@@ -102,14 +155,13 @@ def open_bids(
     signal = [path for path in here if _is_ncsnr(path)]
     tables = [find_trials(path, files) for path in betas]
     _tell_of_missing_betas(betas, [path for path in files if _is(path, "trials") and path not in tables])
-    return open_subject(
-        betas,
-        tables,
-        mask or _only_one(masks, "mask", "masks"),
-        rois=[path for path in here if path not in masks and path not in signal],
-        zscore=zscore,
-        ncsnr=ncsnr or _only_one(signal, "ncsnr", "ncsnr maps"),
+    return BidsFiles(
         name=folder.name,
+        betas=betas,
+        trials=tables,
+        mask=Path(mask) if mask else _only_one(masks, "mask", "masks"),
+        rois=[path for path in here if path not in masks and path not in signal],
+        ncsnr=Path(ncsnr) if ncsnr else _only_one(signal, "ncsnr", "ncsnr maps"),
     )
 
 

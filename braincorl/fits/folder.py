@@ -101,6 +101,13 @@ def check_prefix(prefix: Any) -> str:
     return prefix
 
 
+def bids_prefix(betas: Path, name: str) -> str:
+    """BIDS entities for maps: those of the betas file that are not about one session or run."""
+    entities = dict(re.findall(r"(task|acq|space|res)-([A-Za-z0-9]+)", betas.name))
+    order = ("task", "acq", "space", "res")
+    return "_".join([name, *(f"{key}-{entities[key]}" for key in order if key in entities)])
+
+
 def identify_fit(fit: "Fit") -> dict[str, Any]:
     """Say which fit a result was made with, for its config.json."""
     return {

@@ -1,0 +1,198 @@
+"""`braincorl cohort`: many people to one fit each, on any number of workers, and what a group gives together."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from braincorl.cli.common import (
+    add_encoder_options,
+    add_features_options,
+    add_verb,
+    non_negative,
+    positive,
+    progress_bar,
+)
+from braincorl.cohort import (
+    BidsTree,
+    FitOptions,
+    Outcome,
+    Person,
+    PersonFiles,
+    Workers,
+    fit_cohort,
+    people_of_table,
+    people_of_tree,
+    read_queue_config,
+)
+from braincorl.cohort.workers import QUEUES
+from braincorl.errors import InputError
+
+SOME_FAILED = 1  # exit status: what could be done is done
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Describe the verb."""
+    parser = add_verb(
+        subparsers,
+        "cohort",
+        "Fit many people, one folder each, and what they give as a group: a memory for new people, tables, a report.\n"
+        "Given again, it does what is missing. Who fails is named and stops nobody; the exit status is then 1.",
+    )
+    parser.add_argument(
+        "people",
+        type=Path,
+        metavar="PEOPLE",
+        help="folder of BIDS derivatives with single-trial betas; or a table (.tsv) with a row per person and the "
+        "columns subject, betas, and where needed trials, mask, rois, ncsnr, features, zscore, context, n-context",
+    )
+    parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="folder of the cohort")
+    parser.add_argument("--overwrite", action="store_true", help="fit everybody again")
+    parser.set_defaults(run=run)
+    add_people_options(parser)
+    add_fit_options(parser)
+    add_worker_options(parser)
+
+
+def add_people_options(parser: argparse.ArgumentParser) -> None:
+    """Add who, and which of their files."""
+    parser.add_argument(
+        "--participant-label",
+        "--participant_label",
+        nargs="+",
+        default=[],
+        metavar="LABEL",
+        help="who of them, with or without sub- (default: everybody)",
+    )
+    tree = parser.add_argument_group("which files of a BIDS folder, where there are several")
+    for name in ("task", "space", "desc"):
+        tree.add_argument(f"--{name}", metavar="LABEL", help=f"betas with this {name}-")
+    for name, what in (("mask", "voxels above 0 are fitted"), ("ncsnr", "map of noise ceiling SNR")):
+        tree.add_argument(f"--{name}", type=Path, nargs="+", default=[], metavar="FILE", help=f"{what}, for everybody")
+    tree.add_argument("--rois", type=Path, nargs="+", default=[], metavar="FILE", help="regions, for everybody")
+
+
+def add_fit_options(parser: argparse.ArgumentParser) -> None:
+    """Add how people are fitted."""
+    add_features_options(parser, required=False)
+    parser.add_argument(
+        "--zscore",
+        choices=("none", "session"),
+        default="none",
+        help="session: scale each voxel to mean 0, sd 1 over the trials of each session (default: none)",
+    )
+    add_encoder_options(parser)
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--n-context", type=int, metavar="N", help="fit on N images drawn at random; others are scored")
+    chosen.add_argument(
+        "--test", type=Path, metavar="TXT", help="images to score on, one name per line; others are fitted"
+    )
+    parser.add_argument(
+        "--random-state", type=non_negative, default=0, metavar="S", help="seed of that draw (default: 0)"
+    )
+    parser.add_argument(
+        "--outside", choices=("nan", "zero"), default="nan", help="value of maps outside the mask (default: nan)"
+    )
+
+
+def add_worker_options(parser: argparse.ArgumentParser) -> None:
+    """Add where the work is done."""
+    group = parser.add_argument_group("workers")
+    group.add_argument(
+        "--n-workers",
+        "--n-cpus",
+        "--n_cpus",
+        type=positive,
+        metavar="N",
+        help="people fitted at a time; 1 is this process alone (default: as cores and memory allow)",
+    )
+    group.add_argument(
+        "--threads",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="threads of linear algebra of each (default: 1, the same bytes on every machine of a kind)",
+    )
+    group.add_argument(
+        "--mem-mb",
+        "--mem_mb",
+        type=positive,
+        metavar="MB",
+        help="memory that all workers of this machine may use (default: all there is)",
+    )
+    group.add_argument("--scheduler", metavar="ADDRESS", help="use a Dask scheduler that runs, as in tcp://host:8786")
+    group.add_argument("--cluster", choices=QUEUES, help="ask a batch queue for workers, by dask-jobqueue")
+    group.add_argument(
+        "--config", type=Path, metavar="YAML", help="of --cluster: cores, memory, queue, walltime, … and jobs"
+    )
+    group.add_argument(
+        "-w",
+        "--work-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder for what workers put aside; with --cluster one that all machines share",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Fit whoever has no result yet."""
+    people = read_people(options)
+    outcomes = fit_people(options, people)
+    return SOME_FAILED if any(outcome.status == "failed" for outcome in outcomes) else 0
+
+
+def fit_people(options: argparse.Namespace, people: list[Person]) -> list[Outcome]:
+    """Fit, and say in one line how it went."""
+    with progress_bar("fitting people", "people") as progress:
+        outcomes = fit_cohort(
+            people,
+            read_fit_options(options),
+            options.output_dir,
+            read_workers(options),
+            overwrite=options.overwrite,
+            progress=progress,
+        )
+    counts = {status: [o.name for o in outcomes if o.status == status] for status in ("fitted", "kept", "failed")}
+    parts = [f"{len(names)} {status}" for status, names in counts.items() if names]
+    failed = counts["failed"]
+    who = f" ({', '.join(failed[:5])}{' …' if len(failed) > 5 else ''})" if failed else ""
+    print(f"{len(people)} people: {', '.join(parts)}{who} -> {options.output_dir}")
+    return outcomes
+
+
+def read_people(options: argparse.Namespace) -> list[Person]:
+    """List the people that options name."""
+    everybody = {"mask": tuple(options.mask), "rois": tuple(options.rois), "ncsnr": tuple(options.ncsnr)}
+    if options.people.is_file():
+        given = [name for name in ("task", "space", "desc") if getattr(options, name) is not None]
+        if given:
+            raise InputError(f"--{given[0]} chooses among the files of a BIDS folder, but {options.people} is a table.")
+        return people_of_table(options.people, options.participant_label, PersonFiles((), **everybody))
+    tree = BidsTree(options.people, task=options.task, space=options.space, desc=options.desc, **everybody)
+    return people_of_tree(tree, options.participant_label)
+
+
+def read_fit_options(options: argparse.Namespace) -> FitOptions:
+    """Collect how people are fitted."""
+    data = ("features", "image_ids", "zscore", "n_context", "test", "random_state", "outside")
+    encoder = ("encoder", "prior", "checkpoint", "device", "precision", "threads")
+    return FitOptions(**{name: getattr(options, name) for name in (*data, *encoder)})
+
+
+def read_workers(options: argparse.Namespace) -> Workers:
+    """Collect where the work is done."""
+    if options.cluster is None and options.config is not None:
+        raise InputError("--config belongs to --cluster: say which queue it is for.")
+    if options.cluster is not None and options.config is None:
+        raise InputError(f"--cluster {options.cluster} needs --config FILE, which says what a job may use.")
+    config: dict[str, Any] | None = None
+    if options.cluster is not None:
+        config = read_queue_config(options.config, options.cluster)
+    return Workers(
+        n_workers=options.n_workers,
+        threads=options.threads,
+        memory=None if options.mem_mb is None else options.mem_mb * 10**6,
+        scheduler=options.scheduler,
+        queue=options.cluster,
+        queue_config=config,
+        folder=options.work_dir,
+    )

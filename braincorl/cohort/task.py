@@ -1,0 +1,425 @@
+"""`fit_one`: one person of a cohort, from files to a folder of results, by the same calls as `braincorl fit`.
+
+It is the task that workers are given. What goes wrong with a person comes back as one line and stops nobody else;
+results are whole or absent, so a task that died with its worker is simply done again.
+"""
+
+import contextlib
+import logging
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from braincorl.cohort.people import Features, Person, PersonFiles, describe_files
+from braincorl.datasets import SubjectData, load_prepared, load_subject
+from braincorl.datasets.trials.prepared import is_prepared
+from braincorl.encoders import LinearEncoder
+from braincorl.encoders.choice import ENCODERS, NETWORK_ENCODER, PRIOR_ENCODER, SPACES_ENCODER, make_encoder, read_prior
+from braincorl.errors import BraincorlError, InputError, OutputError
+from braincorl.features import FeatureTable, join_tables, load_features
+from braincorl.features.store.feature_files import read_names
+from braincorl.files import first_line, lock_file
+from braincorl.fits import describe, fit_person
+from braincorl.fits.folder import bids_prefix, read_config
+from braincorl.fits.maps import Outside
+from braincorl.result_folders import check_destination, holds_result
+
+logger = logging.getLogger(__name__)
+
+CHOICES = ("context", "n_context", "test")  # ways to say which images are fitted; a person has at most one
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How people are fitted; named and meant like the options of `braincorl fit`.
+
+    Attributes
+    ----------
+    features, image_ids
+        Feature file, or name -> file for several feature spaces; names of an `.npy` file.
+    encoder, prior, checkpoint, device, precision
+        As for `braincorl.encoders.choice.make_encoder`; `prior` is a file or a shipped name.
+    zscore
+        Scaling of the responses.
+    context
+        Text file with the images to fit on.
+    n_context, random_state
+        Number of images to be drawn at random, and the seed.
+    test
+        Text file with images to score on: each person is fitted on the others.
+    outside
+        What voxels outside the mask get in maps.
+    threads
+        Threads of linear algebra while one person is fitted. It is part of the result: sums are added up in another
+        order by other numbers of threads.
+    """
+
+    features: Features | None = None
+    image_ids: Path | None = None
+    encoder: str | None = None
+    prior: str | None = None
+    checkpoint: Path | None = None
+    device: str | None = None
+    precision: str | None = None
+    zscore: Literal["none", "session"] = "none"
+    context: Path | None = None
+    n_context: int | None = None
+    test: Path | None = None
+    random_state: int = 0
+    outside: Outside = "nan"
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        given = [name for name in CHOICES if getattr(self, name) is not None]
+        if len(given) > 1:
+            names = " and ".join(name.replace("_", "-") for name in given)
+            raise InputError(f"{names} contradict each other: choose one way to say which images are fitted.")
+        if self.encoder is not None and self.encoder not in (*ENCODERS, PRIOR_ENCODER, SPACES_ENCODER):
+            raise InputError(f"encoder is {self.encoder!r}, expected one of {', '.join(ENCODERS)}, {PRIOR_ENCODER}.")
+        if self.threads < 1:
+            raise InputError(f"threads is {self.threads}, expected at least 1.")
+
+    def of(self, person: Person) -> "FitOptions":
+        """Options of one person, whose own come first."""
+        own: dict[str, Any] = dict(person.own)
+        if own.keys() & set(CHOICES):
+            own = {**dict.fromkeys(CHOICES), **own}
+        return replace(self, **own)
+
+    @property
+    def encoder_name(self) -> str:
+        """Encoder that is used where none is named."""
+        return self.encoder or (SPACES_ENCODER if isinstance(self.features, Mapping) else NETWORK_ENCODER)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a person.
+
+    Attributes
+    ----------
+    name
+        BIDS label.
+    status
+        "fitted"; "kept" where an earlier run had done it; "busy" where another run is at it; "failed".
+    text
+        What there is to say in one line: accuracy, or the reason of a failure.
+    warnings
+        Lines that the fit logged.
+    seconds
+        Of each step: features, responses, encoder, saving.
+    peak_bytes
+        Largest memory of the worker until then.
+    trace
+        Of a failure that is nobody's mistake: where in the code.
+    """
+
+    name: str
+    status: Literal["fitted", "kept", "busy", "failed"]
+    text: str = ""
+    warnings: tuple[str, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    peak_bytes: int = 0
+    trace: str = ""
+
+
+@dataclass(frozen=True)
+class FitTask:
+    """One person, everything that a worker needs to fit them, and where the result goes.
+
+    Attributes
+    ----------
+    person, options
+        Who and how.
+    folder
+        Of the cohort; the result is the folder of the person's name in it.
+    overwrite
+        Replace an earlier result.
+    """
+
+    person: Person
+    options: FitOptions
+    folder: Path
+    overwrite: bool = False
+
+    @property
+    def name(self) -> str:
+        """BIDS label of the person."""
+        return self.person.name
+
+
+def fit_one(task: FitTask) -> Outcome:
+    """Fit one person and write their folder; never raises what is about this person alone.
+
+    Parameters
+    ----------
+    task
+        Who, how, and where to.
+
+    Returns
+    -------
+    Outcome
+    """
+    target, lines = task.folder / task.name, list[str]()
+    try:
+        with collected(lines):
+            if holds_result(target, "fit") and not task.overwrite:
+                return _kept(task, target)
+            check_destination(target, overwrite=task.overwrite, kind="fit")
+            with claimed(task.folder / f".{task.name}.lock") as ours:
+                if not ours:
+                    return Outcome(task.name, "busy")
+                if holds_result(target, "fit") and not task.overwrite:  # finished while we asked
+                    return _kept(task, target)
+                text, seconds = _fit(task, target)
+    except BraincorlError as error:
+        if isinstance(error, OutputError) and holds_result(target, "fit") and not task.overwrite:
+            return _kept(task, target)  # by another run, where the file system has no locks
+        return Outcome(task.name, "failed", one_line(error), tuple(lines))
+    except MemoryError:
+        return Outcome(task.name, "failed", "out of memory: use a smaller mask, fewer images or fewer workers.")
+    except Exception as error:  # a bug, or a library's: it must not stop the others, and must not go unseen
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        return Outcome(task.name, "failed", reason, tuple(lines), trace=traceback.format_exc())
+    return Outcome(task.name, "fitted", text, tuple(lines), seconds, peak_memory())
+
+
+def _kept(task: FitTask, target: Path) -> Outcome:
+    """Say that a person is done, if from the same files."""
+    if isinstance(task.person.source, PersonFiles):
+        made = [Path(name).name for name in read_config(target).get("betas") or []]
+        asked = [path.name for path in task.person.source.betas]
+        if made != asked:
+            raise InputError(
+                f"{target} was fitted from other betas ({', '.join(made[:2]) or 'unknown'} …, now {asked[0]} …): "
+                "choose another output folder, or pass --overwrite."
+            )
+    return Outcome(task.name, "kept")
+
+
+def _fit(task: FitTask, target: Path) -> tuple[str, dict[str, float]]:
+    """Fit and save; the accuracy in a line, and the seconds of each step."""
+    options, clock = task.options.of(task.person), Clock()
+    if options.features is None:
+        raise InputError(f"{task.name} has no features: pass --features, or a column 'features'.")
+    with limited_threads(options.threads, torch=options.encoder_name in (NETWORK_ENCODER, PRIOR_ENCODER)):
+        encoder = make_person_encoder(options)
+        table = read_table(options.features, options.image_ids)
+        clock.stop("features")
+        files = task.person.files()
+        subject = read_responses(task.name, files, options, table)
+        clock.stop("responses")
+        fit = fit_person(
+            subject,
+            table,
+            encoder,
+            context=_context(options, subject),
+            random_state=options.random_state,
+            prefix=bids_prefix(files.betas[0], subject.name),
+            notes=_notes(options, files),
+        )
+        clock.stop("encoder")
+        fit.save(target, overwrite=task.overwrite, outside=options.outside)
+        clock.stop("saving")
+    text = f"{fit.encoder.coef_.shape[0]} voxels from {len(fit.context)} images"
+    return (f"{text}; {describe(fit.scores, fit.config['n_left_out'])}" if fit.scores else text), clock.seconds
+
+
+def _notes(options: FitOptions, files: PersonFiles) -> dict[str, Any]:
+    """Where a fit comes from, as `braincorl fit` writes it into config.json."""
+    found = describe_files(files)
+    names = ("betas", "trials", "mask", "rois")
+    return {
+        "features": options.features,
+        **{name: found[name] for name in names},
+        "prior": options.prior,
+        "checkpoint": options.checkpoint,
+    }
+
+
+def _context(options: FitOptions, subject: SubjectData) -> Any:
+    """Images to fit on, as `fit_person` takes them."""
+    if options.context is not None:
+        return read_names(options.context)
+    if options.test is None:
+        return options.n_context
+    images = subject.image_ids
+    context = images[~np.isin(images, read_names(options.test))]
+    if context.size == images.size:
+        raise InputError(f"{options.test} names none of the {images.size} images: check the names.")
+    return context.tolist()
+
+
+def make_person_encoder(options: FitOptions) -> LinearEncoder:
+    """Make the encoder that options name, not fitted yet."""
+    network = {name: getattr(options, name) for name in ("checkpoint", "device", "precision")}
+    given = {name: value for name, value in network.items() if value is not None}
+    prior = None if options.prior is None else _read_prior(options.prior, _stamp(Path(options.prior)))
+    return make_encoder(options.encoder_name, prior, **given)
+
+
+def read_responses(name: str, files: PersonFiles, options: FitOptions, table: FeatureTable) -> SubjectData:
+    """Read a person's responses to images that have features, or a prepared person.
+
+    Raises
+    ------
+    InputError
+        If files are missing or do not fit together.
+    FileFormatError
+        If one is damaged.
+    """
+    images = table.image_ids.tolist()
+    if len(files.betas) == 1 and is_prepared(files.betas[0]):
+        for option in ("trials", "mask", "rois", "ncsnr"):
+            if getattr(files, option):
+                raise InputError(
+                    f"{files.betas[0]} is a prepared person with its own mask and regions: leave out {option}."
+                )
+        return replace(load_prepared(files.betas[0], images=images), name=name)
+    if not files.trials:
+        raise InputError(f"{name} has no trials tables: name them, unless betas is a prepared person.")
+    return load_subject(
+        files.betas,
+        files.trials,
+        files.mask or None,
+        rois=files.rois,
+        zscore=options.zscore,
+        images=images,
+        ncsnr=files.ncsnr or None,
+        name=name,
+    )
+
+
+def read_table(features: Features, image_ids: Path | None) -> FeatureTable:
+    """Read features, or those of several named spaces, joined; a worker reads them once for all its people."""
+    files = tuple(features.items()) if isinstance(features, Mapping) else (("", features),)
+    return _read_table(files, image_ids, tuple(_stamp(path) for _, path in files))
+
+
+@lru_cache(maxsize=1)
+def _read_table(files: tuple[tuple[str, Path], ...], image_ids: Path | None, _stamps: tuple[Any, ...]) -> FeatureTable:
+    tables = {name: load_features(path, image_ids) for name, path in files}
+    return tables[""] if "" in tables else join_tables(tables)
+
+
+@lru_cache(maxsize=1)
+def _read_prior(prior: str, _stamp: Any) -> Any:
+    return read_prior(prior)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Tell a file from its later states, so that what is kept of it in memory is not that of an older one."""
+    try:
+        found = path.stat()
+    except OSError:  # a shipped name, or a file that is missing and will be named
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Take a person for this process, so that two runs into one folder share the work.
+
+    Yields
+    ------
+    bool
+        Whether nobody else has it. A process that is killed claims nothing any longer.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        file = path.open("ab")
+        try:
+            lock_file(file, path)
+        except OutputError:
+            file.close()
+            yield False
+            return
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                break
+        file.close()  # its last owner took the name away in between
+    try:
+        yield True
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()
+
+
+@contextmanager
+def limited_threads(n: int, *, torch: bool) -> Iterator[None]:
+    """Compute with n threads of linear algebra, whatever the environment of a worker says."""
+    from threadpoolctl import threadpool_limits
+
+    if not torch and "torch" not in sys.modules:
+        with threadpool_limits(n):
+            yield
+        return
+    import torch as engine
+
+    before = engine.get_num_threads()
+    engine.set_num_threads(n)
+    try:
+        with threadpool_limits(n):
+            yield
+    finally:
+        engine.set_num_threads(before)
+
+
+@contextmanager
+def collected(lines: list[str]) -> Iterator[None]:
+    """Put what is logged in this thread into a list, to be shown with the person's name."""
+    log, thread = logging.getLogger("braincorl"), threading.get_ident()
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.thread == thread and record.levelno >= logging.WARNING:
+                lines.append(one_line(record.getMessage()))
+
+    handlers = log.handlers
+    # In a worker's thread others may log at the same time; alone in a process, what is collected is not shown twice.
+    alone = threading.current_thread() is threading.main_thread()
+    collector = Collector()
+    log.handlers = [collector] if alone else [*handlers, collector]
+    try:
+        yield
+    finally:
+        log.handlers = handlers if alone else [handler for handler in log.handlers if handler is not collector]
+
+
+class Clock:
+    """Seconds of one step after the other."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def stop(self, name: str) -> None:
+        """End a step."""
+        now = time.perf_counter()
+        self.seconds[name] = now - self._last
+        self._last = now
+
+
+def peak_memory() -> int:
+    """Largest memory of this process so far, in bytes; 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(largest if sys.platform == "darwin" else largest * 1024)
+
+
+def one_line(text: object) -> str:
+    """Lay a text on one line."""
+    return " ".join(str(text).split())

@@ -1,0 +1,65 @@
+import pytest
+
+from braincorl.cohort import Workers, read_queue_config, workers
+from braincorl.cohort.workers import InThisProcess
+from braincorl.errors import InputError
+
+
+def test_workers_are_as_many_as_cores_memory_and_people_allow(monkeypatch):
+    monkeypatch.setattr(workers, "count_cores", lambda: 8)
+    monkeypatch.setattr(workers, "machine_memory", lambda: 16 * 10**9)
+    assert Workers().sized(100, 10**9).n_workers == 8
+    assert Workers(threads=4).sized(100, 10**9).n_workers == 2
+    assert Workers().sized(3, 10**9).n_workers == 3
+    assert Workers().sized(100, 5 * 10**9).n_workers == 3
+    assert Workers(memory=10**9).sized(100, 5 * 10**9).n_workers == 1
+    assert Workers(n_workers=5).sized(1, 10**12).n_workers == 5
+
+
+def test_one_worker_is_this_process_and_needs_no_dask(monkeypatch):
+    monkeypatch.setattr(workers, "_installed", lambda package: False)
+    monkeypatch.setattr(workers, "count_cores", lambda: 8)
+    with Workers().sized(100, 1).start() as runner:
+        assert isinstance(runner, InThisProcess)
+    with pytest.raises(InputError, match=r"pip install braincorl\[cohort\]"), Workers(n_workers=2).start():
+        pass
+
+
+MISTAKES = {
+    "two places": ({"scheduler": "tcp://a:1", "queue": "slurm", "queue_config": {}}, "contradict each other"),
+    "no configuration": ({"queue": "slurm"}, "belong together"),
+    "workers of a scheduler": ({"scheduler": "tcp://a:1", "n_workers": 2}, "has its own workers"),
+    "no worker": ({"n_workers": 0}, "n_workers is 0"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_contradictions_are_named(case):
+    options, message = MISTAKES[case]
+    with pytest.raises(InputError, match=message):
+        Workers(**options)
+
+
+def test_a_queue_s_options_are_read_flat_and_as_dask_writes_them(tmp_path):
+    path = tmp_path / "queue.yaml"
+    for text in (
+        "cores: 4\njob-extra-directives: [--qos=low]\n",
+        "jobqueue:\n  slurm: {cores: 4, job-extra-directives: [--qos=low]}\n",
+    ):
+        path.write_text(text)
+        assert read_queue_config(path, "slurm") == {"cores": 4, "job_extra_directives": ["--qos=low"]}
+    for text, message in (
+        ("cores: [", "is no YAML"),
+        ("cores", "says nothing on sge"),
+        ("jobs: many", "jobs is 'many'"),
+    ):
+        path.write_text(text)
+        with pytest.raises(InputError, match=message):
+            read_queue_config(path, "sge")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_unknown_options_of_a_queue_are_named():
+    chosen = Workers(queue="slurm", queue_config={"cores": 1, "memory": "1GB", "colour": "red"})
+    with pytest.raises(InputError, match=r"options of the queue slurm are wrong: .*colour"), chosen.start():
+        pass
