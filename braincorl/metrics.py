@@ -260,6 +260,11 @@ def normalize_by_ceiling(
     return normalized, mask
 
 
+def trials_per_image(n_repeats: npt.ArrayLike) -> float:
+    """Trials whose mean is as noisy as these means are on average: the harmonic mean of their numbers (n_images,)."""
+    return float(1.0 / np.mean(1.0 / np.asarray(n_repeats, dtype=np.float64)))
+
+
 def mean_over_voxels(values: npt.ArrayLike) -> float:
     """Mean of the voxels whose value is known (finite), of any shape; NaN, without a warning, if there are none."""
     array = np.asarray(values, dtype=np.float64)

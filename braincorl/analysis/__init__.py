@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from braincorl.fits.maps import save_map, unmask
     from braincorl.fits.scores import score_encoder, summarize_rois
     from braincorl.questions.comparison import compare_predictions
+    from braincorl.questions.feature_posterior import feature_posterior
     from braincorl.questions.identification import context_noise, identify, repeat_noise
     from braincorl.questions.partition import partition_variance
     from braincorl.questions.permutation import permutation_test
@@ -43,6 +44,7 @@ _HOMES = {
     "context_noise": "braincorl.questions.identification",
     "embed_voxels": "braincorl.analysis.components",
     "encoder_components": "braincorl.analysis.components",
+    "feature_posterior": "braincorl.questions.feature_posterior",
     "identify": "braincorl.questions.identification",
     "localizer_accuracy": "braincorl.analysis.words.selection",
     "partition_variance": "braincorl.questions.partition",
@@ -77,6 +79,7 @@ __all__ = [
     "context_noise",
     "embed_voxels",
     "encoder_components",
+    "feature_posterior",
     "identify",
     "localizer_accuracy",
     "partition_variance",

@@ -26,6 +26,7 @@ from braincorl.fits.fit import Fit
 from braincorl.fits.folder import hash_responses
 from braincorl.fits.scores import score_encoder
 from braincorl.fits.seen_images import without_copies
+from braincorl.metrics import trials_per_image
 from braincorl.priors.group_prior import load_prior
 from braincorl.priors.regions import label_voxels
 
@@ -107,6 +108,7 @@ def fit_person(
         "n_features": features.n_features,
         "random_state": random_state if isinstance(context, int) else None,
         "n_context": int(chosen.size),
+        "trials_per_image": trials_per_image(subject.n_repeats[np.isin(subject.image_ids, chosen)]),
         "n_left_out": int(left_out.size),
         "n_voxels": subject.n_voxels,
         "n_excluded_voxels": subject.space.n_excluded,

@@ -2,11 +2,15 @@
 
 An encoder says what every voxel would respond to a candidate c and how far a response may lie from that,
 
-    y ~ N(μ_c, D R D)        D = diag(predictive standard deviation),   R the correlation of noise between voxels
+    y ~ N(μ_c, D_c R D_c)    D_c = diag(predictive standard deviation),   R the correlation of noise between voxels
 
-and the candidates are ranked by log p(y | c) = -½ |R^-½ D⁻¹ (y - μ_c)|² + const. Errors of the encoder come from the
-same noise that its context had, so R stands for both. With R = I this is the usual distance, in which a thousand voxels
-of one region count as a thousand witnesses; with the noise that they share they count as the few that they are.
+and the candidates are ranked by log p(y | c) = -½ |R^-½ D_c⁻¹ (y - μ_c)|² - Σ log D_c + const. Errors of the encoder
+come from the same noise that its context had, so R stands for both. With R = I this is the usual distance, in which a
+thousand voxels of one region count as a thousand witnesses; with the noise that they share they count as the few that
+they are. An encoder knows less of a candidate that is unlike its context, so D_c differs between candidates. All voxels
+then speak for or against a candidate by how widely they scatter, which is little to know of an image and easily wrong
+for thousands of voxels at once, so D is the mean over candidates unless `spread` is "candidate"
+(`benchmarks/questions.py identify` measures both).
 
 R must be estimated, from repeats or from residuals of some images, and these hold what the encoder misses of the
 signal, too: weighing by a poor R costs more than it gains. So three rankings are there: `independent` (R = I, the
@@ -27,7 +31,7 @@ References
 Kay, Naselaris, Prenger & Gallant, Identifying natural images from human brain activity, Nature 452 (2008).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,6 +49,7 @@ from braincorl.validation import FloatArray, check_finite
 
 Array = npt.NDArray[np.float64]
 Ranking = Literal["shared", "independent", "correlation"]
+Spread = Literal["candidate", "mean"]
 
 # The spread of predictions is a mean over this many candidates: it hardly differs between images.
 _SPREAD_FROM = 64
@@ -168,6 +173,8 @@ def identify(
     *,
     noise: NoiseModel | None = None,
     ranking: Ranking = "independent",
+    spread: Spread = "mean",
+    noise_ratio: float = 1.0,
     voxels: npt.NDArray[np.bool_] | npt.NDArray[np.intp] | None = None,
 ) -> Identification:
     """Rank candidate images by how likely they were seen.
@@ -187,6 +194,12 @@ def identify(
     ranking
         "independent" ranks as if voxels shared no noise, and takes from `noise` how sure to be; "shared" weighs voxels
         by it; "correlation" ranks by correlation of patterns.
+    spread
+        "mean": all candidates have the mean of their predictive standard deviations; "candidate": each has those of its
+        own features. The same for encoders without a predictive distribution.
+    noise_ratio
+        Noise variance of a response here over that of a response of the context, such as 3 for single trials of an
+        encoder that was fitted on means of three.
     voxels
         Which of the encoder's to use; by default all.
 
@@ -200,7 +213,7 @@ def identify(
     InputError
         If shapes do not match, or values are not finite.
     """
-    y, chosen = _checked(encoder, responses, voxels)
+    y, chosen = checked_responses(encoder, responses, voxels)
     features = np.asarray(candidates, dtype=np.float64)
     if features.ndim != 2 or features.shape[1] != encoder.coef_.shape[1] or len(features) < 2:
         raise InputError(
@@ -208,43 +221,59 @@ def identify(
             "the features that the encoder was fitted on."
         )
     check_finite(features, "candidates")
-    if noise is not None and len(noise.factors) != encoder.coef_.shape[0]:
-        raise InputError(f"noise is of {len(noise.factors)} voxels, the encoder of {encoder.coef_.shape[0]}.")
+    check_noise(noise, encoder)
     seen = _checked_truth(truth, len(y), len(features))
-    how = ranking
+    how, whose = ranking, spread
     if how not in ("shared", "independent", "correlation"):
         raise InputError(f"ranking must be 'shared', 'independent' or 'correlation', but is {how!r}.")
+    if whose not in ("candidate", "mean"):
+        raise InputError(f"spread must be 'candidate' or 'mean', but is {whose!r}.")
     if how == "shared" and noise is None:
         raise InputError("ranking by shared noise needs noise: estimate it with context_noise or repeat_noise.")
+    mean_spread = predictive_spread(encoder, features, noise_ratio)[chosen]
     weights = encoder.coef_[chosen].T.astype(np.float64)
     centred = features - features.mean(axis=0)
     # Of the mean over candidates: distances are of differences, and a common point taken off both keeps digits.
     y = y - (features.mean(axis=0) @ weights + encoder.intercept_[chosen])
     # Predictions of some candidates at a time: all of them times all voxels would be the size of a data set.
-    parts = batches(len(features), 8 * 5 * max(weights.shape[1], 1))
+    parts = batches(len(features), 8 * 5 * max(encoder.coef_.shape[0], 1))
     scores = np.empty((len(y), len(features)))
     if how == "correlation":
         ours = _unit_patterns(y)
         for part in parts:
             scores[:, part] = ours @ _unit_patterns(centred[part] @ weights).T
         return Identification(scores, seen, how)
-    spread = predictive_spread(encoder, features)[chosen]
-    usable = np.isfinite(spread) & (spread > 0)
-    ours, weights = y[:, usable] / spread[usable], weights[:, usable] / spread[usable]
+    usable = np.isfinite(mean_spread) & (mean_spread > 0)
+    scale = mean_spread[usable]
+    ours, weights = y[:, usable] / scale, weights[:, usable] / scale
     model = None if noise is None else noise.select(chosen[usable])
-    if model is not None and how == "shared":
-        ours = model.whiten(ours)
+    weigh = model.whiten if model is not None and how == "shared" else None
     plain, shared = 0.0, 0.0
     for part in parts:
         theirs = centred[part] @ weights
-        if model is not None and how == "shared":
-            theirs = model.whiten(theirs)
-        elif model is not None:
+        if model is not None and weigh is None:
             along = model.variance_along(theirs)
             plain, shared = plain + along[0], shared + along[1]
-        scores[:, part] = ours @ theirs.T - 0.5 * np.square(theirs).sum(axis=1)
-    scores -= 0.5 * np.square(ours).sum(axis=1)[:, None]
+        own = _candidate_spread(encoder, features[part], noise_ratio) if whose == "candidate" else None
+        ratios = None if own is None else own[:, chosen[usable]] / scale
+        scores[:, part] = _log_densities(ours, theirs, ratios, weigh)
     return Identification(scores, seen, how, min(1.0, plain / shared) if shared > 0 else 1.0)
+
+
+def _log_densities(y: Array, means: Array, std: Array | None, whiten: Callable[[FloatArray], Array] | None) -> Array:
+    """Log density of responses (t, v) under each candidate's mean and deviation (c, v), up to a constant (t, c)."""
+    if std is None:
+        ours, theirs = (y, means) if whiten is None else (whiten(y), whiten(means))
+        squares = np.square(ours).sum(axis=1)[:, None]
+        return np.asarray(ours @ theirs.T - 0.5 * np.square(theirs).sum(axis=1) - 0.5 * squares)
+    volume = np.log(std).sum(axis=1)
+    if whiten is None:
+        precision = 1.0 / np.square(std)
+        distance = np.square(y) @ precision.T - 2 * y @ (means * precision).T + (means**2 * precision).sum(axis=1)
+        return np.asarray(-0.5 * distance - volume)
+    # Every candidate has directions of its own in which noise is shared.
+    distances = [np.square(whiten((y - mean) / own)).sum(axis=1) for mean, own in zip(means, std, strict=True)]
+    return np.asarray(-0.5 * np.stack(distances, axis=1) - volume)
 
 
 def context_noise(encoder: LinearEncoder, X: npt.ArrayLike, y: npt.ArrayLike) -> NoiseModel:
@@ -264,7 +293,7 @@ def context_noise(encoder: LinearEncoder, X: npt.ArrayLike, y: npt.ArrayLike) ->
     NoiseModel
         Residuals of a fit are smaller than noise, but alike in all voxels: correlations between voxels stay.
     """
-    responses, _ = _checked(encoder, y, None)
+    responses, _ = checked_responses(encoder, y, None)
     features = np.asarray(X, dtype=np.float64)
     residuals = responses - features @ encoder.coef_.T.astype(np.float64) - encoder.intercept_
     n = len(residuals)
@@ -303,15 +332,44 @@ def repeat_noise(responses: npt.ArrayLike, image_ids: npt.ArrayLike) -> NoiseMod
     return NoiseModel.of(residuals, f"{int(repeated.sum())} trials of repeated images")
 
 
-def predictive_spread(encoder: LinearEncoder, candidates: FloatArray) -> Array:
-    """Take the standard deviation of a new response, of each voxel (n_voxels,), over candidates; or of noise alone."""
+def predictive_spread(encoder: LinearEncoder, candidates: FloatArray, noise_ratio: float = 1.0) -> Array:
+    """Take the standard deviation of a new response, of each voxel (n_voxels,), over candidates; or of noise alone.
+
+    Parameters
+    ----------
+    encoder
+        Fitted.
+    candidates
+        Features (n_candidates, n_features).
+    noise_ratio
+        Noise variance of the new response over that of a response of the context.
+
+    Raises
+    ------
+    InputError
+        If `noise_ratio` is not above 0.
+    """
+    if not (np.isfinite(noise_ratio) and noise_ratio > 0):
+        raise InputError(f"noise_ratio must be above 0, but is {noise_ratio}: 1 is a response as those of the context.")
     some = candidates[:: max(1, len(candidates) // _SPREAD_FROM)][:_SPREAD_FROM]
+    std = _candidate_spread(encoder, some, noise_ratio)
+    if std is None:  # an encoder without a predictive distribution
+        return np.sqrt(noise_ratio * np.asarray(encoder.noise_variance_, dtype=np.float64))
+    return np.asarray(np.sqrt(np.mean(np.square(std), axis=0)))
+
+
+def _candidate_spread(encoder: LinearEncoder, features: FloatArray, noise_ratio: float) -> Array | None:
+    """Predictive standard deviation at every candidate (c, v); None where the encoder gives none."""
     try:
-        _, std = encoder.predict(some.astype(encoder.coef_.dtype), return_std=True)
-    except InputError:  # an encoder without a predictive distribution
-        return np.sqrt(np.asarray(encoder.noise_variance_, dtype=np.float64))
-    std = std[:, None] if std.ndim == 1 else std
-    return np.asarray(np.sqrt(np.mean(np.square(std, dtype=np.float64), axis=0)))
+        _, std = encoder.predict(features.astype(encoder.coef_.dtype), return_std=True)
+    except InputError:
+        return None
+    std = np.asarray(std[:, None] if std.ndim == 1 else std, dtype=np.float64)
+    if noise_ratio == 1:
+        return std
+    more = (noise_ratio - 1) * np.asarray(encoder.noise_variance_, dtype=np.float64)
+    # Less noise than in the context never takes away what the encoder itself does not know.
+    return np.asarray(np.sqrt(np.maximum(np.square(std) + more, 1e-3 * np.square(std))))
 
 
 def top_accuracy(ranks: npt.NDArray[np.integer], n_all: int, size: int, top: int) -> Array:
@@ -341,9 +399,16 @@ def candidate_numbers(n_all: int) -> list[int]:
     return [*(step for step in steps if 2 <= step < n_all), n_all]
 
 
-def _checked(
+def checked_responses(
     encoder: LinearEncoder, responses: npt.ArrayLike, voxels: npt.NDArray[np.bool_] | npt.NDArray[np.intp] | None
 ) -> tuple[Array, npt.NDArray[np.intp]]:
+    """Responses of the chosen voxels (n_trials, n_chosen), and which these are.
+
+    Raises
+    ------
+    InputError
+        If the shape is not (n_trials, n_voxels), a value is not finite, or no voxel is chosen.
+    """
     y = np.asarray(responses, dtype=np.float64)
     n_voxels = encoder.coef_.shape[0]
     if y.ndim != 2 or y.shape[1] != n_voxels:
@@ -354,6 +419,18 @@ def _checked(
     y = y[:, chosen]
     check_finite(y, "responses")
     return y, chosen
+
+
+def check_noise(noise: NoiseModel | None, encoder: LinearEncoder) -> None:
+    """Refuse noise of other voxels than the encoder's.
+
+    Raises
+    ------
+    InputError
+        Saying both numbers.
+    """
+    if noise is not None and len(noise.factors) != encoder.coef_.shape[0]:
+        raise InputError(f"noise is of {len(noise.factors)} voxels, the encoder of {encoder.coef_.shape[0]}.")
 
 
 def _checked_truth(truth: npt.ArrayLike | None, n_trials: int, n_candidates: int) -> npt.NDArray[np.intp]:

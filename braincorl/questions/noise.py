@@ -17,6 +17,7 @@ Ledoit & Wolf, A well-conditioned estimator for large-dimensional covariance mat
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -85,20 +86,25 @@ class NoiseModel:
         """Turn rows (t, v) of covariance R into rows of covariance I: rows R^-½."""
         if self.factors.shape[1] == 0:
             return np.asarray(rows / np.sqrt(self.shrinkage), dtype=np.float64)
-        values, right = scipy.linalg.eigh(self.factors.T @ self.factors, check_finite=False)
-        kept = values > 1e-12 * max(float(values[-1]), 1e-300)
-        values, left = values[kept], self.factors @ (right[:, kept] / np.sqrt(values[kept]))
+        values, left = self._axes
         # Along the orthonormal columns of `left` the variance is λ + value, elsewhere λ.
         plain = 1.0 / np.sqrt(self.shrinkage)
         along = 1.0 / np.sqrt(self.shrinkage + values) - plain
         return np.asarray(plain * rows + ((rows @ left) * along) @ left.T)
 
+    @cached_property
+    def _axes(self) -> tuple[Array, Array]:
+        """Eigenvalues of A Aᵀ and their vectors (v, k)."""
+        values, right = scipy.linalg.eigh(self.factors.T @ self.factors, check_finite=False)
+        kept = values > 1e-12 * max(float(values[-1]), 1e-300)
+        return values[kept], self.factors @ (right[:, kept] / np.sqrt(values[kept]))
+
 
 def ledoit_wolf(standard: Array) -> float:
-    """Best weight of the identity, from standardised residuals (n, v), by their Gram matrix alone."""
+    """Best weight of the mean variance times the identity, from rows (n, v) of mean 0, by their smaller Gram matrix."""
     n, n_voxels = standard.shape
-    gram = standard @ standard.T
-    lengths = np.diag(gram)
+    gram = standard @ standard.T if n <= n_voxels else standard.T @ standard
+    lengths = np.square(standard).sum(axis=1)
     mu = float(lengths.sum()) / n / n_voxels
     squared = float(np.square(gram).sum()) / n**2  # |C|²
     distance = squared - n_voxels * mu**2

@@ -9,7 +9,9 @@ from braincorl import load_encoder
 from braincorl.analysis import context_noise, identify
 from braincorl.cli.main import main
 from braincorl.datasets import load_subject
+from braincorl.datasets.load import open_subject
 from braincorl.features import FeatureTable, load_features, save_features
+from braincorl.metrics import trials_per_image
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,9 @@ def test_images_are_identified_as_by_the_library(fitted, inputs, braincorl, tmp_
     known = subject.select_images(context)
     noise = context_noise(encoder, table.select(context).features, known.responses)
     truth = [candidates.index(name) for name in new]
-    expected = identify(encoder, held_out.responses, table.select(candidates).features, truth, noise=noise)
+    ratio = trials_per_image(known.n_repeats) / trials_per_image(held_out.n_repeats)
+    among = table.select(candidates).features
+    expected = identify(encoder, held_out.responses, among, truth, noise=noise, noise_ratio=ratio)
     ranks = pd.read_csv(tmp_path / "i" / "identification.tsv", sep="\t")
     assert ranks["image"].tolist() == new
     np.testing.assert_array_equal(ranks["rank"], expected.ranks)
@@ -52,6 +56,7 @@ def test_images_are_identified_as_by_the_library(fitted, inputs, braincorl, tmp_
     assert "http" not in page
     assert "data:image/jpeg" in page
     config = json.loads((tmp_path / "i" / "config.json").read_text())
+    assert config["noise_ratio"] == pytest.approx(ratio)
     assert config["noise"] == "residuals of the 20 context images"
     assert 0 < config["temperature"] <= 1
 
@@ -68,6 +73,41 @@ def test_words_are_ranked_in_place_of_images(fitted, inputs, world, braincorl, t
     assert "rank" not in ranks
     assert ranks["best1"].str.startswith("word").all()
     assert not (tmp_path / "i" / "accuracy.tsv").exists()
+
+
+def test_single_trials_are_asked_one_by_one_and_words_lie_near(fitted, inputs, world, braincorl, tmp_path):
+    table = load_features(inputs.features)
+    moved = FeatureTable(table.features + 30.0, np.char.add("like ", table.image_ids), {"templates": ["{}"]})
+    save_features(tmp_path / "words.npz", moved)
+    given = [*inputs.arguments(mask=None), "--nearest", tmp_path / "words.npz", "--output-dir", tmp_path / "i"]
+    result = braincorl("identify", fitted, "--single-trials", *given)
+    assert result.status == 0
+    context = (fitted / "context.txt").read_text().split()
+    shown = pd.read_csv(inputs.trials, sep="\t")["image"]
+    new = ~shown.isin(context).to_numpy()
+    assert f"{new.sum()} single trials" in result.out
+    assert "a response settles" in result.out
+    ranks = pd.read_csv(tmp_path / "i" / "identification.tsv", sep="\t")
+    assert dict(zip(ranks["trial"], ranks["image"], strict=True)) == {
+        f"trial-{row + 1}": shown[row] for row in np.flatnonzero(new)
+    }
+    recording, names = open_subject(inputs.betas, inputs.trials, inputs.mask).trial_by_trial()
+    single = recording.load()
+    rows = [single.image_ids.tolist().index(name) for name in ranks["trial"]]
+    encoder = load_encoder(fitted / "encoder.safetensors")
+    candidates = [name for name in table.image_ids.tolist() if name not in context]
+    truth = [candidates.index(names[name]) for name in ranks["trial"]]
+    ratio = json.loads((fitted / "config.json").read_text())["trials_per_image"]
+    features = table.select(candidates).features
+    expected = identify(encoder, single.responses[rows], features, truth, noise_ratio=ratio)
+    np.testing.assert_array_equal(ranks["rank"], expected.ranks)
+    nearest = pd.read_csv(tmp_path / "i" / "nearest.tsv", sep="\t")
+    assert ((nearest["low1"] <= nearest["cosine1"]) & (nearest["cosine1"] <= nearest["high1"])).all()
+    found = nearest["nearest1"] == "like " + nearest["image"]
+    assert found.mean() > 5 / len(candidates)
+    decoded = load_features(tmp_path / "i" / "decoded_features.npz")
+    assert decoded.image_ids.tolist() == ranks["trial"].tolist()
+    assert "Nearest" in (tmp_path / "i" / "report.html").read_text()
 
 
 def test_mistakes_end_in_one_line(fitted, inputs, braincorl, tmp_path):

@@ -22,18 +22,35 @@ def made(n_voxels=40, n=30, n_new=25, noise=0.8, shared=0.0, seed=0):
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_likelihoods_are_those_of_the_dense_gaussian(shared):
-    encoder, candidates, y, X, trained = made()
+@pytest.mark.parametrize("spread", ["candidate", "mean"])
+def test_likelihoods_are_those_of_the_dense_gaussian(shared, spread):
+    encoder, candidates, y, X, trained = made(noise=0.3)
     noise = context_noise(encoder, X, trained)
-    found = identify(encoder, y, candidates, noise=noise, ranking="shared" if shared else "independent")
-    std = predictive_spread(encoder, candidates)
+    ranking = "shared" if shared else "independent"
+    found = identify(encoder, y, candidates, noise=noise, ranking=ranking, spread=spread)
+    own = encoder.predict(candidates, return_std=True)[1]
+    std = own if spread == "candidate" else np.tile(predictive_spread(encoder, candidates), (len(candidates), 1))
     R = noise.shrinkage * np.eye(40) + noise.factors @ noise.factors.T if shared else np.eye(40)
     for trial in (0, 7):
         dense = [
-            multivariate_normal.logpdf(y[trial], mean, np.diag(std) @ R @ np.diag(std))
-            for mean in encoder.predict(candidates)
+            multivariate_normal.logpdf(y[trial], mean, np.diag(deviation) @ R @ np.diag(deviation))
+            for mean, deviation in zip(encoder.predict(candidates), std, strict=True)
         ]
         np.testing.assert_allclose(np.diff(found.log_likelihood[trial]), np.diff(dense), rtol=1e-6, atol=1e-8)
+
+
+def test_noisier_responses_are_less_sure_by_their_noise():
+    """A response with four times the noise: the rest of the predictive variance stays."""
+    encoder, candidates, y, *_ = made()
+    std = encoder.predict(candidates, return_std=True)[1]
+    more = np.sqrt(std**2 + 3 * encoder.noise_variance_)
+    found = identify(encoder, y, candidates, noise_ratio=4, spread="candidate")
+    expected = multivariate_normal.logpdf(y[0], encoder.predict(candidates)[2], np.diag(more[2] ** 2))
+    first = multivariate_normal.logpdf(y[0], encoder.predict(candidates)[0], np.diag(more[0] ** 2))
+    assert found.log_likelihood[0, 2] - found.log_likelihood[0, 0] == pytest.approx(expected - first, rel=1e-6)
+    assert found.probability.max(axis=1).mean() < identify(encoder, y, candidates).probability.max(axis=1).mean()
+    with pytest.raises(InputError, match="noise_ratio must be above 0"):
+        identify(encoder, y, candidates, noise_ratio=-1)
 
 
 def test_shrinkage_is_that_of_ledoit_and_wolf(rng):
@@ -152,6 +169,7 @@ def test_voxels_are_chosen_and_constant_ones_ignored():
         ({"candidates": np.zeros((3, 9))}, "candidates has shape"),
         ({"truth": [1, 2]}, "truth must be"),
         ({"ranking": "magic"}, "ranking must be"),
+        ({"spread": "magic"}, "spread must be"),
         ({"ranking": "shared"}, "needs noise"),
         ({"voxels": np.zeros(40, dtype=bool)}, "voxels chooses none"),
         ({"noise": NoiseModel.independent(7)}, "noise is of 7 voxels"),

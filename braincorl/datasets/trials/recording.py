@@ -7,7 +7,7 @@ into a file (`braincorl.datasets.trials.prepared`).
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +138,28 @@ class Recording:
         """
         kept = self.image_ids(images)
         return self.subject(average_trials(self.sources, self.tables, kept, zscore=self.zscore, progress=progress))
+
+    def trial_by_trial(self) -> tuple["Recording", dict[str, str]]:
+        """Take every trial for an image of its own, so that nothing is averaged.
+
+        Returns
+        -------
+        recording : Recording
+            The same trials, named `trial-1`, `trial-2`, … by their rows over all tables.
+        images : dict
+            What each of these showed; those that showed no image are left out.
+        """
+        tables: list[TrialsTable] = []
+        images: dict[str, str] = {}
+        before = 0
+        for table in self.tables:
+            names = [
+                f"trial-{before + row}" if image else "" for row, image in enumerate(table.images.tolist(), start=1)
+            ]
+            images |= {name: image for name, image in zip(names, table.images.tolist(), strict=True) if name}
+            tables.append(replace(table, images=np.asarray(names, dtype=np.str_)))
+            before += len(table)
+        return replace(self, tables=tables), images
 
     def subject(self, averages: ImageAverages) -> SubjectData:
         """Join averages over the mask's voxels to what is known of those voxels."""
