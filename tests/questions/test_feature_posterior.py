@@ -70,8 +70,8 @@ def test_it_is_as_sure_as_it_is_right():
         found = feature_posterior(encoder, y[400:], pool, **options)
         return np.square(np.linalg.solve(found.factor, (X[400:] - found.mean).T)).sum(axis=0).mean() / 8
 
-    assert distance(noise=shared) == pytest.approx(1, abs=0.2)
-    assert distance(noise=shared, weigh=True) == pytest.approx(1, abs=0.2)
+    assert distance(noise=shared) == pytest.approx(1, abs=0.3)
+    assert distance(noise=shared, weigh=True) == pytest.approx(1, abs=0.3)
     assert distance() > 1.7
 
 
