@@ -436,7 +436,7 @@ def _write_page(
 
 
 def _nearest(decoded: _Decoded) -> dict[str, Any]:
-    """What lies nearest to what each of some responses speaks for, with uncertainty."""
+    """Show what lies nearest to what each of some responses speaks for, with uncertainty."""
     some = decoded.table.iloc[np.unique(np.linspace(0, len(decoded.table) - 1, MOST_SHOWN).astype(int))]
     shown = some[[column for column in ("trial", "image") if column in some]].copy()
     for place in (1, 2, 3):
