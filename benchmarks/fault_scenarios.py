@@ -5,8 +5,12 @@ SIMULATION: people, pictures and networks are drawn; nothing depends on what the
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -54,7 +58,8 @@ class Scenario:
     name
         For the table.
     arguments
-        Of the command line; paths are relative to a folder with `in/` and `out/`.
+        Of the command line; paths are relative to a folder with `in/` and `out/`. `{server}` stands for the URL of a
+        bucket on this machine.
     inputs
         Names of inputs to lay into `in/`.
     earlier
@@ -65,6 +70,8 @@ class Scenario:
         Patterns of what an interrupted run may leave in `out/` on purpose, to go on from.
     group
         Whether a Ctrl-C reaches processes of its own, too.
+    slow
+        Take it at every fourth of its turns only; another has the others.
     """
 
     name: str
@@ -74,12 +81,17 @@ class Scenario:
     again: Sequence[str] = ("--overwrite",)
     keeps: Sequence[str] = ()
     group: bool = False
+    slow: bool = False
 
 
 PERSON = ("features.npz", "betas.nii.gz", "trials.tsv", "mask.nii.gz", "regions.nii.gz", "regions.tsv")
 DATA = (
     "--features", "in/features.npz", "--betas", "in/betas.nii.gz", "--trials", "in/trials.tsv", "--mask",
     "in/mask.nii.gz",
+)  # fmt: skip
+FETCH = (
+    "data", "fetch", "mosaic", "--subject", "sub-01_NSD", "--parallel", "2", "--accept-terms", "--endpoint-url",
+    "{server}", "--output",
 )  # fmt: skip
 FIT = ("fit", *DATA, "--rois", "in/regions.nii.gz", "--n-context", "20")
 
@@ -214,7 +226,67 @@ SCENARIOS = [
          "out/chosen.txt"),
         ("features.npz", "prior.safetensors"),
     ),
+    Scenario(
+        "compare",
+        ("compare", "in/fit1", "in/fit3", *DATA[:6], "--permutations", "20", "--output-dir", "out/c"),
+        (*PERSON[:3], "fit1", "fit3"),
+    ),
+    Scenario(
+        "identify",
+        ("identify", "in/fit3", *DATA[:6], "--ranking", "shared", "--output-dir", "out/i"),
+        (*PERSON[:3], "fit3"),
+    ),
+    Scenario("demo", ("demo", "--n-draws", "1", "--output-dir", "out/demo"), (), slow=True),
+    Scenario(
+        "data fetch, going on",
+        (*FETCH, "out/m"),
+        (),
+        earlier={"m": "m"},
+        again=(),
+        keeps=("m", "m/*"),
+    ),
 ]  # fmt: skip
+
+
+def make_smaller() -> None:
+    """Let this process simulate fewer and coarser voxels for `demo` than its user gets: the steps are the same."""
+    from braincorl.cli import demo
+
+    demo.simulate_people = partial(simulate_people, n_own=20, n_shared=12, n_features=24, voxel_size_mm=12)
+    demo.N_CONTEXT = (10, 20)
+
+
+SERVER = """
+import sys
+from s3 import LocalBucket, local_server
+from braincorl.datasets.download.public_fetch import MOSAIC_BUCKET, MOSAIC_REGION
+from braincorl.datasets.mosaic import BETAS
+
+with local_server() as url:
+    bucket = LocalBucket(url, MOSAIC_BUCKET, MOSAIC_REGION).emptied()
+    bucket.put(f"{BETAS}/NaturalScenesDataset/sub-01_NSD.hdf5", bytes(range(256)) * 12_000)
+    bucket.put("stimulus_info/nsd_stiminfo.tsv", b"filename\\n")
+    print(url, flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def bucket_server() -> Iterator[str]:
+    """Serve a bucket like MOSAIC's from a process of its own, and give its URL."""
+    tests = str(Path(__file__).resolve().parents[1] / "tests")
+    program = f"import sys; sys.path.append({tests!r})\n{SERVER}"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None
+        url = server.stdout.readline().strip()
+        if not url:
+            sys.exit("the local S3 server does not start: is moto installed (uv sync)?")
+        try:
+            yield url
+        finally:
+            server.terminate()
 
 
 def write_inputs(folder: Path, run: Callable[[Sequence[str], Path], None]) -> None:
@@ -298,6 +370,7 @@ def _write_results(folder: Path, run: Callable[[Sequence[str], Path], None]) -> 
     other = [part.replace(".nii.gz", "2.nii.gz").replace("trials.tsv", "trials2.tsv") for part in FIT]
     run([*FIT, "--encoder", "ridge", "--output-dir", "in/fit1"], work)
     run([*other, "--encoder", "bayesian-ridge", "--output-dir", "in/fit2"], work)
+    run([*FIT, "--encoder", "bayesian-ridge", "--output-dir", "in/fit3"], work)
     run(
         ["prior", "in/fit1", "in/fit2", "--rois", "--pool", "in/features.npz", "--output", "in/prior.safetensors"], work
     )
@@ -305,13 +378,14 @@ def _write_results(folder: Path, run: Callable[[Sequence[str], Path], None]) -> 
     run(["convert", "in/network.pth", "--output", "in/network.safetensors"], work)
     run(["data", "prepare", "bids", "in/bids", "--subject", "01", "--zscore", "session", "--output", "in/prepared.h5"],
         work)  # fmt: skip
+    run([*FETCH, "in/m"], work)
     _write_unfinished(folder, work)
     shutil.rmtree(work)
     load_features(folder / "features.npz")
 
 
 def _write_unfinished(folder: Path, work: Path) -> None:
-    """Stop an embedding and a training midway, as an interrupt would."""
+    """Stop an embedding, a training and a download midway, as an interrupt would."""
     from braincorl.features import ImageEmbedder
     from braincorl.training import loop
     from braincorl.training.recipe import read_recipe
@@ -335,3 +409,9 @@ def _write_unfinished(folder: Path, work: Path) -> None:
             loop.train(read_recipe(Path("in/recipe.toml")), Path("in/run"), n_workers=0, progress=stop)
     finally:
         os.chdir(before)
+    largest = max((folder / "m").rglob("*.hdf5"))
+    etag = json.loads((folder / "m" / ".braincorl-fetch.json").read_text())["files"]
+    content = largest.read_bytes()
+    name = f"{largest.name}.{etag[str(largest.relative_to(folder / 'm'))]['etag']}.partial"
+    largest.with_name(name).write_bytes(content[: len(content) // 2])
+    largest.unlink()

@@ -25,13 +25,13 @@ from braincorl.files import check_regular, reading
 from braincorl.foreign_state import own_torch_state
 from braincorl.models import ReferenceConfig, ReferenceTransformer
 from braincorl.named_files import find_pretrained, is_name
+from braincorl.names import NATIVE
 from braincorl.tensorfile import read_tensors, write_tensors
 
 logger = logging.getLogger(__name__)
 
 KIND = "braincorl-checkpoint/1"
 ARCHITECTURE = "reference"
-DEFAULT = "default"
 BACKBONES = {(512, 560): "CLIP ViT-B/16", (768, 800): "DINO", (1152, 1200): "SigLIP"}  # (E, D) of the published sizes
 MARKER = "cls_token"  # a name that no other part of a Lightning module has; what stands before it is the prefix
 
@@ -106,9 +106,9 @@ def find_checkpoint(name: str | Path) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    if str(name) == DEFAULT:
+    if str(name) == NATIVE:
         raise InputError(
-            f"{DEFAULT!r} is the native transformer, in which nothing is trained, so that there is no checkpoint: "
+            f"{NATIVE!r} is the native transformer, in which nothing is trained, so that there is no checkpoint: "
             "use InContextEncoder()."
         )
     if is_name(name):

@@ -12,6 +12,9 @@ from collections.abc import Iterable, Sequence
 
 from braincorl.errors import InputError
 
+# Name of the native transformer among checkpoints; it has no file, since nothing in it is trained.
+NATIVE = "default"
+
 # Control characters, and the line and paragraph separators of Unicode.
 _BREAKS_ROWS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _FORMULA = re.compile(r"[=@]|[+-](?!\d*\.?\d*(e[+-]?\d+)?$)", re.IGNORECASE)

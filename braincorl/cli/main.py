@@ -91,7 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     _open_standard_streams()
     with _Interrupts() as interrupts, _warnings_are_lines():
         try:
-            return _run(arguments, verb, name, interrupts)
+            status = _run(arguments, verb, name, interrupts)
+            interrupts.come_too_late()
+            return status
         except KeyboardInterrupt:
             return _fail(f"{name}: interrupted; {interrupts.kept}", 130)
 
@@ -213,6 +215,10 @@ class _Interrupts:
         self._ready = True
         if self._waits:
             raise KeyboardInterrupt
+
+    def come_too_late(self) -> None:
+        """Interrupt nothing any more: the work is done, and its results are there."""
+        self._ready = False
 
     def _arrive(self, _number: int, _frame: FrameType | None) -> None:
         if not self._ready:

@@ -4,10 +4,10 @@ import argparse
 from pathlib import Path
 
 from braincorl.cli.common import add_features_options, add_verb, read_features
-from braincorl.encoders.choice import read_prior
 from braincorl.errors import InputError
 from braincorl.features import check_same_space
 from braincorl.files import atomic_file, check_new_file
+from braincorl.priors import GroupPrior
 from braincorl.priors.selection import select_images
 
 # The variance over all pairs of candidates is held in memory: 8 bytes each.
@@ -30,7 +30,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(options: argparse.Namespace) -> None:
     """Choose, and write the list at once."""
     check_new_file(options.output, options.overwrite)
-    prior = read_prior(options.prior)
+    prior = GroupPrior.load(options.prior)
     table = read_features(options)
     check_same_space(table.provenance, prior.provenance, "the prior")
     if table.image_ids.size > _MOST_CANDIDATES:

@@ -12,7 +12,7 @@ from braincorl.encoders.attention_posterior import (
     AttentionPosterior,
     predictive_std,
 )
-from braincorl.encoders.base import LinearEncoder
+from braincorl.encoders.base import LinearEncoder, unknown_if_constant
 from braincorl.errors import InputError
 from braincorl.priors import GroupPrior, load_prior
 from braincorl.validation import FloatArray
@@ -56,7 +56,8 @@ class AttendingEncoder(LinearEncoder):
     def _keep(self, fit: "AttentionFit", region_names: tuple[str, ...]) -> None:
         """Store what was written."""
         self.coef_, self.intercept_, self.posterior_ = fit.coef, fit.intercept, fit.posterior
-        self.noise_variance_, self.signal_fraction_ = fit.posterior.noise_variance, fit.posterior.signal_fraction
+        self.noise_variance_ = unknown_if_constant(fit.posterior.noise_variance)
+        self.signal_fraction_ = fit.posterior.signal_fraction
         self.region_probability_, self.region_names_ = fit.region_probability, np.array(region_names, dtype=np.str_)
         self.image_weight_ = fit.image_weight
         self.context_rows_, self.context_mean_ = fit.context_rows, fit.posterior.mean

@@ -19,7 +19,7 @@ from braincorl.closed_forms.feature_spaces import (
     standard_subsets,
 )
 from braincorl.closed_forms.stored import posterior_arrays, restore_posterior
-from braincorl.encoders.base import LinearEncoder
+from braincorl.encoders.base import LinearEncoder, unknown_if_constant
 from braincorl.errors import FileFormatError, InputError
 from braincorl.files import Progress
 from braincorl.validation import FloatArray, as_float, check_batch_size, check_finite
@@ -136,7 +136,7 @@ class BandedRidgeEncoder(LinearEncoder):
             progress=progress,
         )
         self.coef_, self.intercept_, self.posterior_ = solution.coef, solution.intercept, solution.posterior
-        self.noise_variance_ = spaces_noise_variance(self.posterior_)
+        self.noise_variance_ = unknown_if_constant(spaces_noise_variance(self.posterior_))
         self.shares_ = explained_shares(self.posterior_)
         self.signal_fraction_ = self.shares_.sum(axis=1)
         self.parts_ = {self._names(subset): part for subset, part in solution.parts.items()}

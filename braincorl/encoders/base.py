@@ -37,7 +37,8 @@ class LinearEncoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     intercept_ : ndarray of shape (n_voxels,)
         Responses to an image whose features are 0.
     noise_variance_ : ndarray of shape (n_voxels,)
-        Variance of a response around the encoder, in squared response units.
+        Variance of a response around the encoder, in squared response units; NaN for voxels whose context was
+        constant, of which it is unknown.
     provenance_ : dict
         What the encoder was made from, as given to `save`; only after `load`.
     """
@@ -87,9 +88,7 @@ class LinearEncoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         y = y[:, 0] if self._one_voxel else y
         if not return_std:
             return y
-        std = self._predictive_std(features)
-        # A voxel that was constant in the context may vary in other images: by how much, nothing says.
-        std = np.where(std > 0, std, np.asarray(np.nan, std.dtype))
+        std = unknown_if_constant(self._predictive_std(features))
         return y, std[:, 0] if self._one_voxel else std
 
     def score(self, X: npt.ArrayLike, y: npt.ArrayLike, sample_weight: None = None) -> float:
@@ -247,6 +246,7 @@ class LinearEncoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def _restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         self._restore_named(arrays, self._array_names)
+        self.noise_variance_ = unknown_if_constant(self.noise_variance_)  # earlier versions wrote 0
         self.image_digests_ = arrays.get("image_digests", NO_IMAGES)
 
     def _check_restored(self) -> None:
@@ -280,6 +280,14 @@ class LinearEncoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
+
+
+def unknown_if_constant(spread: FloatArray) -> FloatArray:
+    """Give noise or deviations as they are, but NaN for 0: the context did not vary there.
+
+    A voxel that was constant in the context may vary in other images: by how much, nothing says.
+    """
+    return np.where(spread > 0, spread, np.asarray(np.nan, spread.dtype))
 
 
 def saved_class(path: str | Path) -> str:

@@ -15,7 +15,7 @@ from braincorl.closed_forms.evidence import (
     predictive_std,
 )
 from braincorl.closed_forms.stored import posterior_arrays, restore_posterior
-from braincorl.encoders.base import LinearEncoder
+from braincorl.encoders.base import LinearEncoder, unknown_if_constant
 from braincorl.errors import InputError
 from braincorl.validation import FloatArray, check_batch_size
 
@@ -92,7 +92,7 @@ class BayesianRidgeEncoder(LinearEncoder):
         self.coef_, self.intercept_, self.posterior_ = fit_evidence(
             features, responses, scale, self._grid(), self.voxel_batch_size
         )
-        self.noise_variance_ = noise_variance(self.posterior_)
+        self.noise_variance_ = unknown_if_constant(noise_variance(self.posterior_))
         self.signal_fraction_ = self.posterior_.signal_grid.astype(features.dtype) @ self.posterior_.probability
         return self
 

@@ -1,10 +1,8 @@
 """Encoders by the names that users give them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from braincorl.encoders.banded_ridge import BandedRidgeEncoder
 from braincorl.encoders.base import LinearEncoder
@@ -12,8 +10,8 @@ from braincorl.encoders.bayesian_ridge import BayesianRidgeEncoder
 from braincorl.encoders.group_prior import GroupPriorEncoder
 from braincorl.encoders.ridge import RidgeEncoder
 from braincorl.errors import InputError
-from braincorl.files import reading
-from braincorl.priors import GroupPrior
+from braincorl.names import NATIVE
+from braincorl.priors import GroupPrior, load_prior
 
 NETWORK_ENCODER = "in-context"
 PRIOR_ENCODER = "group-prior"
@@ -22,10 +20,10 @@ SPACES_ENCODER = "banded-ridge"
 
 def make_network_encoder(**options: Any) -> LinearEncoder:
     """Make an `InContextEncoder`; PyTorch takes seconds to import, so only who wants one waits."""
-    from braincorl.checkpoint import DEFAULT, find_checkpoint
+    from braincorl.checkpoint import find_checkpoint
     from braincorl.encoders.in_context import InContextEncoder
 
-    if options.get("checkpoint", DEFAULT) != DEFAULT:
+    if options.get("checkpoint", NATIVE) != NATIVE:
         find_checkpoint(options["checkpoint"])  # a wrong name is noticed before data are read
     encoder: LinearEncoder = InContextEncoder(**options)
     return encoder
@@ -37,34 +35,6 @@ ENCODERS: dict[str, Callable[[], LinearEncoder]] = {
     "bayesian-ridge": BayesianRidgeEncoder,
     NETWORK_ENCODER: make_network_encoder,
 }
-
-
-def read_prior(path: str | Path) -> GroupPrior:
-    """Read a prior that may be of somebody else's making: whole, with its checksum, it may still make no sense.
-
-    Raises
-    ------
-    InputError
-        If there is no such file or name.
-    FileFormatError
-        If it is damaged, or its numbers are impossible.
-    """
-    with reading(path, "is no prior of this version"):
-        prior = GroupPrior.load(path)
-        for name in ("weights", "mass", "moment", "feature_mean", "pool_covariance", "spacing"):
-            values = np.asarray(getattr(prior, name))
-            if values.dtype.kind not in "fi" or not np.isfinite(values).all():
-                raise ValueError(f"its '{name}' are not all finite numbers")
-        for name in ("moment", "pool_covariance"):
-            matrix = getattr(prior, name)
-            if not (np.allclose(matrix, matrix.T) and (np.diag(matrix) >= 0).all() and np.trace(matrix) > 0):
-                raise ValueError(f"its '{name}' is no covariance")
-        if not (prior.mass > 0).all() or (prior.region >= len(prior.regions)).any():
-            raise ValueError("its items have no mass, or a region without a name")
-        if not all(isinstance(part, Mapping) for part in (prior.summary, prior.provenance)):
-            raise ValueError("its summary or provenance is no table")
-        sum(prior.summary.get("n_voxels", []))
-    return prior
 
 
 def make_encoder(name: str, prior: str | Path | GroupPrior | None = None, **options: Any) -> LinearEncoder:
@@ -96,7 +66,7 @@ def make_encoder(name: str, prior: str | Path | GroupPrior | None = None, **opti
     if prior is not None:
         if name not in (PRIOR_ENCODER, NETWORK_ENCODER):
             raise InputError(f"encoder {name!r} takes no prior: leave it out, or choose {NETWORK_ENCODER!r}.")
-        options["prior"] = prior if isinstance(prior, GroupPrior) else read_prior(prior)
+        options["prior"] = load_prior(prior)
     if name == NETWORK_ENCODER:
         return make_network_encoder(**options)
     if name == PRIOR_ENCODER:

@@ -17,16 +17,15 @@ import numpy.typing as npt
 
 from braincorl.closed_forms.evidence import pool_scale
 from braincorl.encoders.attending import AttendingEncoder, read_prior
-from braincorl.encoders.base import LinearEncoder
+from braincorl.encoders.base import LinearEncoder, unknown_if_constant
 from braincorl.encoders.published import check_feature_count, check_query_length, feature_length, fit_published
 from braincorl.errors import InputError
 from braincorl.files import Progress
+from braincorl.names import NATIVE
 from braincorl.validation import FloatArray, check_batch_size
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import, and predicting needs none
     from braincorl.models import InferenceEngine, ReferenceTransformer
-
-DEFAULT = "default"  # as in braincorl.checkpoint, which imports PyTorch
 
 
 class InContextEncoder(AttendingEncoder):
@@ -84,7 +83,7 @@ class InContextEncoder(AttendingEncoder):
 
     def __init__(
         self,
-        checkpoint: str | Path = "default",
+        checkpoint: str | Path = NATIVE,
         prior: Any = None,
         device: str = "auto",
         precision: str = "auto",
@@ -145,7 +144,7 @@ class InContextEncoder(AttendingEncoder):
         features, responses = self._check_fit(X, y)
         pool = self._check_pool(X_pool, features)
         self.feature_length_ = None
-        if str(self.checkpoint) == DEFAULT:
+        if str(self.checkpoint) == NATIVE:
             self._fit_native(features, responses, pool, X_pool, rois, positions, progress)
             return self
         if self.prior is not None:
@@ -175,7 +174,7 @@ class InContextEncoder(AttendingEncoder):
         engine = self._engine(network, header, features.shape[1])
         self.coef_, self.intercept_ = fit_published(engine, features, responses, length, progress)
         residuals = responses - features @ self.coef_.T - self.intercept_
-        self.noise_variance_ = np.mean(residuals**2, axis=0)
+        self.noise_variance_ = unknown_if_constant(np.mean(residuals**2, axis=0))
         self.feature_length_ = length
         self.provenance_ = {"network": {**header, "precision": engine.precision}}
 
@@ -200,7 +199,7 @@ class InContextEncoder(AttendingEncoder):
         InputError
             If the checkpoint is unknown, or reads another number of features.
         """
-        if str(self.checkpoint) == DEFAULT:
+        if str(self.checkpoint) == NATIVE:
             return None
         from braincorl.checkpoint import read_checkpoint
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from sklearn.model_selection import KFold
 
 from braincorl.closed_forms.ridge_solver import solve_ridge
-from braincorl.encoders.base import LinearEncoder
+from braincorl.encoders.base import LinearEncoder, unknown_if_constant
 from braincorl.errors import InputError
 from braincorl.validation import check_batch_size
 
@@ -82,7 +82,7 @@ class RidgeEncoder(LinearEncoder):
         features, responses = self._check_fit(X, y)
         solution = solve_ridge(features, responses, self._grid(), self._folds(features.shape[0]), self.voxel_batch_size)
         self.coef_, self.intercept_ = solution.coef, solution.intercept
-        self.alpha_, self.noise_variance_ = solution.alpha, solution.noise_variance
+        self.alpha_, self.noise_variance_ = solution.alpha, unknown_if_constant(solution.noise_variance)
         self.cv_r2_, self.alpha_limits_ = solution.cv_r2, solution.alpha_limits
         return self
 

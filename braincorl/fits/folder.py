@@ -238,9 +238,7 @@ def encoder_maps(encoder: LinearEncoder) -> dict[str, npt.NDArray[Any]]:
         "cvr2": "cv_r2_",
         "signalfraction": "signal_fraction_",
     }
-    maps = {name: getattr(encoder, attr) for name, attr in attributes.items() if hasattr(encoder, attr)}
-    # Of a voxel that was constant in the context nothing says how noisy it is.
-    return maps | {"noisevariance": np.where(maps["noisevariance"] > 0, maps["noisevariance"], np.nan)}
+    return {name: getattr(encoder, attr) for name, attr in attributes.items() if hasattr(encoder, attr)}
 
 
 def read_config(path: Path) -> dict[str, Any]:

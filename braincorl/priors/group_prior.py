@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from braincorl.closed_forms.items import Items, Nearby
 from braincorl.errors import FileFormatError, InputError
+from braincorl.files import reading
 from braincorl.priors.arguments import check_features, find_prior, nonempty, positive_integer
 from braincorl.priors.compression import DIRECTIONS, cluster
 from braincorl.priors.images import NO_IMAGES
@@ -326,7 +327,9 @@ class GroupPrior:
                 f"{found} is a prior of version 0.1, which remembers no voxels: make it again with braincorl prior."
             )
         arrays, header = read_tensors(found, KIND)
-        return cls.from_arrays(arrays, header)
+        # Whole, with its checksum, it may still be of somebody else's making.
+        with reading(found, "is no prior of this version"):
+            return cls.from_arrays(arrays, header)
 
     def to_arrays(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         """Give the arrays and the JSON header that a file holds."""
@@ -354,7 +357,7 @@ class GroupPrior:
         Raises
         ------
         FileFormatError
-            If an array is missing, or arrays do not fit one another.
+            If an array is missing, arrays do not fit one another, or their numbers are impossible.
         """
         missing = [name for name in _ARRAYS if name not in arrays]
         if missing:
@@ -368,6 +371,7 @@ class GroupPrior:
                 raise FileFormatError(f"The prior's '{name}' has shape {arrays[name].shape}, expected {shape}.")
         if (places is not None and len(places) != n_items) or arrays["region"].max() >= len(header["regions"]):
             raise FileFormatError("The prior's places or regions do not fit its items: it is damaged.")
+        _check_numbers(arrays, header)
         double = {
             name: arrays[name].astype(np.float64) for name in ("mass", "moment", "feature_mean", "pool_covariance")
         }
@@ -382,6 +386,27 @@ class GroupPrior:
             provenance=header["provenance"],
             **double,
         )
+
+
+def _check_numbers(arrays: Mapping[str, npt.NDArray[Any]], header: Mapping[str, Any]) -> None:
+    """Refuse numbers that no memory holds: files may be written by anybody's script."""
+    numbers: dict[str, npt.NDArray[Any]] = {name: arrays[name] for name in _ARRAYS}
+    numbers |= {"spacing": np.asarray(header["spacing"])}
+    numbers |= {"positions": arrays["positions"]} if "positions" in arrays else {}
+    for name, values in numbers.items():
+        if values.dtype.kind not in ("i" if name == "region" else "fi") or not np.isfinite(values).all():
+            raise FileFormatError(f"The prior's '{name}' are not all finite numbers: it is damaged.")
+    for name in ("moment", "pool_covariance"):
+        matrix = arrays[name]
+        if not (np.allclose(matrix, matrix.T) and (np.diag(matrix) >= 0).all() and np.trace(matrix) > 0):
+            raise FileFormatError(f"The prior's '{name}' is no covariance: it is damaged.")
+    if not (arrays["mass"] > 0).all() or (arrays["region"] < -1).any() or not float(header["spacing"]) > 0:
+        raise FileFormatError("The prior's items have no mass, region or distance: it is damaged.")
+    for name in ("summary", "provenance"):
+        if not isinstance(header[name], Mapping):
+            raise FileFormatError(f"The prior's {name} is no table: it is damaged.")
+    if not all(isinstance(n, int) for n in header["summary"].get("n_voxels", [])):
+        raise FileFormatError("The prior's summary has numbers of voxels that are none: it is damaged.")
 
 
 def load_prior(prior: GroupPrior | str | Path) -> GroupPrior:

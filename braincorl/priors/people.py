@@ -198,6 +198,7 @@ def _explained_by_encoder(encoder: Any) -> DoubleArray | None:
     if isinstance(posterior, EvidencePosterior):
         return _explained_by_posterior(posterior)
     if hasattr(encoder, "signal_fraction_"):
-        noise, share = encoder.noise_variance_.astype(np.float64), encoder.signal_fraction_.astype(np.float64)
+        noise = np.nan_to_num(encoder.noise_variance_.astype(np.float64))  # NaN where the context was constant
+        share = encoder.signal_fraction_.astype(np.float64)
         return np.asarray(noise * share / np.maximum(1.0 - share, 1e-6))
     return None

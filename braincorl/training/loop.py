@@ -23,10 +23,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from braincorl.checkpoint import save_checkpoint
-from braincorl.encoders.choice import read_prior
 from braincorl.errors import InputError, OutputError
 from braincorl.files import Progress
 from braincorl.models import ReferenceTransformer
+from braincorl.priors import GroupPrior
 from braincorl.training.episodes import Episodes, PreparedEpisode, to_device
 from braincorl.training.judge import Judge
 from braincorl.training.objective import error
@@ -79,7 +79,7 @@ class Trainer:
                     f"{self.processes.count} processes."
                 )
         self.digest = recipe.digest
-        memories = [Memory.of(read_prior(name)) for name in recipe.priors]
+        memories = [Memory.of(GroupPrior.load(name)) for name in recipe.priors]
         self.sources = [read_source(stage, recipe.network.n_features, memories) for stage in recipe.stages]
         torch.manual_seed(recipe.seed)
         self.network = ReferenceTransformer(recipe.network).to(self.device)

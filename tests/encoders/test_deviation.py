@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from people import make_person, make_pool
 
-from braincorl import BandedRidgeEncoder, BayesianRidgeEncoder, GroupPrior, GroupPriorEncoder, InContextEncoder
+from braincorl import (
+    BandedRidgeEncoder,
+    BayesianRidgeEncoder,
+    GroupPrior,
+    GroupPriorEncoder,
+    InContextEncoder,
+    RidgeEncoder,
+)
 
 N = 48
 
@@ -57,10 +64,21 @@ def test_voxels_constant_in_the_context_have_none(people, kind, value, dtype):
     memory, X, y = people
     spoilt = y.astype(dtype)
     spoilt[:N, 4] = value
-    predicted, std = KINDS[kind](memory).fit(X[:N], spoilt[:N]).predict(X[N:], return_std=True)
+    encoder = KINDS[kind](memory).fit(X[:N], spoilt[:N])
+    predicted, std = encoder.predict(X[N:], return_std=True)
     assert np.isnan(std[:, 4]).all()
+    assert np.flatnonzero(np.isnan(encoder.noise_variance_)).tolist() == [4]
     assert (np.delete(std, 4, axis=1) > 0).all()
     np.testing.assert_allclose(predicted[:, 4], value, rtol=1e-6)
+
+
+def test_the_noise_of_constant_voxels_is_unknown_in_files_too(people, tmp_path):
+    _, X, y = people
+    encoder = RidgeEncoder().fit(X[:N], np.where(np.arange(20) == 4, 2.5, y[:N]))
+    assert np.flatnonzero(np.isnan(encoder.noise_variance_)).tolist() == [4]
+    encoder.noise_variance_ = np.nan_to_num(encoder.noise_variance_)  # as earlier versions wrote it
+    encoder.save(tmp_path / "e.safetensors")
+    assert np.isnan(RidgeEncoder.load(tmp_path / "e.safetensors").noise_variance_[4])
 
 
 @pytest.mark.parametrize("kind", KINDS)

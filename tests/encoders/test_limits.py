@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 from people import make_person, make_pool
 
-from braincorl import BayesianRidgeEncoder, GroupPrior, GroupPriorEncoder, InContextEncoder, RidgeEncoder, load_encoder
+from braincorl import (
+    BandedRidgeEncoder,
+    BayesianRidgeEncoder,
+    GroupPrior,
+    GroupPriorEncoder,
+    InContextEncoder,
+    RidgeEncoder,
+    load_encoder,
+)
 from braincorl.analysis.scaling import scaling_curve
 from braincorl.encoders.limits import choices_at_limit, mean_limits, tell_limits
 
@@ -27,13 +35,14 @@ def every_encoder(memory):
     return {
         "ridge": RidgeEncoder(),
         "bayesian ridge": BayesianRidgeEncoder(),
+        "banded": BandedRidgeEncoder(spaces={"a": 2, "b": P - 2}),
         "in-context": InContextEncoder(),
         "with a memory": InContextEncoder(prior=memory),
         "group prior": GroupPriorEncoder(memory),
     }
 
 
-KINDS = ["ridge", "bayesian ridge", "in-context", "with a memory", "group prior"]
+KINDS = ["ridge", "bayesian ridge", "banded", "in-context", "with a memory", "group prior"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -112,3 +121,17 @@ def test_means_over_fits(rng):
     assert [limit.share for limit in mean_limits(fits)] == [
         np.mean([a.share, b.share]) for a, b in zip(*fits, strict=True)
     ]
+
+
+def test_the_choice_among_shares_of_several_spaces_is_summed_over_how_the_spaces_divide_them(rng):
+    X = rng.standard_normal((N, P))
+    y = responses(rng, X, noise=1.0)
+    y[:, :10] = responses(rng, X, noise=0.01)[:, :10]
+    encoder = BandedRidgeEncoder(spaces={"a": 2, "b": P - 2}).fit(X, y)
+    high, low = choices_at_limit(encoder)
+    posterior = encoder.posterior_
+    largest = np.argmax(posterior.signal_grid)
+    expected = [sum(part[largest, v] for part in posterior.probability) > 0.5 for v in range(V - 1)]
+    assert high.share == np.mean(expected)
+    assert 0.2 < high.share < 0.9
+    assert low.bound

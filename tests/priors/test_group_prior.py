@@ -176,6 +176,12 @@ def test_a_prior_of_an_earlier_version_says_how_to_make_a_new_one(tmp_path):
         (lambda a: a.update(mass=a["mass"][1:]), "'mass' has shape"),
         (lambda a: a.update(region=a["region"] + 5), "do not fit"),
         (lambda a: a.update(positions=np.zeros((3, 3))), "do not fit"),
+        (lambda a: a["weights"].__setitem__((0, 0), np.nan), "'weights' are not all finite"),
+        (lambda a: a.update(region=a["region"].astype("f4")), "'region' are not all finite"),
+        (lambda a: a.update(mass=-a["mass"]), "no mass, region or distance"),
+        (lambda a: a.update(region=a["region"] - 2), "no mass, region or distance"),
+        (lambda a: a.update(moment=-a["moment"]), "'moment' is no covariance"),
+        (lambda a: a.update(pool_covariance=np.triu(np.ones_like(a["moment"]))), "'pool_covariance' is no covariance"),
     ],
 )
 def test_arrays_that_disagree_are_refused(prior, change, message):
@@ -183,6 +189,14 @@ def test_arrays_that_disagree_are_refused(prior, change, message):
     change(arrays)
     with pytest.raises(FileFormatError, match=message):
         GroupPrior.from_arrays(arrays, header)
+
+
+@pytest.mark.parametrize("change", [{"spacing": 0.0}, {"spacing": "near"}, {"summary": []}, {"regions": None}])
+def test_headers_that_make_no_sense_are_refused_with_the_name_of_the_file(prior, change, tmp_path):
+    arrays, header = prior.to_arrays()
+    write_tensors(tmp_path / "p.safetensors", "braincorl-prior/2", arrays, header | change)
+    with pytest.raises(FileFormatError):
+        GroupPrior.load(tmp_path / "p.safetensors")
 
 
 def test_an_encoder_reads_back_with_its_uncertainty(tmp_path, prior, people):

@@ -173,8 +173,8 @@ class Downloads:
                 )
             if transfer.state != "outdated" and path.exists():
                 raise OutputError(f"{path} appeared while it was downloaded: move it away, and run again.")
+            self._remember(transfer.file)  # first, or a file whose listing fails would count as somebody else's
             partial.replace(path)
-            self._remember(transfer.file)
         except OSError as error:
             if isinstance(error, OutputError):
                 raise
