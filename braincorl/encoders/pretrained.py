@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from braincorl import __version__
-from braincorl.encoders.choice import read_prior
 from braincorl.errors import FileFormatError, InputError
 from braincorl.named_files import CARD, CONFIG, MODEL, file_hash, find_pretrained
 from braincorl.priors import GroupPrior
@@ -52,7 +51,7 @@ def load_pretrained(
     """
     found = find_pretrained(name, sha256=sha256, offline=offline)
     if found.format == MEMORY:
-        return read_prior(found.path)
+        return GroupPrior.load(found.path)
     if found.format == NETWORK:
         from braincorl.checkpoint import load_checkpoint
 
