@@ -14,12 +14,16 @@ from braincorl.cli.common import (
 )
 from braincorl.cohort import (
     BidsTree,
+    FewShot,
     FitOptions,
+    Group,
+    GroupOptions,
     Outcome,
     Person,
     PersonFiles,
     Workers,
     fit_cohort,
+    make_group,
     people_of_table,
     people_of_tree,
     read_queue_config,
@@ -50,6 +54,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.set_defaults(run=run)
     add_people_options(parser)
     add_fit_options(parser)
+    add_group_options(parser)
     add_worker_options(parser)
 
 
@@ -94,6 +99,22 @@ def add_fit_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_group_options(parser: argparse.ArgumentParser) -> None:
+    """Add what is made of the fits."""
+    group = parser.add_argument_group("the group: DIR/group, with a memory for fit --prior, tables and a report")
+    group.add_argument("--places", action="store_true", help="remember places, for people in one common space")
+    group.add_argument(
+        "--few-shot",
+        type=positive,
+        nargs="+",
+        metavar="N",
+        help="leave each person out in turn, and measure accuracy from N images with the others remembered; scored are "
+        "images of --test, or else a quarter of the person's that no other fit has seen",
+    )
+    group.add_argument("--n-draws", type=positive, default=5, metavar="N", help="random contexts of each (default: 5)")
+    group.add_argument("--max-items", type=positive, metavar="N", help="of the memory, as for braincorl prior")
+
+
 def add_worker_options(parser: argparse.ArgumentParser) -> None:
     """Add where the work is done."""
     group = parser.add_argument_group("workers")
@@ -134,10 +155,40 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Fit whoever has no result yet."""
+    """Fit whoever has no result yet, and make what the group gives."""
     people = read_people(options)
     outcomes = fit_people(options, people)
-    return SOME_FAILED if any(outcome.status == "failed" for outcome in outcomes) else 0
+    missing = {outcome.name: outcome.text for outcome in outcomes if outcome.status == "failed"}
+    if len(missing) == len(people):
+        return SOME_FAILED
+    failed = group_people(options, people, missing).failed
+    return SOME_FAILED if missing or failed else 0
+
+
+def group_people(options: argparse.Namespace, people: list[Person], missing: dict[str, str]) -> Group:
+    """Make the group's products, and say where."""
+    protocol = None
+    if options.few_shot is not None:
+        protocol = FewShot(
+            counts=tuple(sorted(set(options.few_shot))),
+            n_draws=options.n_draws,
+            test=options.test,
+            places=options.places,
+            random_state=options.random_state,
+        )
+    chosen = GroupOptions(places=options.places, few_shot=protocol, max_items=options.max_items)
+    with progress_bar("leaving people out", "people") as progress:
+        group = make_group(
+            options.output_dir,
+            people,
+            read_fit_options(options),
+            chosen,
+            read_workers(options),
+            missing=missing,
+            progress=progress,
+        )
+    print(f"group of {group.n_people}: {'memory, tables, report' if group.made else 'as it was'} -> {group.folder}")
+    return group
 
 
 def fit_people(options: argparse.Namespace, people: list[Person]) -> list[Outcome]:

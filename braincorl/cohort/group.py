@@ -1,0 +1,267 @@
+"""`make_group`: what the fits of a cohort give together: a memory for new people, tables, a report.
+
+prior.safetensors   the people's voxels, remembered, for `fit --prior`
+scores.tsv          a row per person and region: scores of images that the person's fit had not seen
+regions.tsv         a row per region: mean over people, standard deviation, 95 % interval over people
+few-shot.tsv        accuracy against the number of images, each person left out in turn; where it was asked for
+report.html         all of it at a glance
+config.json         whose fits, and options
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from braincorl import __version__
+from braincorl.analysis.report.group_report import GroupFacts, write_group_report
+from braincorl.cohort.few_shot import FewShot, FewShotTask, few_shot_curve, read_curves
+from braincorl.cohort.fitting import tell
+from braincorl.cohort.people import Person
+from braincorl.cohort.task import FitOptions, Outcome, limited_threads, read_table
+from braincorl.cohort.workers import Workers
+from braincorl.errors import InputError
+from braincorl.files import Progress, ProgressCounter, read_json, write_json
+from braincorl.fits import Fit
+from braincorl.fits.folder import write_description
+from braincorl.fits.remembering import features_of_contexts, remember_fits
+from braincorl.result_folders import holds_result, staged_directory
+from braincorl.tensorfile import read_metadata
+
+logger = logging.getLogger(__name__)
+
+GROUP, CURVES = "group", "few-shot"
+MEASURES = ("ev", "r2", "r", "noiseceiling", "evnormalized", "rnormalized")
+
+
+@dataclass(frozen=True)
+class GroupOptions:
+    """What to make of the fits.
+
+    Attributes
+    ----------
+    rois
+        Whether the memory knows regions; by default if all people have some.
+    places
+        Whether it knows places, for people in one common space.
+    few_shot
+        The curves to measure; None for none.
+    max_items
+        As for `GroupPrior.fit`.
+    """
+
+    rois: bool | None = None
+    places: bool = False
+    few_shot: FewShot | None = None
+    max_items: int | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """What a group's folder holds.
+
+    Attributes
+    ----------
+    folder
+        Where it is.
+    n_people
+        Whose fits it is made of.
+    made
+        Whether it was made now, or is that of an earlier run.
+    failed
+        Curves that failed: name -> reason.
+    """
+
+    folder: Path
+    n_people: int
+    made: bool
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+
+def make_group(
+    folder: str | Path,
+    people: Sequence[Person],
+    options: FitOptions,
+    group: GroupOptions | None = None,
+    workers: Workers | None = None,
+    *,
+    missing: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+) -> Group:
+    """Make the group's products of all people who are fitted; those of an earlier run stay if nothing has changed.
+
+    Parameters
+    ----------
+    folder
+        Of the cohort, from `fit_cohort`.
+    people
+        Whose fits count, if they are there.
+    options
+        As they were fitted.
+    group
+        What to make.
+    workers
+        Where the curves are measured.
+    missing
+        Who failed, and why, for the report.
+    progress
+        Called with (curves done, curves).
+
+    Returns
+    -------
+    Group
+
+    Raises
+    ------
+    InputError
+        If nobody is fitted, or the fits do not fit together.
+    OutputError
+        If the folder cannot be written.
+    """
+    folder, group = Path(folder), group or GroupOptions()
+    there = [person for person in people if holds_result(folder / person.name, "fit")]
+    if not there:
+        raise InputError(f"{folder} holds no fit of these people: fit them first (participant level).")
+    fits = [Fit.load(folder / person.name) for person in there]
+    regions = all(fit.rois for fit in fits) if group.rois is None else group.rois
+    protocol = group.few_shot
+    if protocol is not None and protocol.rois is None:
+        protocol = replace(protocol, rois=regions)
+    failed: dict[str, str] = {}
+    if protocol is not None:
+        failed = _measure_curves(folder, there, options, protocol, workers or Workers(), progress)
+    identity = {
+        "braincorl": __version__,
+        "fits": {p.name: read_metadata(folder / p.name / "encoder.safetensors")["sha256"] for p in there},
+        "rois": regions,
+        "places": group.places,
+        "max_items": group.max_items,
+        "few_shot": None if protocol is None else [list(protocol.counts), protocol.n_draws, protocol.random_state],
+        "missing": dict(missing or {}) | failed,
+    }
+    target = folder / GROUP
+    if holds_result(target, "group") and read_json(target / "config.json") == identity:
+        return Group(target, len(there), False, failed)
+    scores = collect_scores(fits)
+    summary = summarize_people(scores)
+    curves = pd.DataFrame() if protocol is None else read_curves(folder / CURVES, [person.name for person in there])
+    table = None if options.features is None else read_table(options.features, options.image_ids)
+    pool = None if table is None else features_of_contexts(fits, table)
+    with limited_threads(options.threads, torch=False):
+        prior = remember_fits(fits, rois=regions, places=group.places, pool=pool, max_items=group.max_items or "auto")
+    with staged_directory(target, overwrite=True, kind="group") as staged:
+        prior.save(staged / "prior.safetensors")
+        for name, rows in (("scores", scores), ("regions", summary), ("few-shot", curves)):
+            if len(rows):
+                rows.to_csv(staged / f"{name}.tsv", sep="\t", index=False, na_rep="n/a")
+        write_json(staged / "config.json", identity)
+        facts = GroupFacts(
+            people=[fit.subject for fit in fits],
+            encoder=str(fits[0].config.get("encoder", type(fits[0].encoder).__name__)),
+            missing=dict(missing or {}) | failed,
+            scores=scores,
+            regions=summary,
+            curves=curves,
+            memory=f"{prior}{', regions ' + ', '.join(prior.regions) if prior.regions else ''}",
+            provenance=dict(prior.provenance),
+            simulation=any("simulation" in str(fit.config["features_provenance"]).lower() for fit in fits),
+        )
+        write_group_report(staged / "report.html", facts)
+        write_description(staged, "Products of a cohort")
+    return Group(target, len(there), True, failed)
+
+
+def _measure_curves(
+    folder: Path,
+    people: Sequence[Person],
+    options: FitOptions,
+    protocol: FewShot,
+    workers: Workers,
+    progress: Progress | None,
+) -> dict[str, str]:
+    """Measure the curves that are not there; reasons of those that failed."""
+    if len(people) < 2:
+        raise InputError("few-shot curves leave one person out and remember the others: at least 2 people are needed.")
+    folders = {person.name: folder / person.name for person in people}
+    tasks = [
+        FewShotTask(
+            person,
+            options,
+            tuple(path for name, path in folders.items() if name != person.name),
+            protocol,
+            folder / CURVES,
+        )
+        for person in people
+    ]
+    needed = sum((path / "encoder.safetensors").stat().st_size for path in folders.values()) * 4 + 700 * 2**20
+    counter, failed = ProgressCounter(len(tasks), progress), dict[str, str]()
+    with workers.sized(len(tasks), needed).start() as runner:
+        for task, result in runner.run(few_shot_curve, tasks):
+            outcome = result if isinstance(result, Outcome) else Outcome(task.name, "failed", str(result))
+            counter.add(1)
+            tell(outcome)
+            if outcome.status == "failed":
+                failed[outcome.name] = f"few-shot curve: {outcome.text}"
+    return failed
+
+
+def collect_scores(fits: Sequence[Fit]) -> pd.DataFrame:
+    """Table people x regions x scores: of `braincorl score` where a fit has them, else of the images left out.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns `subject`, `roi`, `n_voxels`, `images` ("score" or "left out"), and `NAME_mean`, `NAME_median`, `NAME_n`
+        of every score; no row for people without scores.
+    """
+    tables = []
+    for fit in fits:
+        assert fit.path is not None  # read from disk
+        scored, own = fit.path / "scores" / "scores.tsv", fit.path / "scores.tsv"
+        path = scored if scored.is_file() else own
+        if path.is_file():
+            table = pd.read_csv(path, sep="\t", na_values="n/a", keep_default_na=False)
+            table.insert(0, "subject", fit.subject)
+            table.insert(3, "images", "score" if path == scored else "left out")
+            tables.append(table)
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def summarize_people(scores: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
+    """Mean over people of each region's score, with an interval over people.
+
+    Parameters
+    ----------
+    scores
+        Of `collect_scores`.
+    level
+        Of the interval, by Student's t over people; it says how much the mean hangs on whom was measured.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per region, in the order of first appearance: `roi`, `n_people`, and for each score `NAME_mean`,
+        `NAME_sd`, `NAME_low`, `NAME_high`, NaN where fewer than two people have it.
+    """
+    if not len(scores):
+        return pd.DataFrame()
+    rows = []
+    for roi, part in scores.groupby("roi", sort=False):
+        row: dict[str, Any] = {"roi": roi, "n_people": int(part["subject"].nunique())}
+        for name in MEASURES:
+            if f"{name}_mean" not in part:
+                continue
+            values = part[f"{name}_mean"].to_numpy(dtype=float)
+            values = values[np.isfinite(values)]
+            n = values.size
+            row[f"{name}_mean"] = float(values.mean()) if n else float("nan")
+            row[f"{name}_sd"] = spread = float(values.std(ddof=1)) if n > 1 else float("nan")
+            half = float(stats.t.ppf(0.5 + level / 2, n - 1)) * spread / np.sqrt(n) if n > 1 else float("nan")
+            row[f"{name}_low"], row[f"{name}_high"] = row[f"{name}_mean"] - half, row[f"{name}_mean"] + half
+        rows.append(row)
+    return pd.DataFrame(rows)
