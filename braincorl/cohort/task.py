@@ -24,7 +24,7 @@ from braincorl.cohort.people import Features, Person, PersonFiles, describe_file
 from braincorl.datasets import SubjectData, load_prepared, load_subject
 from braincorl.datasets.trials.prepared import is_prepared
 from braincorl.encoders import LinearEncoder
-from braincorl.encoders.choice import ENCODERS, NETWORK_ENCODER, PRIOR_ENCODER, SPACES_ENCODER, make_encoder, read_prior
+from braincorl.encoders.choice import ENCODERS, NETWORK_ENCODER, PRIOR_ENCODER, SPACES_ENCODER, make_encoder
 from braincorl.errors import BraincorlError, InputError, OutputError
 from braincorl.features import FeatureTable, join_tables, load_features
 from braincorl.features.store.feature_files import read_names
@@ -32,6 +32,7 @@ from braincorl.files import first_line, lock_file
 from braincorl.fits import describe, fit_person
 from braincorl.fits.folder import bids_prefix, read_config
 from braincorl.fits.maps import Outside
+from braincorl.priors import load_prior
 from braincorl.result_folders import check_destination, holds_result
 
 logger = logging.getLogger(__name__)
@@ -314,7 +315,7 @@ def _read_table(files: tuple[tuple[str, Path], ...], image_ids: Path | None, _st
 
 @lru_cache(maxsize=1)
 def _read_prior(prior: str, _stamp: Any) -> Any:
-    return read_prior(prior)
+    return load_prior(prior)
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
