@@ -18,7 +18,7 @@ from braincorl.analysis.words.selection import (
 )
 from braincorl.analysis.words.selectivity import TextSelectivity, text_selectivity
 from braincorl.cli.common import add_output_options, add_verb, positive
-from braincorl.cli.query_inputs import Query, read_pool, read_query
+from braincorl.cli.query_inputs import Query, choose_space, read_pool, read_query
 from braincorl.datasets.surfaces.hemispheres import read_rois_at
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable
@@ -61,6 +61,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("--image-ids", type=Path, metavar="TXT", help="image names of an .npy file, one per line")
     parser.add_argument(
+        "--space",
+        metavar="NAME",
+        help="of a fit of several feature spaces, the one to ask (default: the one that has the words or features at "
+        "hand, or that embeds text)",
+    )
+    parser.add_argument(
         "--rois", type=Path, nargs="+", default=[], metavar="FILE", help="more regions, on the mask of the fit"
     )
     parser.add_argument(
@@ -81,7 +87,7 @@ def run(options: argparse.Namespace) -> None:
     check_destination(options.output_dir, overwrite=options.overwrite, kind="query")
     if not 0 < options.q < 1:
         raise InputError(f"--q must be between 0 and 1, but is {options.q}.")
-    fit = Fit.load(options.fit_dir)
+    fit, space = choose_space(options, Fit.load(options.fit_dir))
     pool = read_pool(options, fit)
     rois = _rois(options, fit)
     localizers = _localizers(options.localizer)
@@ -106,13 +112,15 @@ def run(options: argparse.Namespace) -> None:
         for name, table in tables.items():
             if table is not None:
                 table.to_csv(folder / f"{name}.tsv", sep="\t", index=False, na_rep="n/a", float_format="%.5g")
-        write_json(folder / "config.json", _config(options, fit, query, plain))
+        write_json(folder / "config.json", _config(options, fit, query, plain, space))
         write_description(folder, "Selectivity of voxels for texts")
     for result, versus in results:
         _describe(result, versus, rois, options.q)
     if accuracy is not None:
         print(accuracy.round(3).to_string(index=False))
-    print(f"{fit.config['subject']}: {len(query.texts)} texts, {fit.space.n_voxels} voxels -> {options.output_dir}")
+    through = "" if space is None else f" through the feature space '{space}'"
+    counts = f"{len(query.texts)} texts{through}, {fit.space.n_voxels} voxels"
+    print(f"{fit.config['subject']}: {counts} -> {options.output_dir}")
 
 
 def _add_numbers(parser: argparse.ArgumentParser) -> None:
@@ -219,10 +227,13 @@ def _words(
     return preferred_texts(fit.encoder, query.background, names, rois, images, options.top, order)
 
 
-def _config(options: argparse.Namespace, fit: Fit, query: Query, result: TextSelectivity) -> dict[str, object]:
+def _config(
+    options: argparse.Namespace, fit: Fit, query: Query, result: TextSelectivity, space: str | None
+) -> dict[str, object]:
     return {
         "braincorl": __version__,
         **identify_fit(fit),
+        "feature_space": space,
         "texts": query.texts,
         "versus": query.versus,
         "example_images": [str(path) for path in options.like],

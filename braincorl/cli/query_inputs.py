@@ -3,7 +3,7 @@
 import argparse
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from braincorl.encoders.one_space import in_one_space
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable, ImageEmbedder, check_same_space, load_features
 from braincorl.features.backbones.prompts import COMMON_WORDS
 from braincorl.features.backbones.weights import WEIGHT_SUFFIXES
 from braincorl.features.store.feature_files import read_names
+from braincorl.features.store.table import SPACES
 from braincorl.fits import Fit
 from braincorl.fits.seen_images import check_features_fit, check_space_fits
 from braincorl.names import check_names, normal_name
@@ -56,6 +58,56 @@ class Query:
     background: Array
     background_names: npt.NDArray[np.str_] | None
     source: Mapping[str, Any]
+
+
+def choose_space(options: argparse.Namespace, fit: Fit) -> tuple[Fit, str | None]:
+    """Of a fit of several feature spaces, the one that the question is of, and its name; other fits as they are.
+
+    That is the one that --space names; or the only one that has the features of --text-features or --features; or the
+    only one whose backbone embeds text.
+
+    Raises
+    ------
+    InputError
+        If that leaves none or more than one, naming all.
+    """
+    made = fit.config["features_provenance"]
+    spaces = made.get(SPACES) if isinstance(made, Mapping) else None
+    if not isinstance(spaces, Mapping) or len(spaces) < 2:
+        if options.space is not None:
+            raise InputError(f"--space is for fits of several feature spaces, but {fit.title} has one: leave it out.")
+        return fit, None
+    name = options.space or _only_space(options, fit, spaces)
+    sizes = {space: int(stated["n_features"]) for space, stated in spaces.items()}
+    encoder = in_one_space(fit.encoder, sizes, name)
+    stated, files = {key: value for key, value in spaces[name].items() if key != "n_features"}, fit.config["features"]
+    config = {"features_provenance": stated, "features": files.get(name) if isinstance(files, Mapping) else None}
+    return replace(fit, encoder=encoder, config=fit.config | config), name
+
+
+def _only_space(options: argparse.Namespace, fit: Fit, spaces: Mapping[str, Mapping[str, Any]]) -> str:
+    file = options.text_features or options.features
+    if file is not None:
+        table = load_features(file, options.image_ids if file == options.features else None)
+        fitting = [name for name, stated in spaces.items() if _is_of(table, stated)]
+        what = f"{file} fits"
+    else:
+        fitting = [name for name, stated in spaces.items() if str(stated.get("backbone", "")).startswith("open_clip:")]
+        what = "backbones that embed text are those of"
+    if len(fitting) != 1:
+        raise InputError(
+            f"{fit.title} has the feature spaces {', '.join(spaces)}, and {what} {', '.join(fitting) or 'none'}: pass "
+            "--space with the name of one, and words of that space as --text-features."
+        )
+    return fitting[0]
+
+
+def _is_of(table: FeatureTable, stated: Mapping[str, Any]) -> bool:
+    try:
+        check_same_space(table.provenance, stated, "the fit")
+    except InputError:
+        return False
+    return bool(table.n_features == stated["n_features"])
 
 
 def read_pool(options: argparse.Namespace, fit: Fit) -> FeatureTable | None:

@@ -6,10 +6,12 @@ import pandas as pd
 import pytest
 
 from braincorl import BandedRidgeEncoder, fit_person, load_encoder
+from braincorl.analysis import text_selectivity
 from braincorl.analysis.report.fit_report import _feature_spaces
 from braincorl.analysis.report.page import Section, render_page
 from braincorl.cli.main import main
 from braincorl.datasets import load_subject
+from braincorl.encoders.one_space import in_one_space
 from braincorl.features import FeatureTable, join_tables, load_features, save_features
 from braincorl.fits import Fit
 
@@ -73,6 +75,34 @@ def test_score_says_what_each_space_explains(spaces, inputs, braincorl, tmp_path
     assert page.count("data:image/png") == 2
     predicted = braincorl("predict", folder / "fit", *named(folder), "--std", "--output-dir", tmp_path / "p")
     assert predicted.status == 0
+
+
+def test_words_are_asked_through_the_space_that_has_them(spaces, world, braincorl, tmp_path):
+    folder, _ = spaces
+    words = FeatureTable(
+        world.features[:25, 12:].copy(), np.array([f"word {n}" for n in range(25)]), {"backbone": "two"}
+    )
+    save_features(tmp_path / "words.npz", words)
+    asked = ["word 3", "--text-features", tmp_path / "words.npz"]
+    result = braincorl("query", folder / "fit", *asked, "--output-dir", tmp_path / "q")
+    assert result.status == 0
+    assert "1 texts through the feature space 'two'" in result.out
+    assert json.loads((tmp_path / "q" / "config.json").read_text())["feature_space"] == "two"
+    encoder = load_encoder(folder / "fit" / "encoder.safetensors")
+    part = in_one_space(encoder, encoder.spaces_, "two")
+    expected = text_selectivity(part, words.features[3:4], world.features[:, 12:], background=words.features)
+    table = pd.read_csv(tmp_path / "q" / "selection.tsv", sep="\t").set_index("roi")
+    assert table.loc["all", "n_selected"] == expected.selected(0.05).sum()
+    assert table.loc["all", "n_selected"] > 10
+    for options, message in (
+        (["word 3", "--output-dir", tmp_path / "x"], "one, two"),
+        ([*asked, "--space", "three", "--output-dir", tmp_path / "x"], "no feature space 'three'"),
+        ([*asked, "--space", "one", "--output-dir", tmp_path / "x"], "backbone"),
+    ):
+        result = braincorl("query", folder / "fit", *options)
+        assert result.status == 2
+        assert message in result.err.splitlines()[-1]
+        assert not (tmp_path / "x").exists()
 
 
 def test_mistakes_with_spaces_end_in_one_line(spaces, inputs, braincorl, tmp_path):

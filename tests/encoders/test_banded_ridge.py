@@ -8,6 +8,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from braincorl import BandedRidgeEncoder, BayesianRidgeEncoder, load_encoder
 from braincorl.closed_forms.evidence import SIGNAL_GRID, pool_scale
 from braincorl.closed_forms.feature_spaces import fit_spaces, share_grid, standard_subsets
+from braincorl.encoders.one_space import in_one_space
 from braincorl.errors import InputError
 from braincorl.metrics import explained_variance
 
@@ -54,6 +55,21 @@ def dense(X, y, queries, steps=None):
     p /= p.sum()
     mean = p @ np.array(means)
     return mean, np.sqrt(p @ np.array(variances) + p @ (np.array(means) - mean) ** 2), p @ np.array(explained)
+
+
+def test_one_space_is_the_whole_with_the_others_held(rng):
+    X, y, new, _ = made(rng)
+    encoder = BandedRidgeEncoder().fit(X, y)
+    part = in_one_space(encoder, encoder.spaces_, "space-1")
+    held = {name: np.tile(X[name].mean(axis=0), (12, 1)) for name in X} | {"space-1": new["space-1"]}
+    for found, expected in zip(
+        part.predict(new["space-1"], return_std=True), encoder.predict(held, return_std=True), strict=True
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-9)
+    with pytest.raises(InputError, match="no feature space 'space-7'"):
+        in_one_space(encoder, encoder.spaces_, "space-7")
+    with pytest.raises(InputError, match="features together"):
+        in_one_space(encoder, {"space-0": 5}, "space-0")
 
 
 @pytest.mark.parametrize(("n", "sizes"), [(24, (5, 40)), (40, (6, 4, 9)), (9, (30, 3, 20))])
