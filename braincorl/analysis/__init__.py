@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from braincorl.questions.feature_posterior import feature_posterior
     from braincorl.questions.identification import context_noise, identify, repeat_noise
     from braincorl.questions.partition import partition_variance
+    from braincorl.questions.people import over_people
     from braincorl.questions.permutation import permutation_test
 
 # Imported when first used: a verb that needs one of them should not wait for all.
@@ -47,6 +48,7 @@ _HOMES = {
     "feature_posterior": "braincorl.questions.feature_posterior",
     "identify": "braincorl.questions.identification",
     "localizer_accuracy": "braincorl.analysis.words.selection",
+    "over_people": "braincorl.questions.people",
     "partition_variance": "braincorl.questions.partition",
     "permutation_test": "braincorl.questions.permutation",
     "plot_flatmap": "braincorl.analysis.maps.flatmap",
@@ -82,6 +84,7 @@ __all__ = [
     "feature_posterior",
     "identify",
     "localizer_accuracy",
+    "over_people",
     "partition_variance",
     "permutation_test",
     "plot_flatmap",

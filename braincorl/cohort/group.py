@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from braincorl import __version__
 from braincorl.analysis.report.group_report import GroupFacts, write_group_report
@@ -30,6 +29,7 @@ from braincorl.files import Progress, ProgressCounter, read_json, write_json
 from braincorl.fits import Fit
 from braincorl.fits.folder import write_description
 from braincorl.fits.remembering import features_of_contexts, remember_fits
+from braincorl.questions.people import interval_over_people
 from braincorl.result_folders import holds_result, staged_directory
 from braincorl.tensorfile import read_metadata
 
@@ -258,10 +258,8 @@ def summarize_people(scores: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
                 continue
             values = part[f"{name}_mean"].to_numpy(dtype=float)
             values = values[np.isfinite(values)]
-            n = values.size
-            row[f"{name}_mean"] = float(values.mean()) if n else float("nan")
-            row[f"{name}_sd"] = spread = float(values.std(ddof=1)) if n > 1 else float("nan")
-            half = float(stats.t.ppf(0.5 + level / 2, n - 1)) * spread / np.sqrt(n) if n > 1 else float("nan")
-            row[f"{name}_low"], row[f"{name}_high"] = row[f"{name}_mean"] - half, row[f"{name}_mean"] + half
+            mean, low, high = map(float, interval_over_people(values, level)) if values.size else [float("nan")] * 3
+            spread = float(values.std(ddof=1)) if values.size > 1 else float("nan")
+            row |= {f"{name}_mean": mean, f"{name}_sd": spread, f"{name}_low": low, f"{name}_high": high}
         rows.append(row)
     return pd.DataFrame(rows)
