@@ -74,15 +74,15 @@ class BidsTree:
             task=self.task,
             space=self.space,
             desc=self.desc,
-            mask=self.mask[0] if self.mask else None,
-            ncsnr=self.ncsnr[0] if self.ncsnr else None,
+            mask=self.mask or None,
+            ncsnr=self.ncsnr or None,
         )
         return PersonFiles(
             betas=tuple(found.betas),
             trials=tuple(found.trials),
-            mask=(found.mask,) if found.mask else (),
+            mask=tuple(found.mask),
             rois=(*found.rois, *self.rois),
-            ncsnr=(found.ncsnr,) if found.ncsnr else (),
+            ncsnr=tuple(found.ncsnr),
         )
 
 

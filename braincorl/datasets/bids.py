@@ -3,8 +3,10 @@
 Betas are `sub-XX[_ses-YY]_task-ZZ[_space-…]_stat-effect[_desc-…]_statmap.nii.gz`, each with a trials table
 `…_trials.tsv` beside it, whose name has the same entities or fewer. A mask is `…_mask.nii.gz` without a `label-`
 entity; with one it is a region (of one hemisphere where there is `hemi-`), and so is every label of a `…_dseg.nii.gz`.
-A map `…_stat-ncsnr…_statmap.nii.gz` gives noise ceilings. A folder may hold what other programs wrote, too: masks,
-regions and maps count only if they are in the space of the betas and on their grid.
+A map `…_stat-ncsnr…_statmap.nii.gz` gives noise ceilings. On a surface names end in `.func.gii`, `.shape.gii`,
+`.label.gii` or `.mgh` and have `hemi-L` or `hemi-R`, or end in `.dtseries.nii`, `.dscalar.nii` or `.dlabel.nii`. A
+folder may hold what other programs wrote, too: masks, regions and maps count only if they are in the space of the betas
+and on their grid or surface.
 
 References
 ----------
@@ -13,7 +15,7 @@ Gorgolewski et al., The brain imaging data structure, Scientific Data 3 (2016); 
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,13 +24,21 @@ import numpy as np
 
 from braincorl.datasets.betas.nifti import NiftiFile
 from braincorl.datasets.file_names import entities, plain
-from braincorl.datasets.load import open_subject
+from braincorl.datasets.load import Paths, open_subject
 from braincorl.datasets.subject import SubjectData
+from braincorl.datasets.surfaces.cifti import CiftiFile, is_cifti
+from braincorl.datasets.surfaces.hemispheres import is_on_surface
+from braincorl.datasets.surfaces.surface_file import ENDINGS, n_vertices
 from braincorl.datasets.trials.recording import Recording
 from braincorl.errors import InputError
 from braincorl.files import Progress, read_json, walk_files
 
 logger = logging.getLogger(__name__)
+
+IMAGE_ENDINGS = (
+    *(".nii.gz", ".nii", ".dtseries.nii", ".dscalar.nii", ".dlabel.nii"),
+    *(".func.gii", ".shape.gii", ".label.gii", ".gii", ".mgh", ".mgz", ".annot"),
+)
 
 
 def load_bids(
@@ -38,8 +48,8 @@ def load_bids(
     task: str | None = None,
     space: str | None = None,
     desc: str | None = None,
-    mask: str | Path | None = None,
-    ncsnr: str | Path | None = None,
+    mask: Paths | None = None,
+    ncsnr: Paths | None = None,
     zscore: Literal["none", "session"] = "none",
     images: Iterable[str] | None = None,
     progress: Progress | None = None,
@@ -55,9 +65,9 @@ def load_bids(
     task, space, desc
         Which betas, where there are several.
     mask
-        Mask to use, where there are several.
+        Mask to use, where there are several; on a surface a file of each hemisphere, or a CIFTI file.
     ncsnr
-        Map of noise ceiling signal-to-noise ratios to use, where there are several.
+        Map of noise ceiling signal-to-noise ratios to use, where there are several; as the mask.
     zscore, images, progress
         As for `load_subject`.
 
@@ -83,8 +93,8 @@ def open_bids(
     task: str | None = None,
     space: str | None = None,
     desc: str | None = None,
-    mask: str | Path | None = None,
-    ncsnr: str | Path | None = None,
+    mask: Paths | None = None,
+    ncsnr: Paths | None = None,
     zscore: Literal["none", "session"] = "none",
 ) -> Recording:
     """Open a person of BIDS derivatives without reading the betas. Parameters and errors are those of `load_bids`.
@@ -97,10 +107,10 @@ def open_bids(
     return open_subject(
         found.betas,
         found.trials,
-        found.mask,
+        found.mask or None,
         rois=found.rois,
         zscore=zscore,
-        ncsnr=found.ncsnr,
+        ncsnr=found.ncsnr or None,
         name=found.name,
     )
 
@@ -114,9 +124,9 @@ class BidsFiles:
     name
         BIDS label, as in `sub-01`.
     betas, trials
-        In order of session and run, a trials table for each betas file.
+        In order of session and run, a trials table for each betas file, or pair of hemispheres.
     mask, ncsnr
-        None where there is none.
+        One file, or one of each hemisphere; none where there is none.
     rois
         Masks with a label, and parcellations.
     """
@@ -124,9 +134,9 @@ class BidsFiles:
     name: str
     betas: list[Path]
     trials: list[Path]
-    mask: Path | None
+    mask: list[Path]
     rois: list[Path]
-    ncsnr: Path | None
+    ncsnr: list[Path]
 
 
 def find_files(
@@ -136,8 +146,8 @@ def find_files(
     task: str | None = None,
     space: str | None = None,
     desc: str | None = None,
-    mask: str | Path | None = None,
-    ncsnr: str | Path | None = None,
+    mask: Paths | None = None,
+    ncsnr: Paths | None = None,
 ) -> BidsFiles:
     """Find a person's files by their names. Parameters and errors are those of `load_bids`.
 
@@ -150,18 +160,19 @@ def find_files(
     folder = find_person(root, subject)
     files = [path for path in walk_files(folder) if entities(path).get("sub") == folder.name[4:]]
     betas = find_betas(files, {"task": task, "space": space, "desc": desc}, str(folder))
-    here = _like(betas[0], [path for path in files if _is(path, "mask") or _is(path, "dseg") or _is_ncsnr(path)])
+    here = _like(betas, [path for path in files if _is(path, "mask") or _is(path, "dseg") or _is_ncsnr(path)])
     masks = [path for path in here if _is(path, "mask") and "label" not in entities(path)]
     signal = [path for path in here if _is_ncsnr(path)]
-    tables = [find_trials(path, files) for path in betas]
+    one_of_each = [path for path in betas if not _has_left(path, betas)]
+    tables = [find_trials(path, files) for path in one_of_each]
     _tell_of_missing_betas(betas, [path for path in files if _is(path, "trials") and path not in tables])
     return BidsFiles(
         name=folder.name,
         betas=betas,
         trials=tables,
-        mask=Path(mask) if mask else _only_one(masks, "mask", "masks"),
+        mask=_paths(mask) if mask else _only_one(masks, "mask", "masks"),
         rois=[path for path in here if path not in masks and path not in signal],
-        ncsnr=Path(ncsnr) if ncsnr else _only_one(signal, "ncsnr", "ncsnr maps"),
+        ncsnr=_paths(ncsnr) if ncsnr else _only_one(signal, "ncsnr", "ncsnr maps"),
     )
 
 
@@ -213,7 +224,7 @@ def find_betas(files: list[Path], wanted: dict[str, str | None], where: str) -> 
     """
     betas = [path for path in files if _is(path, "statmap") and entities(path).get("stat") == "effect"]
     if not betas:
-        raise InputError(f"{where} holds no *_stat-effect_*statmap.nii.gz, the single-trial betas.")
+        raise InputError(f"{where} holds no *_stat-effect_*statmap.nii.gz (.func.gii, .dtseries.nii), the betas.")
     for key, value in wanted.items():
         found = sorted({entities(path).get(key, "") for path in betas})
         if value is not None:
@@ -222,6 +233,12 @@ def find_betas(files: list[Path], wanted: dict[str, str | None], where: str) -> 
                 raise InputError(f"{where} holds no betas with {key}-{value}; there are {_options(key, found)}.")
         elif len(found) > 1:
             raise InputError(f"{where} holds betas of {_options(key, found)}: choose one by {key} (--{key}).")
+    kinds = sorted({_kind(path) for path in betas})
+    if len(kinds) > 1:
+        raise InputError(
+            f"{where} holds betas as {' and as '.join(kinds)} that their names do not tell apart: keep one kind in a "
+            "folder, or give them a space- or desc- of their own."
+        )
     return sorted(betas, key=lambda path: [_number(entities(path).get(key, "")) for key in ("ses", "run")])
 
 
@@ -255,23 +272,22 @@ def _tell_of_missing_betas(betas: list[Path], tables: list[Path]) -> None:
         logger.warning("%d trials tables have no betas, such as %s: are files missing?", len(alone), alone[0])
 
 
-def _like(betas: Path, paths: list[Path]) -> list[Path]:
+def _like(betas: list[Path], paths: list[Path]) -> list[Path]:
     """Images in the space of the betas and on their grid; says how many are not."""
-    own, space, kept, other = NiftiFile(betas), entities(betas).get("space"), [], []
+    space = entities(betas[0]).get("space")
+    kept: list[Path] = []
+    other: list[Path] = []
+    belongs = _on_surface_of(betas[:2]) if is_on_surface(betas[0]) else _on_grid_of(betas[0])
     for path in paths:
         if not path.exists():
             logger.warning("%s is a link to a file that does not exist, and is left out: fetch it (datalad get)", path)
             continue
-        if space is None or entities(path).get("space", space) == space:
-            image = NiftiFile(path)
-            if image.shape[:3] == own.shape[:3] and np.allclose(image.affine, own.affine, rtol=0, atol=1e-2):
-                kept.append(path)
-                continue
-        other.append(path)
+        in_space = space is None or entities(path).get("space", space) == space
+        (kept if in_space and belongs(path) else other).append(path)
     if other:
         logger.info(
-            "%d of %d masks, regions and maps are on another grid or in another space than the betas: left out, such "
-            "as %s",
+            "%d of %d masks, regions and maps are on another grid or surface or in another space than the betas: left "
+            "out, such as %s",
             len(other),
             len(paths),
             other[0],
@@ -279,11 +295,53 @@ def _like(betas: Path, paths: list[Path]) -> list[Path]:
     return kept
 
 
-def _only_one(paths: list[Path], option: str, what: str) -> Path | None:
-    if len(paths) > 1:
-        names = ", ".join(path.name for path in paths)
-        raise InputError(f"there are {len(paths)} {what}, {names}: choose one by {option} (--{option}).")
-    return paths[0] if paths else None
+def _on_grid_of(betas: Path) -> Callable[[Path], bool]:
+    own = NiftiFile(betas)
+
+    def belongs(path: Path) -> bool:
+        if is_on_surface(path):
+            return False
+        image = NiftiFile(path)
+        return image.shape[:3] == own.shape[:3] and np.allclose(image.affine, own.affine, rtol=0, atol=1e-2)
+
+    return belongs
+
+
+def _on_surface_of(betas: list[Path]) -> Callable[[Path], bool]:
+    """Files of a surface with as many vertices as these, a pair of hemispheres or a CIFTI file."""
+    own = set().union(*map(_sizes, betas))
+    return lambda path: is_on_surface(path) and bool(own & _sizes(path))
+
+
+def _sizes(path: Path) -> set[int]:
+    """Numbers of vertices that a file's hemispheres have."""
+    if is_cifti(path):
+        surface = CiftiFile(path).surface
+        return {surface.left.size, surface.right.size} - {0}
+    return {n_vertices(path)}
+
+
+def _has_left(path: Path, betas: list[Path]) -> bool:
+    """Whether this is the right hemisphere's file of a pair."""
+    own = entities(path)
+    return own.get("hemi") == "R" and any(entities(other) == own | {"hemi": "L"} for other in betas)
+
+
+def _kind(path: Path) -> str:
+    return ".gii or .mgh" if path.name.endswith(ENDINGS) else ".d*.nii" if is_on_surface(path) else ".nii.gz"
+
+
+def _paths(value: Paths) -> list[Path]:
+    return [Path(value)] if isinstance(value, str | Path) else list(map(Path, value))
+
+
+def _only_one(paths: list[Path], option: str, what: str) -> list[Path]:
+    """One file, or one of each hemisphere."""
+    names = [{key: value for key, value in entities(path).items() if key != "hemi"} for path in paths]
+    if len(paths) > 1 and not (len(paths) == 2 and names[0] == names[1] and "hemi" in entities(paths[0])):
+        there = ", ".join(path.name for path in paths)
+        raise InputError(f"there are {len(paths)} {what}, {there}: choose one by {option} (--{option}).")
+    return paths
 
 
 def _is_ncsnr(path: Path) -> bool:
@@ -291,7 +349,7 @@ def _is_ncsnr(path: Path) -> bool:
 
 
 def _is(path: Path, suffix: str) -> bool:
-    ends = (".tsv",) if suffix == "trials" else (".nii.gz", ".nii")
+    ends = (".tsv",) if suffix == "trials" else IMAGE_ENDINGS
     return path.name.endswith(tuple(f"_{suffix}{end}" for end in ends))
 
 

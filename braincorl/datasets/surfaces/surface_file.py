@@ -163,17 +163,25 @@ def read_vertices(path: str | Path) -> npt.NDArray[Any]:
     return values
 
 
-def check_hemispheres(left: SurfaceFile, right: SurfaceFile) -> None:
-    """Refuse files of hemispheres that say they are the other ones, or that are the same file.
+def n_vertices(path: str | Path | None) -> int:
+    """Vertices of a hemisphere by a file of it; 0 without one."""
+    return 0 if path is None else SurfaceFile(path).n_vertices
+
+
+def check_hemispheres(left: str | Path | None, right: str | Path | None) -> None:
+    """Refuse files of hemispheres that say they are the other ones, or that are the same file, or none at all.
 
     Raises
     ------
     InputError
         Naming both.
     """
-    if left.path.samefile(right.path):
-        raise InputError(f"{left.path} is given for both hemispheres: pass the file of each.")
-    for file, expected in ((left, "left"), (right, "right")):
+    if left is None and right is None:
+        raise InputError("neither hemisphere is given: pass a file of one or both.")
+    files = {side: SurfaceFile(path) for side, path in (("left", left), ("right", right)) if path is not None}
+    if len(files) == 2 and files["left"].path.samefile(files["right"].path):
+        raise InputError(f"{left} is given for both hemispheres: pass the file of each.")
+    for expected, file in files.items():
         if file.side not in (None, expected):
             raise InputError(
                 f"{file.path} is given for the {expected} hemisphere but says that it is of the {file.side} one: pass "
@@ -182,12 +190,12 @@ def check_hemispheres(left: SurfaceFile, right: SurfaceFile) -> None:
 
 
 class SurfaceBetas:
-    """Trials of a pair of surface files, left hemisphere first.
+    """Trials of a pair of surface files, left hemisphere first, or of one hemisphere alone.
 
     Parameters
     ----------
     left, right
-        As `SurfaceFile` reads them.
+        As `SurfaceFile` reads them; None where there is none.
     surface
         Vertices to read.
 
@@ -199,37 +207,42 @@ class SurfaceBetas:
         If a file is damaged.
     """
 
-    def __init__(self, left: str | Path, right: str | Path, surface: Surface) -> None:
-        self.path = Path(left)
-        self.paths = (Path(left), Path(right))
-        self._chosen = (surface.left, surface.right)
+    def __init__(self, left: str | Path | None, right: str | Path | None, surface: Surface) -> None:
+        given = [path for path in (left, right) if path is not None]
+        self.path, self.paths = Path(given[0]), tuple(map(Path, given))
         if surface.subcortex is not None:
             raise InputError(
-                f"{left} is of the cortex alone, but {surface.subcortex.structures.size} voxels below it are looked "
-                "at, too: pass a CIFTI file."
+                f"{self.path} is of the cortex alone, but {surface.subcortex.structures.size} voxels below it are "
+                "looked at, too: pass a CIFTI file."
             )
-        self._files = (SurfaceFile(left), SurfaceFile(right))
-        check_hemispheres(*self._files)
-        for file, chosen in zip(self._files, self._chosen, strict=True):
-            if file.n_vertices != chosen.size:
-                raise InputError(f"{file.path} has {file.n_vertices} vertices, but the surface has {chosen.size}.")
-        counts = [file.n_trials for file in self._files]
-        if counts[0] != counts[1]:
-            raise InputError(f"{left} has {counts[0]} trials but {right} has {counts[1]}: get a new copy of both.")
-        self.n_trials, self.n_voxels = counts[0], surface.n_chosen
-
-    @staticmethod
-    def n_vertices(path: Path) -> int:
-        """Vertices of one surface file."""
-        return SurfaceFile(path).n_vertices
+        check_hemispheres(left, right)
+        self._halves: list[tuple[SurfaceFile, npt.NDArray[np.bool_]]] = []
+        for path, side, chosen in ((left, "left", surface.left), (right, "right", surface.right)):
+            if path is not None and chosen.any():
+                file = SurfaceFile(path)
+                if file.n_vertices != chosen.size:
+                    raise InputError(f"{path} has {file.n_vertices} vertices, but the surface has {chosen.size}.")
+                self._halves.append((file, chosen))
+            elif chosen.any():
+                raise InputError(
+                    f"{self.path} is given without a file of the {side} hemisphere, of which {int(chosen.sum())} "
+                    "vertices are looked at, too: pass both, or a mask of one hemisphere."
+                )
+        counts = {file.path: file.n_trials for file, _ in self._halves}
+        if len(set(counts.values())) > 1:
+            found = " but ".join(f"{path} has {count} trials" for path, count in counts.items())
+            raise InputError(f"{found}: get a new copy of both.")
+        if not counts:
+            raise InputError(f"{self.path} is of a hemisphere of which nothing is looked at: check the mask.")
+        self.n_trials, self.n_voxels = next(iter(counts.values())), surface.n_chosen
 
     def chunks(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Yield (index of the first trial, responses (n, n_vertices)) in order."""
-        step = max(1, CHUNK_BYTES // (8 * sum(chosen.size for chosen in self._chosen)))
-        halves = zip(*(file.trials(step) for file in self._files), strict=True)
+        step = max(1, CHUNK_BYTES // (8 * sum(chosen.size for _, chosen in self._halves)))
+        halves = zip(*(file.trials(step) for file, _ in self._halves), strict=True)
         for start, parts in zip(range(0, self.n_trials, step), halves, strict=True):
-            chosen = [part[:, vertices] for part, vertices in zip(parts, self._chosen, strict=True)]
-            yield start, as_float32(np.concatenate(chosen, axis=1))
+            looked_at = [part[:, chosen] for part, (_, chosen) in zip(parts, self._halves, strict=True)]
+            yield start, as_float32(np.concatenate(looked_at, axis=1))
 
 
 def _side_in_name(path: Path) -> str | None:

@@ -63,7 +63,9 @@ def load_surface_image(
     if mask is not None:
         inside = _parts(mask, "mask")
         chosen = {side: np.nan_to_num(part).reshape(len(part), -1)[:, 0] > 0 for side, part in inside.items()}
-    surface = Surface(chosen["left"], chosen["right"], surface_name(len(parts["left"])))
+    none = np.zeros(0, dtype=bool)
+    name_of = surface_name(len(next(iter(parts.values()))))
+    surface = Surface(chosen.get("left", none), chosen.get("right", none), name_of)
     source = _ImageBetas(parts, surface)
     table = TrialsTable(
         np.asarray(image_ids, dtype=np.str_),
@@ -101,7 +103,7 @@ def to_surface_image(values: npt.ArrayLike, space: VoxelSpace, mesh: Any = None)
     InputError
         If the space is no surface, or no mesh of it is at hand.
     """
-    from nilearn.surface import SurfaceImage
+    from nilearn.surface import PolyMesh, SurfaceImage
 
     if space.surface is None:
         raise InputError("these voxels lie in a volume: use unmask or save_map for an image of it.")
@@ -109,10 +111,13 @@ def to_surface_image(values: npt.ArrayLike, space: VoxelSpace, mesh: Any = None)
     parts = space.surface.split(space.expand(np.atleast_2d(array)))
     data = {}
     for side, chosen, part in zip(SIDES, (space.surface.left, space.surface.right), parts, strict=False):
+        if not chosen.size:
+            continue
         full = np.full((chosen.size, len(part)), np.nan, dtype=np.float32)
         full[chosen] = part.T
         data[side] = full[:, 0] if array.ndim == 1 else full
-    return SurfaceImage(mesh=_mesh(space.surface) if mesh is None else mesh, data=data)
+    meshes = (_mesh(space.surface) if mesh is None else mesh).parts
+    return SurfaceImage(mesh=PolyMesh(**{side: meshes[side] for side in data}), data=data)
 
 
 class _ImageBetas:
@@ -123,14 +128,15 @@ class _ImageBetas:
         counts = {side: part.shape[1] if part.ndim == 2 else 1 for side, part in parts.items()}
         if len(set(counts.values())) > 1:
             raise InputError(f"the hemispheres of the surface image have different numbers of trials ({counts}).")
-        for side, part in parts.items():
-            if len(part) != getattr(surface, side).size:
+        for side in SIDES:
+            own = len(parts.get(side, ()))
+            if own != getattr(surface, side).size:
                 raise InputError(
-                    f"the {side} hemisphere has {len(part)} vertices in the betas, but {getattr(surface, side).size} "
-                    "in the mask."
+                    f"the {side} hemisphere has {own} vertices in the betas, but {getattr(surface, side).size} in the "
+                    "mask."
                 )
-        self._parts = [parts[side].reshape(len(parts[side]), -1)[getattr(surface, side)] for side in SIDES]
-        self.n_trials, self.n_voxels = counts["left"], surface.n_chosen
+        self._parts = [part.reshape(len(part), -1)[getattr(surface, side)] for side, part in parts.items()]
+        self.n_trials, self.n_voxels = next(iter(counts.values())), surface.n_chosen
 
     def chunks(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         step = max(1, CHUNK_BYTES // (4 * self.n_voxels))
@@ -140,9 +146,11 @@ class _ImageBetas:
 
 def _parts(image: Any, name: str) -> dict[str, npt.NDArray[Any]]:
     parts = getattr(getattr(image, "data", None), "parts", None)
-    if parts is None or set(parts) != set(SIDES):
-        raise InputError(f"{name} is a {type(image).__name__}, expected a nilearn SurfaceImage of both hemispheres.")
-    return {side: np.asarray(parts[side]) for side in SIDES}
+    if not parts or not set(parts) <= set(SIDES):
+        raise InputError(
+            f"{name} is a {type(image).__name__}, expected a nilearn SurfaceImage of one or both hemispheres."
+        )
+    return {side: np.asarray(parts[side]) for side in SIDES if side in parts}
 
 
 def _mesh(surface: Surface) -> Any:

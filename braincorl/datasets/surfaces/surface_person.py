@@ -14,7 +14,7 @@ from braincorl.datasets.betas.grids import as_labels, as_mask, check_ncsnr
 from braincorl.datasets.file_names import subject_label
 from braincorl.datasets.space import Surface
 from braincorl.datasets.subject import SubjectData
-from braincorl.datasets.surfaces.surface_file import SurfaceBetas, SurfaceFile, check_hemispheres, read_vertices
+from braincorl.datasets.surfaces.surface_file import SurfaceBetas, check_hemispheres, n_vertices, read_vertices
 from braincorl.datasets.trials.recording import Recording
 from braincorl.datasets.trials.same import check_different
 from braincorl.datasets.trials.trials_table import match_trials, read_trials
@@ -23,12 +23,12 @@ from braincorl.errors import InputError
 from braincorl.files import Progress
 
 Paths = str | Path | Sequence[str | Path]
-Pair = tuple[str | Path, str | Path]
+Pair = tuple[str | Path | None, str | Path | None]
 
 
 def load_surface(
-    left: Paths,
-    right: Paths,
+    left: Paths | None,
+    right: Paths | None,
     trials: Paths,
     *,
     mask: Pair | None = None,
@@ -45,7 +45,8 @@ def load_surface(
     Parameters
     ----------
     left, right
-        Betas of the hemispheres, in the same order: one file or several.
+        Betas of the hemispheres, in the same order: one file or several; None for a hemisphere that is left out, in
+        pairs of files, too.
     trials
         Tables as for `load_subject`, one per pair of files or one for all.
     mask
@@ -74,24 +75,32 @@ def load_surface(
         If a file is damaged.
     """
     check_zscore(zscore)
-    halves = [_paths(left, "left"), _paths(right, "right")]
-    if len(halves[0]) != len(halves[1]):
-        raise InputError(f"left has {len(halves[0])} files but right has {len(halves[1])}: pass both of each session.")
-    check_different(halves[1], "right")
-    chosen = _mask_of(halves, mask, surface)
-    sources = [SurfaceBetas(one, two, chosen) for one, two in zip(*halves, strict=True)]
-    tables = [Path(path) for path in _paths(trials, "trials")]
-    matched = match_trials(
-        [read_trials(path) for path in tables], tables, halves[0], [source.n_trials for source in sources]
+    halves = {side: _paths(paths, side) for side, paths in (("left", left), ("right", right)) if paths is not None}
+    if not halves:
+        raise InputError("left and right are both None: pass the files of at least one hemisphere.")
+    if len({len(paths) for paths in halves.values()}) > 1:
+        raise InputError(
+            f"left has {len(halves['left'])} files but right has {len(halves['right'])}: pass both of each session."
+        )
+    for side, paths in halves.items():
+        check_different(paths, side)
+    first = next(iter(halves.values()))
+    nothing: list[Path | None] = [None] * len(first)
+    pairs: list[tuple[Path | None, Path | None]] = list(
+        zip(halves.get("left", nothing), halves.get("right", nothing), strict=True)
     )
+    chosen = _mask_of(pairs[0], mask, surface)
+    sources = [SurfaceBetas(one, two, chosen) for one, two in pairs]
+    tables = [Path(path) for path in _paths(trials, "trials")]
+    matched = match_trials([read_trials(path) for path in tables], tables, first, [s.n_trials for s in sources])
     return Recording(
-        name=name or subject_label(halves[0][0]),
+        name=name or subject_label(first[0]),
         sources=sources,
         tables=matched,
         zscore=zscore == "session",
         surface=chosen,
-        rois={region: as_labels(read_pair(pair, chosen), Path(pair[0])) > 0 for region, pair in (rois or {}).items()},
-        ncsnr=None if ncsnr is None else check_ncsnr(read_pair(ncsnr, chosen).astype(np.float64), Path(ncsnr[0])),
+        rois={region: as_labels(read_pair(pair, chosen), _first(pair)) > 0 for region, pair in (rois or {}).items()},
+        ncsnr=None if ncsnr is None else check_ncsnr(read_pair(ncsnr, chosen).astype(np.float64), _first(ncsnr)),
     ).load(images, progress)
 
 
@@ -105,9 +114,13 @@ def read_pair(pair: Pair, surface: Surface) -> npt.NDArray[Any]:
     FileFormatError
         If a file is damaged.
     """
-    check_hemispheres(*(SurfaceFile(path) for path in pair))
+    check_hemispheres(*pair)
     parts = []
     for path, chosen in zip(pair, (surface.left, surface.right), strict=True):
+        if not chosen.any():
+            continue
+        if path is None:
+            raise InputError(f"{_first(pair)} is of one hemisphere, but both are looked at: pass the other one's, too.")
         values = read_vertices(path)
         if values.shape != chosen.shape:
             raise InputError(f"{path} has {values.size} vertices, but the surface has {chosen.size}.")
@@ -115,13 +128,20 @@ def read_pair(pair: Pair, surface: Surface) -> npt.NDArray[Any]:
     return np.concatenate(parts)
 
 
-def _mask_of(halves: list[list[Path]], mask: Pair | None, name: str) -> Surface:
-    if mask is not None:
-        check_hemispheres(*(SurfaceFile(path) for path in mask))
-        left, right = (as_mask(read_vertices(path), Path(path), may_be_empty=True) for path in mask)
+def _mask_of(betas: Pair, mask: Pair | None, name: str) -> Surface:
+    if mask is None:
+        left, right = (np.ones(n_vertices(path), dtype=bool) for path in betas)
         return Surface(left, right, name)
-    sizes = [SurfaceBetas.n_vertices(paths[0]) for paths in halves]
-    return Surface(np.ones(sizes[0], dtype=bool), np.ones(sizes[1], dtype=bool), name)
+    check_hemispheres(*mask)
+    left, right = (
+        np.zeros(0, dtype=bool) if path is None else as_mask(read_vertices(path), Path(path), may_be_empty=True)
+        for path in mask
+    )
+    return Surface(left, right, name)
+
+
+def _first(pair: Pair) -> Path:
+    return next(Path(path) for path in pair if path is not None)
 
 
 def _paths(value: Paths, name: str) -> list[Path]:

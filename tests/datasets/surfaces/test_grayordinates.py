@@ -1,10 +1,11 @@
 """Grayordinates: prepared files, places in millimetres, nilearn's surface images, and drawing."""
 
+import nibabel as nib
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from nilearn.datasets import load_fsaverage
-from nilearn.surface import SurfaceImage
+from nilearn.surface import PolyMesh, SurfaceImage
 
 from braincorl.analysis import plot_surface
 from braincorl.datasets import (
@@ -114,3 +115,51 @@ def test_mirrored_grids_are_not_the_same_places():
     mirrored = Subcortex(names, voxels, (5, 5, 5), np.diag([2.0, 2, 2, 1]))
     assert deep.same_grid(Subcortex(names, voxels, (5, 5, 5), np.diag([-2.00001, 2, 2, 1])))
     assert not deep.same_grid(mirrored)
+
+
+@pytest.mark.parametrize("keeper", ["FreeSurfer", "nilearn"])
+def test_fsaverage6_and_7_lie_where_their_files_say(keeper, rng, tmp_path, monkeypatch):
+    """Files of the right size, written as FreeSurfer and nilearn have them; only these say where vertices lie."""
+    for name in ("SUBJECTS_DIR", "FREESURFER_HOME", "NILEARN_DATA", "NILEARN_SHARED_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    n = 40_962
+    chosen = rng.random(n) < 0.01
+    space = VoxelSpace(np.ones(int(chosen.sum()), bool), surface=Surface(chosen, np.zeros(0, bool), "fsaverage6"))
+    with pytest.raises(InputError, match="set SUBJECTS_DIR to a folder with fsaverage6/surf"):
+        space.coordinates()
+    white, pial = rng.standard_normal((2, n, 3)).astype("f4")
+    folder = tmp_path / "fsaverage6"
+    if keeper == "FreeSurfer":
+        (folder / "surf").mkdir(parents=True)
+        for kind, points in (("white", white), ("pial", pial)):
+            nib.freesurfer.write_geometry(folder / "surf" / f"lh.{kind}", points, np.array([[0, 1, 2]]))
+        monkeypatch.setenv("SUBJECTS_DIR", str(tmp_path))
+    else:
+        folder.mkdir()
+        for kind, points in (("white", white), ("pial", pial)):
+            arrays = [nib.gifti.GiftiDataArray(points, intent="NIFTI_INTENT_POINTSET")]
+            nib.save(nib.GiftiImage(darrays=arrays), folder / f"{kind}_left.gii.gz")
+        monkeypatch.setenv("NILEARN_DATA", str(tmp_path))
+    np.testing.assert_allclose(space.coordinates(), ((white + pial) / 2)[chosen], atol=1e-6)
+
+
+def test_one_hemisphere_as_a_surface_image_and_in_a_picture(rng):
+    """nilearn's image of one hemisphere in and out, and a picture that is half as wide."""
+    meshes = load_fsaverage("fsaverage5")["pial"]
+    right = PolyMesh(right=meshes.parts["right"])
+    trials = rng.standard_normal((10_242, 6)).astype("f4")
+    names = ["a", "b", "c", "a", "b", "c"]
+    subject = load_surface_image(SurfaceImage(right, {"right": trials}), names)
+    assert subject.space.surface.left.size == 0
+    np.testing.assert_allclose(subject.responses[0], (trials[:, 0] + trials[:, 3]) / 2, atol=1e-6)
+    back = to_surface_image(subject.responses[0], subject.space)
+    assert set(back.data.parts) == {"right"}
+    np.testing.assert_array_equal(back.data.parts["right"], subject.responses[0])
+    both = VoxelSpace(np.ones(20_484, bool), surface=Surface(*np.ones((2, 10_242), bool), "fsaverage5"))
+    alone, pair = (
+        plot_surface(values, space, views=("lateral",)).get_size_inches()
+        for values, space in ((subject.responses[0], subject.space), (rng.random(20_484), both))
+    )
+    assert (alone[0], alone[1]) == (pair[0] / 2, pair[1])
+    assert subject.space.coordinates().shape == (10_242, 3)
