@@ -3,6 +3,7 @@
 Images are on axis 0 and voxels on axis 1, everywhere.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,24 @@ import numpy.typing as npt
 from braincorl.errors import InputError
 
 FloatArray = npt.NDArray[np.floating[Any]]
+
+# Of arithmetic; "auto" is left to whoever knows the hardware.
+PRECISIONS = ("auto", "float32", "bfloat16", "float64")
+SHORT = {"bf16": "bfloat16"}  # as the field says
+
+
+def spell_precision(precision: str, among: Sequence[str] = PRECISIONS) -> str:
+    """Give a precision its one name: "bf16" is "bfloat16".
+
+    Raises
+    ------
+    InputError
+        If it is none of `among`.
+    """
+    name = SHORT.get(precision, precision)
+    if name not in among:
+        raise InputError(f"precision must be one of {', '.join(among)}, but is {precision!r}.")
+    return name
 
 
 # Sizes of numbers whose squares, summed over images and features and times a regularisation of 10⁶, a type can hold.

@@ -16,6 +16,7 @@ from braincorl.encoders.choice import ENCODERS, NETWORK_ENCODER, PRIOR_ENCODER, 
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable, join_tables, load_features
 from braincorl.progress import progress_bar as progress_bar
+from braincorl.validation import PRECISIONS, SHORT
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,11 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"invalid value: {text!r}, expected a whole number of at least 1")
     return int(text)
+
+
+def precision(text: str) -> str:
+    """Read an option's precision; its choices say which there are."""
+    return SHORT.get(text, text)
 
 
 def parse_numbers(text: str) -> list[int]:
@@ -96,7 +102,8 @@ def add_encoder_options(parser: argparse.ArgumentParser) -> None:
     network.add_argument("--device", metavar="NAME", help="auto (a GPU if there is one), cpu, cuda, … (default: auto)")
     network.add_argument(
         "--precision",
-        choices=("auto", "float32", "bfloat16", "float64"),
+        type=precision,
+        choices=PRECISIONS,
         help="float32 or float64: of all arithmetic; bfloat16: of the large products of a published network; auto: "
         "that, for such a network, where the device multiplies it natively, else float32 (default: auto)",
     )

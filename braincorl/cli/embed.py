@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from braincorl.cli.common import add_verb, positive, progress_bar
+from braincorl.cli.common import add_verb, positive, precision, progress_bar
 from braincorl.errors import InputError
 from braincorl.features import PRESETS, ImageEmbedder, save_features
 from braincorl.features.backbones.network import PRECISIONS
@@ -140,9 +140,10 @@ def _add_network_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 … (auto: a GPU if there is one)")
     group.add_argument(
         "--precision",
+        type=precision,
         choices=PRECISIONS,
         default="auto",
-        help="auto is bf16 where the hardware multiplies it",
+        help="auto is bfloat16 where the hardware multiplies it",
     )
     group.add_argument(
         "--batch-size", type=_batch_size, default="auto", metavar="N", help="images at a time (auto: by free memory)"

@@ -5,7 +5,7 @@ import os
 import time
 from pathlib import Path
 
-from braincorl.cli.common import add_verb, non_negative, progress_bar
+from braincorl.cli.common import add_verb, non_negative, precision, progress_bar
 from braincorl.errors import InputError
 
 
@@ -23,7 +23,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("--device", default="auto", help="auto (a GPU if there is one), cpu, cuda, … (default: auto)")
     parser.add_argument(
-        "--precision", choices=("float32", "bfloat16"), default="float32", help="of matrix products (default: float32)"
+        "--precision",
+        type=precision,
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="of matrix products (default: float32)",
     )
     parser.add_argument(
         "--workers", type=non_negative, default=1, metavar="N", help="processes that draw episodes (default: 1)"

@@ -78,10 +78,10 @@ class ImageEmbedder:
     normalize
         Features of unit length; "auto" is True for the networks of open_clip and timm, False for the others.
     device, precision
-        "auto" or a device of torch's; "auto" (bf16 where the hardware multiplies it), "float32" or "bf16".
+        "auto" or a device of torch's; "auto" (bfloat16 where the hardware multiplies it), "float32" or "bfloat16".
     batch_size
-        "auto" (by free memory) or a number of images. In float32 it changes nothing but speed; in bf16 the last of its
-        eight bits may round differently.
+        "auto" (by free memory) or a number of images. In float32 it changes nothing but speed; in bfloat16 the last of
+        its eight bits may round differently.
     workers
         Threads that decode pictures, "auto" or a number.
     background

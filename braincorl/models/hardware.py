@@ -9,13 +9,7 @@ import psutil
 import torch
 
 from braincorl.errors import InputError
-
-PRECISIONS = {
-    "float64": torch.float64,
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "bf16": torch.bfloat16,  # what the field says for short
-}
+from braincorl.validation import spell_precision
 
 _PROCESS = os.getpid()
 
@@ -67,11 +61,11 @@ def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
     InputError
         If the precision is unknown.
     """
-    if precision == "auto":
+    name = spell_precision(precision)
+    if name == "auto":
         return torch.bfloat16 if multiplies_bfloat16(device) else torch.float32
-    if precision not in PRECISIONS:
-        raise InputError(f'precision must be "auto", "float32", "bfloat16" or "float64", but is {precision!r}.')
-    return PRECISIONS[precision]
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:

@@ -35,11 +35,12 @@ from braincorl.training.recipe import Recipe, StageConfig
 from braincorl.training.sources import read_source
 from braincorl.training.state import State, read_state, write_state
 from braincorl.training.voxels import Memory
+from braincorl.validation import spell_precision
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.safetensors"
-_CLIP = 1.0
+_CLIP = 1.0  # of the gradient's norm, as usual for transformers
 
 
 class Trainer:
@@ -65,7 +66,8 @@ class Trainer:
         self, recipe: Recipe, folder: Path, device: str, precision: str, n_workers: int, save_seconds: float
     ) -> None:
         self.recipe, self.folder, self.device = recipe, folder, torch.device(device)
-        self.precision, self.n_workers, self.save_seconds = precision, n_workers, save_seconds
+        self.precision = spell_precision(precision, ("float32", "bfloat16"))
+        self.n_workers, self.save_seconds = n_workers, save_seconds
         self.processes = Processes.current(self.device)
         if recipe.n_validation < self.processes.count:
             raise InputError(

@@ -90,7 +90,7 @@ def test_words_become_features_of_the_images_space(braincorl, tmp_path):
         (["PICTURES", "--backbone", "clip-vit-b32", "--weights", "none.pt"], "there is no such file"),
         (["--text", "a", "--backbone", "gabor"], "embeds no text"),
         (["PICTURES", "--backbone", "gabor", "--batch-size", "0"], "whole number of at least 1"),
-        (["PICTURES", "--backbone", "gabor", "--precision", "bf16"], "in float32, not on 'auto' in 'bf16'"),
+        (["PICTURES", "--backbone", "gabor", "--precision", "bf16"], "in float32, not on 'auto' in 'bfloat16'"),
         (["PICTURES", "--backbone", "gabor", "--device", "cuda"], "on the processor"),
         (["PICTURES", "--backbone", "gabor", "--precision", "float64"], "invalid choice"),
         (["BROKEN", "--backbone", "gabor", "--skip-unreadable"], "none of the 1 images could be read"),

@@ -111,7 +111,7 @@ def test_bf16_is_close_to_float32(clip_embedder, pixels):
     half = ImageEmbedder("open_clip:tiny-clip", weights="random:3", precision="bf16")
     cosine = (half.embed(pixels).features * clip_embedder.embed(pixels).features).sum(axis=1)
     assert cosine.min() > 0.999
-    assert half.provenance["precision"] == "bf16"
+    assert half.provenance["precision"] == "bfloat16"
     np.testing.assert_allclose(
         (half.embed_text(["a face"]).features * clip_embedder.embed_text(["a face"]).features).sum(), 1, atol=1e-3
     )
@@ -119,7 +119,7 @@ def test_bf16_is_close_to_float32(clip_embedder, pixels):
 
 def test_precision_follows_the_hardware(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for has_units, expected in ((True, "bf16"), (False, "float32")):
+    for has_units, expected in ((True, "bfloat16"), (False, "float32")):
         monkeypatch.setattr(hardware, "multiplies_bfloat16", lambda _, has_units=has_units: has_units)
         assert choose_placement() == Placement("cpu", expected)
     assert choose_placement("cpu", "float32").precision == "float32"

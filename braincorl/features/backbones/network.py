@@ -18,14 +18,14 @@ from braincorl.errors import InputError
 from braincorl.features.backbones.backbone import Backbone, pool_tokens
 from braincorl.features.backbones.preprocessing import Preprocessing
 from braincorl.foreign_state import own_torch_state
-from braincorl.validation import FloatArray
+from braincorl.validation import FloatArray, spell_precision
 
 if TYPE_CHECKING:
     import torch
 
     Readout = Callable[[torch.Tensor], torch.Tensor]
 
-PRECISIONS = ("auto", "float32", "bf16")
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 # Larger batches were not faster: on a CPU they only leave its caches, on a GPU they are full by then.
 MAX_BATCH = {"cpu": 32, "cuda": 512}
@@ -43,7 +43,7 @@ class Placement:
     device
         As torch names it, such as "cpu" or "cuda:0".
     precision
-        "float32" or "bf16".
+        "float32" or "bfloat16".
     """
 
     device: str
@@ -58,7 +58,7 @@ def choose_placement(device: str = "auto", precision: str = "auto") -> Placement
     device
         "auto" (a GPU if there is one), or a name that torch knows.
     precision
-        "auto" (bf16 on a GPU or CPU with bf16 matrix units, else float32), "float32" or "bf16".
+        "auto" (bfloat16 on a GPU or CPU with matrix units for it, else float32), "float32" or "bfloat16".
 
     Returns
     -------
@@ -73,11 +73,9 @@ def choose_placement(device: str = "auto", precision: str = "auto") -> Placement
 
     from braincorl.models.hardware import resolve_device, resolve_precision
 
-    if precision not in PRECISIONS:
-        raise InputError(f"precision is '{precision}', but must be one of {', '.join(PRECISIONS)}.")
-    resolved = resolve_device(device)
-    half = resolve_precision(precision, resolved) == torch.bfloat16
-    return Placement(str(resolved), "bf16" if half else "float32")
+    name, resolved = spell_precision(precision, PRECISIONS), resolve_device(device)
+    half = resolve_precision(name, resolved) == torch.bfloat16
+    return Placement(str(resolved), "bfloat16" if half else "float32")
 
 
 def make_backbone(
@@ -118,7 +116,7 @@ def make_backbone(
     from braincorl.models.hardware import available_memory
 
     device = torch.device(placement.device)
-    dtype = torch.bfloat16 if placement.precision == "bf16" else torch.float32
+    dtype = torch.bfloat16 if placement.precision == "bfloat16" else torch.float32
     module.eval().requires_grad_(False).to(device=placement.device, dtype=dtype)
     forward = _Forward(readout, preprocessing, placement.device, dtype)
     from PIL import Image

@@ -293,7 +293,11 @@ def test_tokens_and_layers_of_a_module_are_pooled(pixels):
         (TINY_VIT, {"weights": "random:x"}, "random:SEED"),
         (TINY_VIT, {"weights": "random", "pooling": "max"}, "must be one of auto, cls"),
         (TINY_VIT, {"weights": "random", "device": "cuda:77"}, "cannot be used"),
-        (TINY_VIT, {"weights": "random", "precision": "half"}, "precision is 'half'"),
+        (
+            TINY_VIT,
+            {"weights": "random", "precision": "half"},
+            "precision must be one of auto, float32, bfloat16, but is 'half'",
+        ),
         ("timm:test_resnet", {"weights": "random", "pooling": "cls"}, "has no class token"),
     ],
 )
