@@ -18,25 +18,25 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from braincorl.batching import batches
 from braincorl.errors import InputError
 from braincorl.files import Progress
 from braincorl.metrics import mean_over_voxels
 from braincorl.questions.permutation import fdr
 from braincorl.questions.resampling import (
-    BYTES_AT_A_TIME,
     RegionSamples,
     check_level,
     draw_counts,
     interval,
+    known_voxels,
+    name_regions,
     resampled_ev,
 )
 from braincorl.validation import FloatArray
 
 Array = npt.NDArray[np.float64]
 
-FALSE_DISCOVERIES = 0.05
-_TIE = 1e-10
+FALSE_DISCOVERIES = 0.05  # the field's 5 %
+_TIE = 1e-10  # sums of the same numbers in another order differ by rounding, and count as equal
 
 
 @dataclass(frozen=True)
@@ -119,35 +119,24 @@ def compare_predictions(
         raise InputError(f"n_permutations must be at least 1, but is {n_permutations}.")
     check_level(level)
     n_images, n_voxels = y.shape
-    regions = {"all": np.ones(n_voxels, dtype=bool), **(rois or {})}
-    if any(members.shape != (n_voxels,) for members in regions.values()):
-        raise InputError(f"every region must be bool (n_voxels,) = ({n_voxels},).")
+    regions = name_regions(rois, n_voxels)
     counts = draw_counts(n_images, n_bootstrap, random_state)
     signs = np.random.default_rng(random_state).choice([-1.0, 1.0], size=(n_permutations, n_images))
-    members = np.stack(list(regions.values()))
-    samples, losses = RegionSamples(members, n_bootstrap), np.zeros((n_images, len(regions)))
+    samples, losses = RegionSamples(regions, n_bootstrap), np.zeros((n_images, len(regions)))
     ev = np.full((2, n_voxels), np.nan)
     bounds, p = np.full((2, n_voxels), np.nan), np.full(n_voxels, np.nan)
-    for batch in batches(n_voxels, 8 * 8 * (n_bootstrap + n_permutations), bytes_in_all=BYTES_AT_A_TIME):
-        measured = y[:, batch].astype(np.float64)
-        known = np.isfinite(measured).all(axis=0) & (np.ptp(measured, axis=0) > 0)
-        columns = np.flatnonzero(known) + batch.start
-        measured = measured[:, known]
+    for columns, measured in known_voxels(y, 8 * 8 * (n_bootstrap + n_permutations), progress):
         residuals = [measured - array[:, columns].astype(np.float64) for array in (a, b)]
         squares = [np.square(residual - residual.mean(axis=0)) for residual in residuals]
         total = np.square(measured - measured.mean(axis=0)).sum(axis=0)
         ev[:, columns] = [1.0 - square.sum(axis=0) / total for square in squares]
         loss = (squares[1] - squares[0]) / total
         p[columns] = _two_sided(loss, signs)
-        losses += loss @ members[:, columns].T
+        losses += np.stack([loss[:, chosen[columns]].sum(axis=1) for chosen in regions.values()], axis=1)
         first, second = resampled_ev(measured, residuals, counts)
         drawn = first - second
         bounds[:, columns] = interval(drawn, level)
-        everywhere = np.full((n_bootstrap, batch.stop - batch.start), np.nan)
-        everywhere[:, known] = drawn
-        samples.add(batch, everywhere)
-        if progress is not None:
-            progress(batch.stop, n_voxels)
+        samples.add(columns, drawn)
     difference, q = ev[0] - ev[1], fdr(p)
     table = _table(regions, ev, difference, q)
     table["low"], table["high"] = samples.interval(level)

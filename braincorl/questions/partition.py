@@ -27,26 +27,25 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from braincorl.batching import batches
 from braincorl.encoders.banded_ridge import BandedRidgeEncoder
 from braincorl.errors import InputError
 from braincorl.files import Progress
 from braincorl.metrics import mean_over_voxels
 from braincorl.questions.resampling import (
-    BYTES_AT_A_TIME,
+    ALL,
     RESAMPLED_ROUNDING,
     RegionSamples,
     check_level,
     draw_counts,
     interval,
+    known_voxels,
+    name_regions,
     resampled_covariance,
     resampled_ev,
     resampled_variance,
 )
 
 Array = npt.NDArray[np.float64]
-
-ALL = "all"
 
 
 @dataclass(frozen=True)
@@ -125,28 +124,20 @@ def partition_variance(
     if responses.shape != (n_images, n_voxels):
         raise InputError(f"y has shape {responses.shape}, expected (n_images, n_voxels) = {(n_images, n_voxels)}.")
     check_level(level)
+    regions = name_regions(rois, n_voxels)
     counts = draw_counts(n_images, n_bootstrap, random_state)
-    regions = {ALL: np.ones(n_voxels, dtype=bool), **(rois or {})}
-    members = np.stack(list(regions.values()))
     keys = _keys(encoder)
     once = np.ones((1, n_images))
     values, low, high = ({key: np.full(n_voxels, np.nan) for key in keys} for _ in range(3))
-    samples = {key: RegionSamples(members, n_bootstrap) for key in keys}
-    for batch in batches(n_voxels, 8 * n_bootstrap * (len(keys) + 4), bytes_in_all=BYTES_AT_A_TIME):
-        measured = responses[:, batch].astype(np.float64)
-        known = np.isfinite(measured).all(axis=0) & (np.ptp(measured, axis=0) > 0)
-        columns = np.flatnonzero(known) + batch.start
+    samples = {key: RegionSamples(regions, n_bootstrap) for key in keys}
+    for columns, measured in known_voxels(responses, 8 * n_bootstrap * (len(keys) + 4), progress):
         models = _predictions(encoder, features, columns)
-        exact = _parts(encoder, measured[:, known], models, once)
-        drawn = _parts(encoder, measured[:, known], models, counts)
+        exact = _parts(encoder, measured, models, once)
+        drawn = _parts(encoder, measured, models, counts)
         for key in keys:
             values[key][columns] = exact[key][0]
             low[key][columns], high[key][columns] = interval(drawn[key], level)
-            everywhere = np.full((n_bootstrap, batch.stop - batch.start), np.nan)
-            everywhere[:, known] = drawn[key]
-            samples[key].add(batch, everywhere)
-        if progress is not None:
-            progress(batch.stop, n_voxels)
+            samples[key].add(columns, drawn[key])
     spaces = tuple(encoder.spaces_)
     shares = np.stack([values["share", name] for name in spaces])
     explained = np.where(np.isfinite(values["ev", ALL]), values["ev", ALL], 0.0) > 0

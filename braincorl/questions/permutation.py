@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import false_discovery_control
 
-from braincorl.batching import batches
+from braincorl.batching import at_a_time, batches
 from braincorl.errors import InputError
 from braincorl.files import Progress
 from braincorl.validation import FloatArray, check_same_shape
@@ -39,8 +39,6 @@ from braincorl.validation import FloatArray, check_same_shape
 _TIE = 1e-10
 # A batch's rows are gathered once per permutation, so they should stay in the processor's cache.
 _CACHE_BYTES = 2**19
-# Correlations of a batch under all permutations, and what is made of them.
-_BATCH_BYTES = 2**27
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,7 @@ def permutation_test(
     r = np.full(true.shape[1], np.nan)
     largest = np.full(n_permutations, -np.inf)
     observed, permuted = np.zeros(len(regions)), np.zeros((n_permutations, len(regions)))
-    size = max(16, min(_CACHE_BYTES // (8 * true.shape[0]), _BATCH_BYTES // (24 * int(n_permutations))))
+    size = max(16, min(_CACHE_BYTES // (8 * true.shape[0]), at_a_time(24 * int(n_permutations))))
     for batch in batches(true.shape[1], 1, size):
         measured, known = _standardize(true[:, batch])
         expected, told = _standardize(predicted[:, batch])

@@ -10,18 +10,21 @@ serve all voxels, and a region's mean is taken within each sample.
 Letters: n images, v voxels, b samples.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from braincorl.batching import batches
 from braincorl.errors import InputError
+from braincorl.files import Progress
 from braincorl.validation import FloatArray
 
 Array = npt.NDArray[np.float64]
 
-# Temporaries of one batch of voxels: sums of several models in all samples.
-BYTES_AT_A_TIME = 2**25
+ALL = "all"  # name of the region of all voxels
+
 # Of the variance over all images: below is the rounding of a sample that is one image, drawn every time.
 RESAMPLED_ROUNDING = 1e-12
 
@@ -108,25 +111,51 @@ def check_level(level: float) -> None:
         raise InputError(f"level must be between 0 and 1, but is {level}: .95 is usual.")
 
 
+def known_voxels(
+    y: npt.NDArray[Any], bytes_each: int, progress: Progress | None = None
+) -> Iterator[tuple[npt.NDArray[np.intp], Array]]:
+    """Go through the voxels (n, v), some at a time: those that are finite and vary, and their responses."""
+    for batch in batches(y.shape[1], bytes_each):
+        measured = y[:, batch].astype(np.float64)
+        known = np.isfinite(measured).all(axis=0) & (np.ptp(measured, axis=0) > 0)
+        yield np.flatnonzero(known) + batch.start, measured[:, known]
+        if progress is not None:
+            progress(batch.stop, y.shape[1])
+
+
+def name_regions(rois: Mapping[str, npt.NDArray[np.bool_]] | None, n_voxels: int) -> dict[str, npt.NDArray[np.bool_]]:
+    """All voxels as a region, and those that are given.
+
+    Raises
+    ------
+    InputError
+        If one is of other voxels.
+    """
+    regions = {ALL: np.ones(n_voxels, dtype=bool), **(rois or {})}
+    if any(chosen.shape != (n_voxels,) for chosen in regions.values()):
+        raise InputError(f"every region must be bool (n_voxels,) = ({n_voxels},).")
+    return regions
+
+
 class RegionSamples:
     """Means over the voxels of regions, sample by sample, gathered batch after batch.
 
     Parameters
     ----------
     regions
-        Bool (n_regions, n_voxels).
+        Name -> bool (n_voxels,).
     n_bootstrap
         Samples.
     """
 
-    def __init__(self, regions: npt.NDArray[np.bool_], n_bootstrap: int) -> None:
-        self._regions = regions
+    def __init__(self, regions: Mapping[str, npt.NDArray[np.bool_]], n_bootstrap: int) -> None:
+        self._regions = np.stack(list(regions.values())).astype(np.float64)
         self._sums = np.zeros((n_bootstrap, len(regions)))
         self._counts = np.zeros((n_bootstrap, len(regions)))
 
-    def add(self, batch: slice, samples: Array) -> None:
-        """Add the samples (b, n_batch) of a batch of voxels; NaN are left out."""
-        members = self._regions[:, batch].T.astype(np.float64)
+    def add(self, voxels: npt.NDArray[np.intp], samples: Array) -> None:
+        """Add the samples (b, n) of some voxels; NaN are left out."""
+        members = self._regions[:, voxels].T
         finite = np.isfinite(samples)
         self._sums += np.where(finite, samples, 0.0) @ members
         self._counts += finite.astype(np.float64) @ members
