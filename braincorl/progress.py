@@ -16,7 +16,7 @@ from braincorl.files import Progress
 
 logger = logging.getLogger(__name__)
 
-SECONDS_BETWEEN_LINES = 10
+SECONDS_BETWEEN_LINES = 10  # where a bar cannot redraw itself, as in a job's log
 
 
 @contextmanager

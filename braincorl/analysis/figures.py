@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from braincorl.analysis.maps.colours import COLOURS
 from braincorl.files import atomic_file
 
-DPI = 110
+DPI = 110  # sharp on a page of usual width
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")

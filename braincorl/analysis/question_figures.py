@@ -12,7 +12,7 @@ from braincorl.analysis.figures import new_figure, own_style
 from braincorl.analysis.maps.colours import COLOURS
 
 MOST_REGIONS = 16  # of a figure; the table has all
-LONGEST_NAME = 28
+LONGEST_NAME = 28  # letters beside an axis, before names take the room of the bars
 
 
 @own_style

@@ -40,7 +40,7 @@ from braincorl.metrics import mean_over_voxels
 from braincorl.priors import GroupPrior
 from braincorl.result_folders import check_destination, staged_directory
 
-COUNTS = (10, 20, 50, 100)
+COUNTS = (10, 20, 50, 100)  # about doubling, as curves over images are read on a logarithmic axis
 TEST_SHARE = 0.25  # of images without repeats, when nothing says which to test on
 
 SIMULATION = (

@@ -37,7 +37,7 @@ from braincorl.result_folders import check_destination, staged_directory
 
 logger = logging.getLogger(__name__)
 
-FEWEST_IMAGES = 2
+FEWEST_IMAGES = 2  # of one image there is no variance to explain
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

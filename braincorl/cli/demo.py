@@ -27,7 +27,7 @@ from braincorl.fits.maps import Outside
 from braincorl.fits.scores import Scores
 from braincorl.result_folders import check_destination, staged_directory
 
-N_CONTEXT = (10, 20, 50, 100)
+N_CONTEXT = (10, 20, 50, 100)  # as `benchmark` counts
 NOTE = (
     "SIMULATION: these responses were drawn from known encoders, no brain was measured. "
     "Explained variance (EV) against the truth is that of noise-free responses to 100 images that no encoder was "

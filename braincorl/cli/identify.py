@@ -40,11 +40,11 @@ from braincorl.result_folders import check_destination, staged_directory
 
 logger = logging.getLogger(__name__)
 
-N_BEST = 5
+N_BEST = 5  # as the top-5 of image classification
 FEWEST_VOXELS = 5  # of a region, to be asked by itself
 FEWEST_FOR_NOISE = 5  # context images
 FEWEST_IN_POOL = 3
-MOST_SHOWN = 24
+MOST_SHOWN = 24  # rows of pictures on a page
 CERTAINTY = {
     "independent": "candidates are ranked as if voxels shared no noise",
     "shared": "voxels are weighed by the noise that they share",

@@ -40,7 +40,7 @@ VERBS = {
 }
 
 
-LONGEST_LINE = 2000
+LONGEST_LINE = 2000  # a message of a library can hold a whole file
 # Ctrl-C, the word of schedulers and of `kill`, and a terminal that was closed or a connection that broke.
 INTERRUPTS = ("SIGINT", "SIGTERM", "SIGHUP")
 OUTPUT = "standard output"
@@ -60,6 +60,7 @@ def build_parser(verb: str | None) -> argparse.ArgumentParser:
     parser = OneLineParser(
         prog="braincorl",
         description="Voxelwise encoders of visual cortex for a new person, from few images.",
+        epilog="BRAINCORL_MEMORY=SIZE (1 GiB) bounds the memory of temporaries; it changes no result.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"braincorl {__version__}")

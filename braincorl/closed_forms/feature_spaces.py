@@ -31,7 +31,7 @@ import numpy.typing as npt
 import scipy.linalg
 from scipy.special import gammaln, logsumexp
 
-from braincorl.batching import batches
+from braincorl.batching import batches, working_memory
 from braincorl.closed_forms.decomposition import centre
 from braincorl.closed_forms.evidence import SIGNAL_GRID
 from braincorl.validation import FloatArray
@@ -39,17 +39,14 @@ from braincorl.validation import FloatArray
 Array = npt.NDArray[np.float64]
 Subset = tuple[int, ...]
 
-MOST_SPACES = 6
-CONCENTRATION = 0.5
+MOST_SPACES = 6  # the grid grows with the number of spaces faster than its steps can shrink
+CONCENTRATION = 0.5  # of the Dirichlet prior over shares: Jeffreys'
 # Steps of 1/m: about thirty to seventy points for any number of spaces.
 STEPS = {1: 1, 2: 10, 3: 6, 4: 5, 5: 4, 6: 3}
 
-_RANK_TOLERANCE = 1e-10
+_RANK_TOLERANCE = 1e-10  # of the largest eigenvalue, as in `closed_forms.bases`
 # Points of the grid that hold less than this of a voxel's probability are left out of its mean.
 _NEGLIGIBLE = 1e-6
-# Eigenvectors of all points of the grid are kept up to this size, and computed again for each batch beyond it.
-_KEPT_BYTES = 2**30
-_BATCH_BYTES = 2**27
 
 
 @dataclass(frozen=True)
@@ -204,7 +201,7 @@ def fit_spaces(
     coefs = [np.empty((n_voxels, sum(sizes[s] for s in model)), dtype) for model in models]
     intercepts = [np.empty(n_voxels, dtype) for _ in models]
     each = 8 * (3 * n_grid + (sum(len(model) for model in models) + 4) * max(rank, 1))
-    for batch in batches(n_voxels, each, voxel_batch_size, _BATCH_BYTES):
+    for batch in batches(n_voxels, each, voxel_batch_size):
         responses, mean = centre(y[:, batch])
         z = basis.T @ responses
         outside = np.maximum(np.einsum("nv,nv->v", responses, responses) - np.einsum("kv,kv->v", z, z), 0.0)
@@ -299,11 +296,11 @@ def spaces_predictive_std(posterior: SpacesPosterior, X: FloatArray) -> FloatArr
 
 
 class _Bases:
-    """Eigenvectors and eigenvalues of K(π) at every point of the grid, kept if they are not too large."""
+    """Eigenvectors and eigenvalues of K(π) at every point of the grid, kept if they fit into the working memory."""
 
     def __init__(self, kernels: FloatArray, shares: FloatArray) -> None:
         self._kernels, self._shares = kernels, shares
-        small = len(shares) * kernels[0].nbytes <= _KEPT_BYTES
+        small = len(shares) * kernels[0].nbytes <= working_memory()
         self._kept = [self._at(point) for point in shares] if small else None
 
     def __iter__(self) -> Iterator[tuple[Array, Array]]:

@@ -28,8 +28,8 @@ from braincorl.datasets.trials.trials_table import TrialsTable
 from braincorl.errors import FileFormatError, InputError
 from braincorl.files import Progress
 
-N_SUBJECTS = 8
-FSAVERAGE_VERTICES = 163_842
+N_SUBJECTS = 8  # those of NSD
+FSAVERAGE_VERTICES = 163_842  # of one hemisphere, at FreeSurfer's full resolution
 SIDES = ("lh", "rh")
 
 

@@ -33,10 +33,10 @@ from braincorl.names import normal_name
 
 logger = logging.getLogger(__name__)
 
-N_SESSIONS = (15, 15, 15, 9)
-N_TRIALS = (5254, 5254, 5254, 3108)
-RUN_TRIALS = 37
-GRIDS = ((71, 89, 72), (72, 92, 70), (72, 88, 67), (70, 89, 70))
+N_SESSIONS = (15, 15, 15, 9)  # of CSI1 to CSI4, as published
+N_TRIALS = (5254, 5254, 5254, 3108)  # as published
+RUN_TRIALS = 37  # as published
+GRIDS = ((71, 89, 72), (72, 92, 70), (72, 88, 67), (70, 89, 70))  # voxels of the release 2.0 files
 PREPARATION = "TYPED-FITHRF-GLMDENOISE-RR"
 REGIONS = ("EarlyVis", "LOC", "OPA", "PPA", "RSC")
 VOLUME = r"\.nii(\.gz)?$"

@@ -37,8 +37,8 @@ from braincorl.files import Progress, read_json, read_text, text_lines
 
 logger = logging.getLogger(__name__)
 
-PEOPLE = (1, 3, 5, 6, 7)
-HELD_BACK = (31, 32, 33, 34)
+PEOPLE = (1, 3, 5, 6, 7)  # numbers that the release has
+HELD_BACK = (31, 32, 33, 34)  # sessions that the bucket refuses to everybody
 BETAS = "derivatives/glmsingle-tedana"
 SHARED = "shared"
 # Ceilings over sessions and the repeats that they are for.

@@ -27,7 +27,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from braincorl.datasets.betas.beta_files import CHUNK_BYTES, as_float32
+from braincorl.batching import at_a_time
+from braincorl.datasets.betas.beta_files import as_float32
 from braincorl.datasets.laion_fmri import ncsnr_of_ceiling
 from braincorl.datasets.space import Surface
 from braincorl.datasets.splits import Split
@@ -45,7 +46,7 @@ from braincorl.names import normal_name
 logger = logging.getLogger(__name__)
 
 N_GRAYORDINATES, N_CORTEX, N_VERTICES = 91_282, 59_412, 32_492
-N_CORTEX_SIDES = (29_696, 29_716)
+N_CORTEX_SIDES = (29_696, 29_716)  # vertices of fsLR32k without the medial wall, left and right
 BETAS = "fMRIPrepv23_2_0/task_fMRI/betas/GLMsinglev1_2"
 
 # Data set -> (name in files, people, table of stimuli).
@@ -324,7 +325,7 @@ class MosaicBetas:
 
     def chunks(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Yield (index of the first trial, responses (n, n_grayordinates)) in order."""
-        step = max(1, CHUNK_BYTES // (4 * self.n_voxels))
+        step = at_a_time(4 * self.n_voxels)
         for start in range(0, self.n_trials, step):
             yield start, self._read(start, min(start + step, self.n_trials))
 

@@ -29,8 +29,8 @@ Array = npt.NDArray[np.float64]
 
 N_TUNING = 24  # directions of tuning that all people share beside the regions' categories
 SHARED_NOISE = 0.5  # share of noise variance that neighbours have in common
-NOISE_FWHM_MM = 8.0
-TUNING_FWHM_MM = 10.0
+NOISE_FWHM_MM = 8.0  # chosen, not measured
+TUNING_FWHM_MM = 10.0  # chosen: about the size of a category-selective region
 OUTLIER_RATE, OUTLIER_FACTOR = 0.02, 4.0
 
 
@@ -102,7 +102,7 @@ class FeatureSpace:
         return features / np.linalg.norm(features, axis=1, keepdims=True), category
 
 
-CLUSTER_VARIANCE = 0.4
+CLUSTER_VARIANCE = 0.4  # share of the features' variance between categories; chosen, not measured
 
 
 def draw_feature_space(n_features: int, rng: np.random.Generator) -> FeatureSpace:

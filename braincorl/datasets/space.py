@@ -11,7 +11,7 @@ from braincorl.errors import InputError
 from braincorl.validation import FloatArray
 
 SINGULAR = 1e-6  # volume of a voxel whose edges have length one, about
-SPACE_CODES = range(1, 6)
+SPACE_CODES = range(1, 6)  # xform codes of the NIfTI standard, without 0 (unknown)
 ALIGNED = 2  # NIfTI's code of a space that is some other image's
 SUBCORTEX_ARRAYS = ("deep_structure", "deep_structure_names", "deep_voxels", "deep_shape", "deep_affine")
 

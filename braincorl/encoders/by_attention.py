@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from braincorl.batching import at_a_time
 from braincorl.closed_forms.bases import Basis, Metric
 from braincorl.closed_forms.decomposition import varying_voxels
 from braincorl.closed_forms.items import Items, Nearby
@@ -32,8 +33,8 @@ from braincorl.validation import FloatArray, check_batch_size
 _TYPICAL_SHARE = 0.2
 # Directions of feature space along which the spread between items and heads is kept.
 _PROBES = 16
-# Temporaries of one batch of voxels, and the fewest voxels at which products still run at full speed.
-BATCH_BYTES = 256 * 2**20
+# Of the working memory, for one batch of voxels, and the fewest at which products still run at full speed.
+_BATCH_SHARE = 1 / 4
 _FEWEST_VOXELS = 32
 
 
@@ -252,7 +253,8 @@ def _batch_size(value: int | str, layer: VoxelAttention, nearby: Nearby | None) 
     chosen = check_batch_size(value)
     if chosen is not None:
         return chosen
-    return max(_FEWEST_VOXELS, BATCH_BYTES // layer.bytes_per_voxel(None if nearby is None else nearby.index.shape[1]))
+    each = layer.bytes_per_voxel(None if nearby is None else nearby.index.shape[1])
+    return max(_FEWEST_VOXELS, at_a_time(each, _BATCH_SHARE))
 
 
 def _posterior(

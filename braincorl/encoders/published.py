@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import, and predicting needs none
 logger = logging.getLogger(__name__)
 
 NOTED_SPREAD = 0.01  # of the lengths, relative: more than storing unit vectors in half precision makes
-LARGEST_SPREAD = 0.25
+LARGEST_SPREAD = 0.25  # far beyond any rounding: these features were never normalised
 LARGEST_RATIO = 2.0  # of query to context lengths; averages over images are shorter, and welcome
 
 

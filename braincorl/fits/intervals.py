@@ -7,10 +7,9 @@ says how much the mean hangs on which of these voxels were counted, and nothing 
 
 import numpy as np
 
+from braincorl.batching import at_a_time, batches
 from braincorl.errors import InputError
 from braincorl.validation import FloatArray
-
-BYTES_AT_A_TIME = 64 * 2**20
 
 
 def bootstrap_interval(
@@ -53,14 +52,13 @@ def bootstrap_interval(
         return float("nan"), float("nan")
     rng = np.random.default_rng(random_state)
     means = np.empty(n_bootstrap)
-    step = max(1, BYTES_AT_A_TIME // (16 * n_voxels))
-    for start in range(0, n_bootstrap, step):
-        size = min(step, n_bootstrap - start)
-        draws = np.stack([np.bincount(rng.integers(n_draws, size=n_draws), minlength=n_draws) for _ in range(size)])
-        total, number = draws @ table, draws @ counts
-        chosen = rng.integers(n_voxels, size=(size, n_voxels))
+    # All draws before all voxels, so that the memory there is changes no number.
+    drawn = np.stack([np.bincount(rng.integers(n_draws, size=n_draws), minlength=n_draws) for _ in range(n_bootstrap)])
+    for part in batches(n_bootstrap, 16 * n_voxels, at_a_time(16 * n_voxels)):
+        total, number = drawn[part] @ table, drawn[part] @ counts
+        chosen = rng.integers(n_voxels, size=total.shape)
         sums = np.take_along_axis(total, chosen, axis=1).sum(axis=1)
         numbers = np.take_along_axis(number, chosen, axis=1).sum(axis=1)
-        means[start : start + size] = np.divide(sums, numbers, out=np.full(size, np.nan), where=numbers > 0)
+        means[part] = np.divide(sums, numbers, out=np.full(len(sums), np.nan), where=numbers > 0)
     low, high = np.nanpercentile(means, [50 * (1 - level), 50 * (1 + level)])
     return float(low), float(high)

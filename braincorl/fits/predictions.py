@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl import __version__
+from braincorl.batching import at_a_time
 from braincorl.encoders import LinearEncoder
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-BYTES_AT_A_TIME = 64 * 2**20  # of predicted volumes; files of more are written piece by piece
 
 KINDS = {
     "predicted": "Predicted responses",
@@ -74,7 +74,7 @@ def save_predictions(
                 int(unknown.sum()),
                 unknown.size,
             )
-    step = max(1, BYTES_AT_A_TIME // (8 * (space.included if space.mask is None else space.mask).size))
+    step = at_a_time(8 * (space.included if space.mask is None else space.mask).size)
     with staged_directory(path, overwrite=overwrite, kind="prediction") as folder:
         counter = ProgressCounter(len(names) * (1 + std), progress)
         for kind in list(KINDS)[: 1 + std]:

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from braincorl import metrics
+from braincorl.batching import batches
 from braincorl.datasets.space import VoxelSpace
 from braincorl.datasets.subject import SubjectData
 from braincorl.encoders.banded_ridge import BandedRidgeEncoder
@@ -18,8 +19,6 @@ from braincorl.fits.intervals import bootstrap_interval
 from braincorl.questions.partition import VariancePartition, partition_variance
 from braincorl.questions.permutation import PermutationTest, permutation_test
 from braincorl.validation import check_finite
-
-VOXELS_AT_A_TIME = 4096
 
 Scores = dict[str, npt.NDArray[np.float64]]
 
@@ -61,8 +60,8 @@ def score_encoder(
     if features.shape[0] != subject.n_images:
         raise InputError(f"features has {features.shape[0]} rows for {subject.n_images} images: pass one per image.")
     scores = {name: np.full(space.n_voxels, np.nan) for name in ("ev", "r2", "r")}
-    for start in range(0, ours.size, VOXELS_AT_A_TIME):
-        mine, other = ours[start : start + VOXELS_AT_A_TIME], theirs[start : start + VOXELS_AT_A_TIME]
+    for part in batches(ours.size, 5 * 8 * len(features)):
+        mine, other = ours[part], theirs[part]
         predicted = predict_exactly(encoder, features, mine)
         measured = subject.responses[:, other]
         scores["ev"][mine] = metrics.explained_variance(measured, predicted)
@@ -121,8 +120,8 @@ def encoder_significance(
     measured = np.full((subject.n_images, space.n_voxels), np.nan, dtype=subject.responses.dtype)
     predicted = np.zeros((subject.n_images, space.n_voxels))
     measured[:, ours] = subject.responses[:, theirs]
-    for start in range(0, ours.size, VOXELS_AT_A_TIME):
-        mine = ours[start : start + VOXELS_AT_A_TIME]
+    for part in batches(ours.size, 5 * 8 * len(features)):
+        mine = ours[part]
         predicted[:, mine] = predict_exactly(encoder, features, mine)
     return permutation_test(
         measured,

@@ -21,7 +21,7 @@ from braincorl.models.attention import AttentionConfig
 from braincorl.priors.group_prior import GroupPrior
 from braincorl.validation import FloatArray, check_finite
 
-_INTERCEPT_VARIANCE = 100.0
+_INTERCEPT_VARIANCE = 100.0  # of responses of variance 1: nothing is known of the baseline
 _SIGNAL = 0.3  # r of a typical voxel
 
 

@@ -37,8 +37,8 @@ from braincorl.training.tables import build
 from braincorl.training.worlds import WorldConfig
 
 ARCHITECTURE = "reference"
-_WARM_UP = 0.05
-_LOWEST_RATE = 0.01
+_WARM_UP = 0.05  # share of a stage's steps, as usual for transformers
+_LOWEST_RATE = 0.01  # of the learning rate, at the end of the cosine
 
 
 @dataclass(frozen=True)

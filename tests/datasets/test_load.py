@@ -366,7 +366,7 @@ def test_a_compressed_file_is_read_once_through(person, monkeypatch):
     """Small chunks of a gzip file must not each start from its beginning."""
     from braincorl.datasets.betas import beta_files, grids, streams
 
-    monkeypatch.setattr(beta_files, "CHUNK_BYTES", 1)
+    monkeypatch.setenv("BRAINCORL_MEMORY", "1 B")
     monkeypatch.setattr(streams, "BLOCK_BYTES", 64)
     read = []
     original = gzip.GzipFile.read

@@ -8,7 +8,6 @@ import pytest
 from sklearn.exceptions import NotFittedError
 
 from braincorl import BayesianRidgeEncoder, GroupPrior, GroupPriorEncoder, InContextEncoder, RidgeEncoder
-from braincorl.batching import BATCH_BYTES
 from braincorl.closed_forms.evidence import pool_scale
 from braincorl.encoders.published import feature_length
 from braincorl.errors import InputError, OutOfMemoryError
@@ -188,6 +187,6 @@ def test_a_large_pool_is_gone_through_in_blocks():
     scale, length = pool_scale(pool), feature_length(pool[:1], pool)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 3 * BATCH_BYTES
+    assert peak < 3 * 64 * 2**20
     assert scale == pytest.approx(1 / pool.var(axis=0, ddof=1, dtype=np.float64).sum(), rel=1e-12)
     assert length == pytest.approx(np.sqrt((pool.astype(np.float64) ** 2).sum(axis=1).mean()), rel=1e-12)

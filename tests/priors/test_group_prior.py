@@ -280,7 +280,7 @@ def test_regions_cannot_be_told_to_a_prior_without_them(people):
 
 
 def test_covariance_in_blocks_is_the_covariance(monkeypatch):
-    monkeypatch.setattr("braincorl.batching.BATCH_BYTES", 7)
+    monkeypatch.setenv("BRAINCORL_MEMORY", "100 B")
     pool = np.random.default_rng(0).standard_normal((150, 4)).astype(np.float32) + 100
     moments = pool_moments(pool)
     np.testing.assert_allclose(moments.covariance, np.cov(pool.astype(np.float64), rowvar=False), rtol=1e-12)

@@ -46,9 +46,9 @@ LABELS = {
 }
 MAIN_MAPS = ("ev", "cvr2", "signalfraction")  # the first that a fit has says where its encoder works
 OUTLINED = 8  # more outlines than this hide the map
-FEW_IMAGES = 20
-N_BOOTSTRAP = 300
-LOW_CEILING = 0.1
+FEW_IMAGES = 20  # below, a correlation of .4 is within chance (p > .05)
+N_BOOTSTRAP = 300  # enough for what a bar shows; `score --intervals` draws more
+LOW_CEILING = 0.1  # as `metrics.normalize_by_ceiling`: below, dividing by it shows noise
 
 
 @dataclass(frozen=True)

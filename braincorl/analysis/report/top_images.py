@@ -9,12 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from braincorl.batching import batches
 from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable
 from braincorl.features.images.image_sources import ImageSource, image_source
-
-IMAGES_AT_A_TIME = 4096
 
 
 def rank_images(
@@ -52,8 +51,8 @@ def rank_images(
     named = {name: members for name, members in rois.items() if members.any()}
     weights = np.stack([encoder.coef_[members].mean(axis=0) for members in named.values()], axis=1)
     offsets = np.array([encoder.intercept_[members].mean() for members in named.values()])
-    starts = range(0, len(table.image_ids), IMAGES_AT_A_TIME)
-    responses = np.concatenate([table.features[start : start + IMAGES_AT_A_TIME] @ weights for start in starts])
+    parts = batches(len(table.image_ids), 8 * table.n_features)
+    responses = np.concatenate([table.features[part] @ weights for part in parts])
     rows = []
     for name, column in zip(named, (responses + offsets).T, strict=True):
         for rank, row in enumerate(np.argsort(-column, kind="stable")[:n_top], start=1):

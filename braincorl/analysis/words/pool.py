@@ -11,12 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from braincorl.batching import batches
 from braincorl.errors import InputError
 from braincorl.validation import FloatArray, check_finite
 
 Array = npt.NDArray[np.float64]
-
-ROWS_AT_A_TIME = 8192
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,8 @@ class Pool:
 
     def spread(self, weights: FloatArray) -> Array:
         """Measure how predictions vary over the pool: their standard deviation, one per row of `weights` (n, p)."""
-        starts = range(0, len(weights), ROWS_AT_A_TIME)  # whole brains of weights need not be there twice
-        parts = [np.linalg.norm(self.in_metric(weights[s : s + ROWS_AT_A_TIME]), axis=-1) for s in starts]
+        rows = batches(len(weights), 2 * 8 * weights.shape[-1])  # whole brains of weights need not be there twice
+        parts = [np.linalg.norm(self.in_metric(weights[part]), axis=-1) for part in rows]
         return np.concatenate(parts) if parts else np.zeros(0)
 
     def in_metric(self, weights: FloatArray) -> Array:
@@ -76,8 +75,8 @@ def make_pool(image_features: npt.ArrayLike | None, n_features: int) -> Pool:
     check_finite(X, "image_features")
     mean = X.mean(axis=0, dtype=np.float64)
     covariance = np.zeros((n_features, n_features))
-    for start in range(0, X.shape[0], ROWS_AT_A_TIME):
-        centred = X[start : start + ROWS_AT_A_TIME] - mean
+    for part in batches(X.shape[0], 2 * 8 * n_features):
+        centred = X[part] - mean
         covariance += centred.T @ centred
     values, vectors = np.linalg.eigh(covariance / X.shape[0])
     kept = values > max(values[-1], 0.0) * n_features * np.finfo(np.float64).eps

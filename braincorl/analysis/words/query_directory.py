@@ -11,7 +11,7 @@ from braincorl.files import GENERATOR
 from braincorl.fits.folder import check_prefix
 from braincorl.fits.maps import Outside, save_map
 
-LONGEST_LABEL = 60
+LONGEST_LABEL = 60  # of a file's name, which BIDS entities and ending make longer; systems end at 255 bytes
 
 # Map name -> (attribute of the result, what it is, unit).
 MAPS = {

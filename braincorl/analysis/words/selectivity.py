@@ -37,14 +37,12 @@ from scipy import stats
 
 from braincorl.analysis.words.pool import Array, Pool, make_pool
 from braincorl.analysis.words.text_directions import Directions, average_prompts, text_directions
+from braincorl.batching import at_a_time, batches
 from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import InputError
 from braincorl.validation import FloatArray
 
 Significance = Literal["auto", "posterior", "directions"]
-
-TEXTS_AT_A_TIME = 32
-VOXELS_AT_A_TIME = 8192
 
 
 @dataclass(frozen=True)
@@ -188,8 +186,7 @@ def contrast_std(encoder: LinearEncoder, directions: FloatArray, pool: Pool) -> 
     except InputError:
         return None
     std = np.empty((constant.shape[1], len(directions)))
-    for start in range(0, len(directions), TEXTS_AT_A_TIME):
-        part = slice(start, start + TEXTS_AT_A_TIME)
+    for part in batches(len(directions), 3 * 8 * len(std), at_a_time(3 * 8 * len(std))):
         moved = (step[part, None] * directions[part]).astype(centre.dtype)
         curvature = _variance(encoder, centre + moved) + _variance(encoder, centre - moved) - 2 * constant
         std[:, part] = (np.sqrt(np.maximum(curvature, 0.0) / 2) / step[part, None]).T
@@ -214,8 +211,8 @@ def selectivity_over_voxels(weights: FloatArray, directions: Array, pool: Pool) 
         Voxels without weights count as 0.
     """
     total, square = np.zeros(weights.shape[1]), np.zeros((weights.shape[1], weights.shape[1]))
-    for start in range(0, len(weights), VOXELS_AT_A_TIME):
-        part = np.asarray(weights[start : start + VOXELS_AT_A_TIME], dtype=np.float64)
+    for rows in batches(len(weights), 4 * 8 * weights.shape[1]):
+        part = np.asarray(weights[rows], dtype=np.float64)
         spread = pool.spread(part)[:, None]
         unit = np.divide(part, spread, out=np.zeros_like(part), where=spread > 0)
         total += unit.sum(axis=0)

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from braincorl.batching import at_a_time
 from braincorl.datasets.betas.grids import Grid, check_same_grid
 from braincorl.datasets.betas.nifti import NiftiFile
 from braincorl.datasets.betas.safe_pickle import map_npy
@@ -20,8 +21,8 @@ from braincorl.errors import InputError
 from braincorl.files import reading
 from braincorl.hdf5 import dataset_in, open_hdf5
 
-CHUNK_BYTES = 64 * 2**20
-BLOCK_BYTES = 256 * 2**20  # of chosen voxels, where a file is better read through than trial by trial
+# Of the working memory, where a file is better read through than trial by trial.
+THROUGH_SHARE = 1 / 4
 
 Axes = Literal["TZYX", "XYZT"]
 
@@ -83,7 +84,7 @@ class NiftiBetas:
 
     def chunks(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Yield (index of the first trial, responses (n, n_voxels)) in order."""
-        step = max(1, CHUNK_BYTES // (8 * self.grid.mask.size))  # a scaled chunk is float64
+        step = at_a_time(8 * self.grid.mask.size)  # a scaled chunk is float64
         for start, chunk in self._image.volumes(step):
             # In the order of the file the trials are rows, so that taking voxels moves each through the cache once.
             trials = chunk.reshape(-1, chunk.shape[-1], order="F").T
@@ -124,7 +125,7 @@ class ArrayBetas:
     @property
     def step(self) -> int:
         """Trials that are read at a time."""
-        return max(1, CHUNK_BYTES // (8 * int(self.n_voxels)))
+        return at_a_time(8 * int(self.n_voxels))
 
     def rows(self, start: int, stop: int) -> npt.NDArray[np.float32]:
         """Read some trials (n, n_voxels), as a copy."""
@@ -177,8 +178,7 @@ class HDF5Betas:
             data = dataset_in(file, self._dataset, self.path)
             # Where many trials of a voxel lie together, each read of one trial would touch the whole file.
             by_trial = not self._flat and self._axes == "TZYX" and (data.chunks is None or data.chunks[0] == 1)
-            bytes_per_trial = 4 * (self._mask.size if by_trial else self.n_voxels)
-            step = max(1, (CHUNK_BYTES if by_trial else BLOCK_BYTES) // bytes_per_trial)
+            step = at_a_time(4 * self._mask.size) if by_trial else at_a_time(4 * self.n_voxels, THROUGH_SHARE)
             for start in range(0, self.n_trials, step):
                 stop = min(start + step, self.n_trials)
                 with reading(self.path, f"is truncated or damaged at trial {start} of {self.n_trials}"):
@@ -237,7 +237,7 @@ class VolumeArrayBetas:
 
     def chunks(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Yield (index of the first trial, responses (n, n_voxels)) in order."""
-        step = max(1, CHUNK_BYTES // (4 * self.n_voxels))
+        step = at_a_time(4 * self.n_voxels)
         for start in range(0, self.n_trials, step):
             yield start, as_float32(np.array(self._values[:, start : start + step].T))
 

@@ -15,10 +15,10 @@ from braincorl.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-AFFINE_TOLERANCE_MM = 1e-2
-LABEL_TOLERANCE = 1e-3
-LARGEST_LABEL = 2**31
-LARGEST_NCSNR = 10
+AFFINE_TOLERANCE_MM = 1e-2  # rounding of affines that were stored as quaternions, in single precision
+LABEL_TOLERANCE = 1e-3  # rounding of labels that were stored as floats; interpolated ones are farther off
+LARGEST_LABEL = 2**31  # whole numbers of 32 bits, as tools of the field read them
+LARGEST_NCSNR = 10  # a noise ceiling of 99 % from a single trial, which no scanner gives
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from braincorl.files import check_regular, reading
 
 KIND = "MATLAB file"
 HDF5_START = b"\x89HDF"
-HDF5_OFFSET = 512
-HEADER_BYTES = 128
+HDF5_OFFSET = 512  # MATLAB 7.3 puts its own header before the HDF5 content
+HEADER_BYTES = 128  # of a MATLAB 5 file; the last two tell the byte order
 MATRIX, COMPRESSED = 14, 15
 # Type of an element, and class of a matrix, as they are numbered.
 TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 KIND = "NIfTI image"
 WARNING_LEVEL, ERROR_LEVEL = 30, 40  # of nibabel's checks: what matters, and what cannot be put right
-CIFTI_INTENTS = range(3000, 3100)
+CIFTI_INTENTS = range(3000, 3100)  # NIFTI_INTENT_CONNECTIVITY_* of the CIFTI-2 specification
 
 
 class NiftiFile:

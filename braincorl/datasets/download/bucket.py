@@ -11,7 +11,7 @@ from typing import Any
 from braincorl.errors import InputError
 from braincorl.files import first_line
 
-BLOCK_BYTES = 2**20
+BLOCK_BYTES = 2**20  # a read buffer
 CONNECT_SECONDS, READ_SECONDS = 10, 60
 
 

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 RECORD = ".braincorl-fetch.json"
 ATTEMPTS = 6  # without a single byte between them
-FIRST_WAIT_SECONDS = 1.0
+FIRST_WAIT_SECONDS = 1.0  # doubled with every failure, as servers ask for
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ RETINOTOPIC = "prf-visualrois"
 FUNCTIONAL = ("floc-bodies", "floc-faces", "floc-places", "floc-words")
 VISION = (RETINOTOPIC, *FUNCTIONAL, "streams", "nsdgeneral")
 CORTICAL = (*VISION, "Kastner2015", "HCP_MMP1")
-CEILING_REPEATS = 3
+CEILING_REPEATS = 3  # trials of an image in NSD
 
 # The names in NSD's own colour tables, for folders that were downloaded without them.
 LABEL_NAMES: dict[str, tuple[str, ...]] = {

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 BUCKET, REGION = "natural-scenes-dataset", "us-east-2"
 CONTAINERS = (".nii.gz", ".hdf5")
-MOST_PARALLEL = 16
+MOST_PARALLEL = 16  # more connections at once are discourteous
 
 TERMS = """Terms of the Natural Scenes Dataset (NSD)
 

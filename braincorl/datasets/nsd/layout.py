@@ -12,9 +12,9 @@ from pathlib import Path
 
 from braincorl.errors import InputError
 
-N_SESSIONS = (40, 40, 32, 30, 40, 32, 40, 30)
-TRIALS_PER_SESSION = 750
-N_STIMULI = 73_000
+N_SESSIONS = (40, 40, 32, 30, 40, 32, 40, 30)  # of people 1 to 8, as released
+TRIALS_PER_SESSION = 750  # 12 runs of 62 or 63 trials
+N_STIMULI = 73_000  # rows of nsd_stimuli.hdf5
 PREPARATION = "betas_fithrf_GLMdenoise_RR"
 SPACES = ("func1pt8mm", "func1mm", "fsaverage")
 HEMISPHERES = ("lh", "rh")

@@ -39,7 +39,7 @@ from braincorl.files import Progress
 
 logger = logging.getLogger(__name__)
 
-SCALE = 300.0
+SCALE = 300.0  # betas of volumes are stored as int16, percent signal change times 300
 
 Voxels = str | Sequence[str] | npt.NDArray[np.bool_]
 

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.cifti2.cifti2_axes import BrainModelAxis, LabelAxis, ScalarAxis, SeriesAxis
 
-from braincorl.datasets.betas.beta_files import as_float32
+from braincorl.batching import at_a_time
+from braincorl.datasets.betas.beta_files import THROUGH_SHARE, as_float32
 from braincorl.datasets.betas.nifti import CIFTI_INTENTS
 from braincorl.datasets.file_names import entities
 from braincorl.datasets.space import Subcortex, Surface
@@ -23,8 +24,7 @@ from braincorl.errors import FileFormatError, InputError
 from braincorl.files import check_regular, reading
 
 KIND = "CIFTI file"
-BLOCK_BYTES = 256 * 2**20
-NIFTI2_HEADER = 540
+NIFTI2_HEADER = 540  # bytes, as the standard says
 INTENT_AT = 504  # of `intent_code` in a NIfTI-2 header
 LEFT, RIGHT = "CIFTI_STRUCTURE_CORTEX_LEFT", "CIFTI_STRUCTURE_CORTEX_RIGHT"
 
@@ -188,7 +188,7 @@ class CiftiBetas:
 
     def chunks(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Yield (index of the first trial, responses (n, n_grayordinates)) in order."""
-        step = max(1, BLOCK_BYTES // (8 * self.n_voxels))
+        step = at_a_time(8 * self.n_voxels, THROUGH_SHARE)
         for start in range(0, self.n_trials, step):
             block = self._file.rows(start, min(start + step, self.n_trials), np.maximum(self._columns, 0))
             block[:, self._columns < 0] = np.nan

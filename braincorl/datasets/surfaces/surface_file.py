@@ -12,7 +12,8 @@ from nibabel.freesurfer.io import read_annot
 from nibabel.freesurfer.mghformat import MGHHeader
 from nibabel.gifti.gifti import GiftiImage
 
-from braincorl.datasets.betas.beta_files import CHUNK_BYTES, as_float32
+from braincorl.batching import at_a_time
+from braincorl.datasets.betas.beta_files import as_float32
 from braincorl.datasets.betas.streams import check_room, open_stream, read_to_end
 from braincorl.datasets.file_names import entities
 from braincorl.datasets.space import Surface
@@ -21,7 +22,7 @@ from braincorl.files import check_regular, reading
 
 KIND = "surface file"
 SIDES = {"CortexLeft": "left", "CortexRight": "right"}
-MGH_HEADER_BYTES = 284
+MGH_HEADER_BYTES = 284  # as FreeSurfer writes
 ENDINGS = (".mgh", ".mgz", ".gii", ".annot")
 
 
@@ -238,7 +239,7 @@ class SurfaceBetas:
 
     def chunks(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Yield (index of the first trial, responses (n, n_vertices)) in order."""
-        step = max(1, CHUNK_BYTES // (8 * sum(chosen.size for _, chosen in self._halves)))
+        step = at_a_time(8 * sum(chosen.size for _, chosen in self._halves))
         halves = zip(*(file.trials(step) for file, _ in self._halves), strict=True)
         for start, parts in zip(range(0, self.n_trials, step), halves, strict=True):
             looked_at = [part[:, chosen] for part, (_, chosen) in zip(parts, self._halves, strict=True)]

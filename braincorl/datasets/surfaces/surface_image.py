@@ -8,7 +8,8 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.datasets.betas.beta_files import CHUNK_BYTES, as_float32
+from braincorl.batching import at_a_time
+from braincorl.datasets.betas.beta_files import as_float32
 from braincorl.datasets.space import Surface, VoxelSpace
 from braincorl.datasets.subject import SubjectData
 from braincorl.datasets.surfaces.meshes import FSLR, hcp_file, surface_name
@@ -139,7 +140,7 @@ class _ImageBetas:
         self.n_trials, self.n_voxels = next(iter(counts.values())), surface.n_chosen
 
     def chunks(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-        step = max(1, CHUNK_BYTES // (4 * self.n_voxels))
+        step = at_a_time(4 * self.n_voxels)
         for start in range(0, self.n_trials, step):
             yield start, as_float32(np.concatenate([part[:, start : start + step] for part in self._parts]).T)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from braincorl.batching import batches
 from braincorl.datasets.betas.beta_files import BetasSource
 from braincorl.datasets.trials.same import FEWEST_NUMBERS, raise_same
 from braincorl.datasets.trials.trials_table import TrialsTable
@@ -25,8 +26,6 @@ from braincorl.files import Progress, ProgressCounter
 from braincorl.metrics import ncsnr_from_sums
 
 logger = logging.getLogger(__name__)
-
-VOXELS_AT_A_TIME = 4096
 
 
 @dataclass(frozen=True)
@@ -223,8 +222,7 @@ def _ncsnr(
 ) -> npt.NDArray[np.float64]:
     n_trials, single = int(counts.sum()), counts == 1
     ncsnr = np.empty(squares.size)
-    for start in range(0, squares.size, VOXELS_AT_A_TIME):  # a float64 copy of all sums would double the memory
-        part = slice(start, start + VOXELS_AT_A_TIME)
+    for part in batches(squares.size, 3 * 8 * counts.size):  # a float64 copy of all sums would double the memory
         image_sums = sums[:, part].astype(np.float64)
         image_sums[single] -= origin[part]
         mean = image_sums.sum(axis=0) / n_trials

@@ -35,6 +35,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from braincorl.batching import at_a_time
 from braincorl.datasets.betas.beta_files import BetasSource
 from braincorl.datasets.space import ALIGNED, Surface, VoxelSpace
 from braincorl.datasets.subject import SubjectData
@@ -63,13 +64,12 @@ logger = logging.getLogger(__name__)
 KIND = "braincorl-prepared/2"
 WITHOUT_CHECKSUM = "braincorl-prepared/1"
 HDF5_START = b"\x89HDF\r\n\x1a\n"
-READ_BYTES = 64 * 2**20
 
 OWN_START = re.compile(r"lock|\.partial-.*")  # before the key is there
 OWN_PARTS = re.compile(r"lock|key|assembled|\d{4,}|\.partial-.*")
 LAST = ("key", "lock")
-BLOCK_BYTES = 96 * 2**20
-CHUNK_BYTES = 2**20
+BLOCK_SHARE = 1 / 4  # of the working memory: each part on disk is read once per block
+CHUNK_BYTES = 2**20  # of the file: what a reader of one voxel reads
 
 
 def prepare(
@@ -293,7 +293,7 @@ def _open_parts(path: Path, parts: Path, key: str, recording: Recording) -> None
 def _block_width(n_rows: int, n_images: int) -> int:
     """Voxels of a block: whole chunks of the file, as many as keep a block of `n_rows` trials and images small."""
     chunk = chunk_width(n_images)
-    return max(1, BLOCK_BYTES // (4 * n_rows) // chunk) * chunk
+    return at_a_time(4 * n_rows * chunk, BLOCK_SHARE) * chunk
 
 
 def chunk_width(n_images: int) -> int:
@@ -670,7 +670,7 @@ def _read_responses(
 ) -> npt.NDArray[np.float32]:
     out = np.empty((rows.size, int(keep.sum())), dtype=np.float32)
     width = data.chunks[1]
-    step = max(1, READ_BYTES // (4 * data.shape[0] * width)) * width
+    step = at_a_time(4 * data.shape[0] * width) * width
     column = 0
     for first in range(0, data.shape[1], step):
         wanted = keep[first : first + step]

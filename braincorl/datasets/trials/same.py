@@ -7,7 +7,7 @@ from pathlib import Path
 
 from braincorl.errors import InputError
 
-SAMPLE_BYTES = 4096
+SAMPLE_BYTES = 4096  # one page of a disk
 FEWEST_NUMBERS = 8  # fewer may agree by chance, as one trial of one voxel in whole numbers
 
 

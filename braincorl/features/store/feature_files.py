@@ -16,6 +16,7 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 import numpy.typing as npt
 
+from braincorl.batching import working_memory
 from braincorl.errors import InputError
 from braincorl.features.store.table import FeatureTable, row_blocks, rows_of, take_rows
 from braincorl.files import atomic_file, check_regular, json_text, read_text, reading, text_lines
@@ -26,8 +27,8 @@ from braincorl.validation import FloatArray
 
 logger = logging.getLogger(__name__)
 
-# Beyond this many bytes a feature file is mapped into memory, unless told otherwise.
-MAPPED_FROM_BYTES = 256 * 2**20
+# A file beyond this share of the working memory is mapped, unless told otherwise.
+_MAPPED_FROM = 1 / 4
 ENDINGS = (".npz", ".h5", ".hdf5", ".safetensors")
 KIND = "braincorl-features/1"  # of a `.safetensors` file of ours
 
@@ -49,7 +50,8 @@ def load_features(
     only
         Names of the images to keep, in this order; of a mapped file, only their rows are read.
     mapped
-        Leave the features of a `.h5` or `.npy` file there and map them (read-only); by default from 256 MiB on.
+        Leave the features of a `.h5` or `.npy` file there and map them (read-only); by default beyond a quarter of
+        the working memory (`braincorl.batching`).
         Chunked, compressed and half precision features are always read. Checksums are verified either way.
 
     Returns
@@ -68,7 +70,7 @@ def load_features(
         raise InputError(f"{path} has an unknown ending: feature files end in {', '.join(_READERS)}.")
     path = check_regular(path, f"feature file ({', '.join(_READERS)})")
     with reading(path, "cannot be read as features"):
-        large = path.stat().st_size >= MAPPED_FROM_BYTES
+        large = path.stat().st_size >= _MAPPED_FROM * working_memory()
         features, stored, text, is_checked = reader(path, large if mapped is None else mapped)
         names = None if stored is None else _as_text(stored)
         provenance = _read_provenance(text)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from braincorl.batching import at_a_time
 from braincorl.errors import InputError
 from braincorl.names import check_names
 from braincorl.validation import FloatArray, check_finite
@@ -33,7 +34,8 @@ SPACE_KEYS = (
     "n_features",
 )
 
-BLOCK_BYTES = 16 * 2**20
+# Of the working memory, for rows of a mapped file: its pages count as well.
+_ROWS_SHARE = 1 / 64
 
 
 @dataclass(frozen=True)
@@ -221,16 +223,16 @@ def take_rows(features: npt.NDArray[Any], rows: npt.NDArray[np.intp]) -> npt.NDA
     """Copy rows; a mapped file is gone through once, block by block, letting go of its pages."""
     taken = np.empty((len(rows), features.shape[1]), dtype=features.dtype)
     order = np.argsort(rows, kind="stable")
-    block_of = rows[order] // max(1, BLOCK_BYTES // max(1, features[:1].nbytes))
+    block_of = rows[order] // at_a_time(features[:1].nbytes, _ROWS_SHARE)
     for places in np.split(order, np.flatnonzero(np.diff(block_of)) + 1):
         taken[places] = features[rows[places]]
         release_pages(features)
     return taken
 
 
-def row_blocks(matrix: FloatArray, block_bytes: int = BLOCK_BYTES) -> Iterator[FloatArray]:
-    """Go through consecutive rows, at most `block_bytes` at a time; pages of a mapped file are let go after use."""
-    per_block = max(1, block_bytes // max(1, matrix[:1].nbytes))
+def row_blocks(matrix: FloatArray) -> Iterator[FloatArray]:
+    """Go through consecutive rows, a block at a time; pages of a mapped file are let go after use."""
+    per_block = at_a_time(matrix[:1].nbytes, _ROWS_SHARE)
     for start in range(0, len(matrix), per_block):
         yield matrix[start : start + per_block]
         release_pages(matrix)

@@ -34,7 +34,7 @@ def person(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr("braincorl.datasets.trials.prepared.BLOCK_BYTES", 60 * 4 * 50)
+    monkeypatch.setenv("BRAINCORL_MEMORY", f"{4 * 60 * 4 * 50} B")
     monkeypatch.setattr("braincorl.datasets.trials.prepared.CHUNK_BYTES", 25 * 4 * 20)
 
 

@@ -37,7 +37,7 @@ def same(prepared, direct):
 @pytest.mark.parametrize("zscore", ["session", "none"])
 @pytest.mark.parametrize("with_map", [True, False])
 def test_a_prepared_person_is_the_person_that_is_loaded(nsd, tmp_path, zscore, with_map, monkeypatch):
-    monkeypatch.setattr("braincorl.datasets.trials.prepared.BLOCK_BYTES", 2750 * 4 * 20)  # several blocks
+    monkeypatch.setenv("BRAINCORL_MEMORY", f"{4 * 2750 * 4 * 20} B")  # several blocks
     monkeypatch.setattr("braincorl.datasets.trials.prepared.CHUNK_BYTES", 2000 * 4 * 7)
     if not with_map:
         (nsd.folder.betas / "ncsnr.nii.gz").unlink()

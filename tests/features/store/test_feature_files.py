@@ -127,9 +127,10 @@ def test_not_a_number_is_found_in_a_mapped_file(table, tmp_path):
         load_features(tmp_path / "f.h5", mapped=True)
 
 
-def test_blocks_of_rows_make_up_the_matrix(rng):
+def test_blocks_of_rows_make_up_the_matrix(rng, monkeypatch):
+    monkeypatch.setenv("BRAINCORL_MEMORY", f"{64 * 5 * 32} B")
     matrix = rng.standard_normal((23, 4))
-    blocks = list(row_blocks(matrix, block_bytes=5 * 32))
+    blocks = list(row_blocks(matrix))
     assert [len(block) for block in blocks] == [5, 5, 5, 5, 3]
     np.testing.assert_array_equal(np.concatenate(blocks), matrix)
 
