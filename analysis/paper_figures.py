@@ -24,7 +24,7 @@ from braincorl import (
 )
 from braincorl.analysis import plot_surface
 from braincorl.analysis.figures import new_figure, plot_scaling
-from braincorl.analysis.maps.colours import COLOURS
+from braincorl.analysis.maps.colours import encoder_colours
 from braincorl.metrics import explained_variance, pearson_r
 
 world = simulate_people(n_people=3, n_own=200, n_shared=60, n_features=32, voxel_size_mm=8, random_state=5)
@@ -85,7 +85,7 @@ scores.groupby(["encoder", "n_context"], sort=False)["score"].agg(["mean", "std"
 
 # %%
 figure = new_figure(10, 3)
-for axes, (name, colour) in zip(figure.subplots(1, 4, sharey=True), zip(encoders, COLOURS, strict=False), strict=True):
+for axes, (name, colour) in zip(figure.subplots(1, 4, sharey=True), encoder_colours(encoders).items(), strict=True):
     few = voxelwise[name, 100]
     axes.plot([0, 0.8], [0, 0.8], color="black", linewidth=0.8)
     axes.scatter(fully_trained, few, s=3, color=colour, alpha=0.5)
@@ -107,9 +107,10 @@ bars = {name: voxelwise[name, 100] for name in encoders} | {"ridge, all images":
 figure = new_figure(9, 3.6)
 axes = figure.subplots()
 position, width = np.arange(len(regions)), 0.8 / len(bars)
-for number, (colour, (name, ev)) in enumerate(zip(COLOURS, bars.items(), strict=False)):
+colours = encoder_colours(bars)
+for number, (name, ev) in enumerate(bars.items()):
     heights = [ev[members].mean() for members in regions.values()]
-    axes.bar(position + (number - (len(bars) - 1) / 2) * width, heights, width, color=colour, label=name)
+    axes.bar(position + (number - (len(bars) - 1) / 2) * width, heights, width, color=colours[name], label=name)
 for x, members in zip(position, regions.values(), strict=True):
     axes.plot([x - 0.42, x + 0.42], [ceiling[members].mean()] * 2, color="black", linewidth=1.5)
 axes.set_xticks(position, list(regions))

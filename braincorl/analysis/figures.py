@@ -13,10 +13,11 @@ from matplotlib import style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from braincorl.analysis.maps.colours import COLOURS
+from braincorl.analysis.maps.colours import COLOURS, encoder_colours
 from braincorl.files import atomic_file
 
 DPI = 110  # sharp on a page of usual width
+FINE_DPI = 200  # of files and notebooks: sharp in print and on a screen with small pixels
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -43,8 +44,10 @@ class ShownFigure(Figure):
     added to it is in our style too, as its ground is.
     """
 
-    def _repr_png_(self) -> bytes:
-        return png_bytes(self)
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        """Fine pixels, and the size (CSS pixels) at which they are shown."""
+        width, height = (round(inches * DPI) for inches in self.get_size_inches())
+        return png_bytes(self, dpi=FINE_DPI), {"width": width, "height": height}
 
 
 for _name in ("add_axes", "add_subplot", "legend", "suptitle"):
@@ -66,7 +69,9 @@ def plot_scaling(axes: Any, scores: pd.DataFrame, ylabel: str, ceiling: float | 
     ceiling
         Noise ceiling, drawn as a dotted line.
     """
-    for colour, (name, rows) in zip(COLOURS, scores.groupby("encoder", sort=False), strict=False):
+    colours = encoder_colours(scores["encoder"].unique())
+    for name, rows in scores.groupby("encoder", sort=False):
+        colour = colours[str(name)]
         spread = rows.groupby("n_context")["score"].agg(["mean", "std"])
         x, mean = spread.index.to_numpy(), spread["mean"].to_numpy()
         deviation = np.nan_to_num(spread["std"].to_numpy())
@@ -147,6 +152,6 @@ def png_bytes(figure: Figure, **options: Any) -> bytes:
 
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a figure as PNG, whole or not at all."""
-    content = png_bytes(figure, bbox_inches="tight")
+    content = png_bytes(figure, bbox_inches="tight", dpi=FINE_DPI)
     with atomic_file(path) as temporary:
         temporary.write_bytes(content)

@@ -1,6 +1,6 @@
-"""Every notebook, converted as a user would convert it and run in a kernel of its own: a figure must be seen there."""
+"""The site's build runs every notebook in a kernel of its own (`docs/tools/notebooks.py`); here it is held to that."""
 
-import ast
+import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -10,17 +10,56 @@ import pytest
 from braincorl.analysis import plot_mosaic
 from braincorl.analysis.figures import new_figure, plot_accuracy
 
-FOLDER = Path(__file__).resolve().parent.parent.parent / "analysis"
+ROOT = Path(__file__).resolve().parent.parent.parent
+FOLDER = ROOT / "analysis"
+sys.path.insert(0, str(ROOT / "docs"))
+
+SHOWN = (
+    "# %% [markdown]\n# # One figure\n\n# %%\nfrom braincorl.analysis.figures import new_figure\n\nnew_figure(3, 2)\n"
+)
+PRINTED = "# %%\nfrom braincorl.analysis.figures import new_figure\n\nprint([new_figure(3, 2)])\n"
+UNSEEN = "# %%\nfrom matplotlib.figure import Figure\n\nfigure = Figure()\nfigure\n"
+WARNING = "# %%\nimport warnings\n\nwarnings.warn('a warning')\n"
+
+
+@pytest.fixture(scope="module")
+def notebooks():
+    for package in ("jupytext", "nbclient", "ipykernel"):
+        pytest.importorskip(package, reason=f"{package} is in the extra 'notebooks' (uv sync installs it)")
+    from tools import notebooks
+
+    return notebooks
+
+
+def test_a_figure_is_seen_in_a_kernel(notebooks, tmp_path):
+    source = tmp_path / "shown.py"
+    source.write_text(SHOWN, encoding="utf-8")
+    notebook = notebooks.run(source)
+    assert [cell.cell_type for cell in notebook.cells] == ["markdown", "code"]
+    assert notebooks.kinds(notebook.cells[1]) >= {"image/png"}
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"), [(PRINTED, "printed as text"), (UNSEEN, "no image/png"), (WARNING, "a warning")]
+)
+def test_what_a_notebook_may_not_do_ends_the_build(text, fault, notebooks, tmp_path):
+    source = tmp_path / "faulty.py"
+    source.write_text(text, encoding="utf-8")
+    with pytest.raises(notebooks.NotebookError, match=fault):
+        notebooks.run(source)
 
 
 @pytest.mark.parametrize("notebook", sorted(FOLDER.glob("*.py")), ids=lambda path: path.name)
-def test_notebooks_run_from_top_to_bottom_and_show_their_figures(notebook, tmp_path, monkeypatch):
-    cells = run_in_kernel(notebook.read_text(encoding="utf-8"), tmp_path, monkeypatch)
-    drawn = [cell for cell in cells if ends_in_figure(cell.source)]
-    assert [kinds(cell) >= {"image/png"} for cell in drawn] == [True] * len(drawn)
+def test_notebooks_draw_figures_that_the_build_looks_for(notebook, notebooks):
+    cells = notebooks.read(notebook.read_text(encoding="utf-8")).cells
+    drawn = [cell for cell in cells if cell.cell_type == "code" and notebooks.ends_in_figure(cell.source)]
     assert notebook.name in ("fit_a_person.py", "what_it_learned.py", "words.py") or drawn
-    printed = "".join(output.get("text", "") for cell in cells for output in cell.outputs)
-    assert "<Figure" not in printed
+
+
+def test_ci_builds_the_site_and_with_it_the_notebooks():
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert "sphinx-build -M html docs docs/_build -W" in ci
+    assert "run_notebooks" not in ci
 
 
 @pytest.mark.parametrize("style", ["default", "dark_background"])
@@ -33,37 +72,11 @@ def test_a_figure_shows_itself_without_pyplot(style, world):
     }
     with plt.style.context(style):
         for name, make in figures.items():
-            assert make()._repr_png_().startswith(b"\x89PNG"), name
+            picture, size = make()._repr_png_()
+            assert picture.startswith(b"\x89PNG"), name
+            assert size["width"] > 100
 
 
 def test_every_notebook_is_listed():
     readme = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert all(f"({notebook.name})" in readme for notebook in FOLDER.glob("*.py"))
-
-
-def run_in_kernel(text, folder, monkeypatch):
-    """Code cells of a percent-format notebook with their outputs; a warning in them is an error."""
-    why = "is in the extra 'notebooks' (uv sync installs it)"
-    jupytext = pytest.importorskip("jupytext", reason=f"jupytext, the converter, {why}")
-    nbclient = pytest.importorskip("nbclient", reason=f"nbclient, the runner, {why}")
-    pytest.importorskip("ipykernel", reason=f"ipykernel {why}")
-    monkeypatch.setenv("TMPDIR", str(folder))
-    monkeypatch.setenv("IPYTHONDIR", str(folder / "ipython"))
-    strict = "# %%\nimport warnings\n\nwarnings.simplefilter('error')\n\n"
-    notebook = jupytext.reads(strict + text, fmt="py:percent")
-    resources = {"metadata": {"path": str(folder)}}
-    nbclient.NotebookClient(notebook, kernel_name="python3", timeout=600, resources=resources).execute()
-    return [cell for cell in notebook.cells if cell.cell_type == "code"]
-
-
-def ends_in_figure(source):
-    """Whether a cell's last line is a figure: the variable, or a call of a function that draws one."""
-    *_, last = ast.parse(source).body or [None]
-    value = last.value if isinstance(last, ast.Expr) else None
-    if isinstance(value, ast.Call) and isinstance(value.func, ast.Name):
-        return value.func.id.startswith("plot_") or value.func.id == "new_figure"
-    return isinstance(value, ast.Name) and value.id == "figure"
-
-
-def kinds(cell):
-    return {kind for output in cell.outputs for kind in output.get("data", {})}

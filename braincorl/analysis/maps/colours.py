@@ -1,5 +1,6 @@
 """Colour ranges that neither one wild voxel nor an empty map can spoil, and which voxels are worth a colour."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +12,45 @@ from matplotlib.colors import Normalize
 from braincorl.errors import InputError
 
 # Okabe and Ito's colours, told apart by colour-blind readers; the baseline is grey.
-COLOURS = ("#777777", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
+COLOURS = ("#777777", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+# An encoder has the same colour in every figure, whichever others stand beside it.
+ENCODER_COLOURS = {
+    "ridge": COLOURS[0],
+    "bayesian-ridge": COLOURS[1],
+    "in-context": COLOURS[2],
+    "group-prior": COLOURS[3],
+    "in-context-prior": COLOURS[4],
+    "banded-ridge": COLOURS[6],
+}
+OTHER_COLOURS = (COLOURS[5], "#000000", "#8C564B", "#6A51A3")
 
 # Outlines lie on dark, on bright and on grey ground: light colours that neither colour map contains.
 OUTLINES = ("#00C8FF", "#3CFF3C", "#FF69E0", "#7B9CFF", "#00E6B0", "#FFFFFF", "#C6A0FF", "#9BE000")
 
 SIGNED_MAP, UNSIGNED_MAP = "RdBu_r", "inferno"
 SIGNED_SHARE = 0.25  # below this share of the positive range, negative values are taken for noise around zero
+
+
+def encoder_colours(names: Iterable[str]) -> dict[str, str]:
+    """Colours of encoders, known ones always alike.
+
+    Parameters
+    ----------
+    names
+        Of encoders, as on the command line or in prose ("Bayesian ridge").
+
+    Returns
+    -------
+    dict
+        Name -> colour.
+    """
+    colours, others = {}, 0
+    for name in names:
+        known = ENCODER_COLOURS.get(name.lower().replace(" ", "-").replace("_", "-"))
+        colours[name] = known or OTHER_COLOURS[others % len(OTHER_COLOURS)]
+        others += known is None
+    return colours
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def pictures(world, tmp_path_factory):
         "benchmark": benchmark,
         "saved": saved,
         "accuracy": lambda: png_bytes(plot_accuracy(ev, ev)),
-        "mosaic": lambda: mosaic()._repr_png_(),
+        "mosaic": lambda: mosaic()._repr_png_()[0],
         "page": lambda: render_page(
             "", "", [Section("Map", "comparison/map.html", {"figure": mosaic(), "names": "ab"})]
         ),
