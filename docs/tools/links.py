@@ -1,5 +1,6 @@
 """Links inside the built site: every page, picture and place on a page that is pointed at must be there."""
 
+from collections.abc import Iterable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -36,17 +37,18 @@ def check_site(app: Any, exception: Exception | None) -> None:
     """Fail the build where a link leads nowhere, or a page loads anything from outside."""
     if exception is not None or app.builder.format != "html":
         return
-    for fault in find_faults(Path(app.outdir)):
+    for fault in find_faults(Path(app.outdir), app.env.all_docs):
         LOG.error("links: %s", fault)
         app.statuscode = 1
 
 
-def find_faults(folder: Path) -> list[str]:
-    """Broken links of a folder of pages, one line each."""
-    pages = {path.resolve(): Page(path) for path in sorted(folder.rglob("*.html")) if "_static" not in path.parts}
+def find_faults(folder: Path, names: Iterable[str]) -> list[str]:
+    """Find broken links of the named pages of a folder, one line each."""
+    folder = folder.resolve()
+    pages = {path: Page(path) for path in sorted(folder / f"{name}.html" for name in names)}
     faults = []
     for path, page in pages.items():
-        name = path.relative_to(folder.resolve())
+        name = path.relative_to(folder)
         for link in [*page.links, *page.loaded]:
             parts = urlsplit(link)
             if parts.scheme or parts.netloc:
