@@ -4,6 +4,7 @@ An encoder is a scikit-learn multi-output regressor whose fitted state is `coef_
 `intercept_` (n_voxels,), the transpose of himalaya's `coef_`. A subclass supplies `_fit_arrays`.
 """
 
+import inspect
 import json
 import warnings
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,6 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import DataConversionWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from braincorl.encoders.refitting import whole_or_not_at_all
 from braincorl.errors import FileFormatError, InputError
 from braincorl.files import reading
 from braincorl.metrics import r2_score
@@ -52,12 +52,6 @@ class LinearEncoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     intercept_: FloatArray
     noise_variance_: FloatArray
     image_digests_: npt.NDArray[np.int64]
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """See to it that no subclass's `fit` mixes attributes of two fits."""
-        super().__init_subclass__(**kwargs)
-        if "fit" in vars(cls):
-            cls.fit = whole_or_not_at_all(vars(cls)["fit"])
 
     def predict(self, X: npt.ArrayLike, return_std: bool = False) -> Any:
         """Predict responses to images.
@@ -178,6 +172,17 @@ class LinearEncoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     _array_names: ClassVar[tuple[str, ...]] = ("coef_", "intercept_", "noise_variance_")
     _one_voxel: bool = False
 
+    def _forget(self) -> None:
+        """Be unfitted, so that a fit that fails leaves nothing that could be mixed with another."""
+        for cls in type(self).__mro__:
+            for name in inspect.get_annotations(cls):
+                if name.endswith("_"):
+                    self.__dict__.pop(name, None)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Say to scikit-learn whether a fit was finished."""
+        return hasattr(self, "coef_")
+
     def _header_parameters(self) -> dict[str, Any]:
         """Parameters as a file's header stores them."""
         return {name: _jsonable(value) for name, value in self.get_params(deep=False).items()}
@@ -188,6 +193,7 @@ class LinearEncoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             raise InputError(
                 "an encoder requires y to be passed, but the target y is None: pass responses (n_images, n_voxels)."
             )
+        self._forget()
         features = self._check_features(X, reset=True)
         raw = np.asarray(y)
         if raw.ndim == 2 and raw.shape[1] == 1 and raw.shape[0] == 1 < features.shape[0]:

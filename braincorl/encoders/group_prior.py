@@ -125,6 +125,7 @@ class GroupPriorEncoder(AttendingEncoder):
 
     def _check_few(self, X: npt.ArrayLike, y: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
         """Check as `_check_fit` does, but let contexts of no image or one pass."""
+        self._forget()
         features, responses = np.asarray(X), np.asarray(y)
         if features.ndim != 2 or features.shape[0] >= 2 or responses.ndim != 2:
             return self._check_fit(X, y)

@@ -143,7 +143,6 @@ class InContextEncoder(AttendingEncoder):
         check_batch_size(self.voxel_batch_size)
         features, responses = self._check_fit(X, y)
         pool = self._check_pool(X_pool, features)
-        self.feature_length_ = None
         if str(self.checkpoint) == NATIVE:
             self._fit_native(features, responses, pool, X_pool, rois, positions, progress)
             return self
