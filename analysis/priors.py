@@ -12,8 +12,8 @@ import pandas as pd
 from braincorl import BayesianRidgeEncoder, GroupPrior, GroupPriorEncoder, simulate_people
 from braincorl.analysis import plot_mosaic
 from braincorl.metrics import explained_variance
+from braincorl.priors.image_selection import select_images
 from braincorl.priors.regions import label_voxels
-from braincorl.priors.selection import select_images
 
 world = simulate_people(n_people=3, n_own=120, n_shared=60, n_features=32, voxel_size_mm=7, random_state=4)
 new, *earlier = world.people

@@ -16,7 +16,7 @@ from common import measure, print_table
 
 from braincorl import BayesianRidgeEncoder, GroupPrior, GroupPriorEncoder, InContextEncoder, RidgeEncoder
 from braincorl.metrics import explained_variance
-from braincorl.priors.images import NO_IMAGES
+from braincorl.priors.image_digests import NO_IMAGES
 
 
 def main() -> None:

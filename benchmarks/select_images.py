@@ -13,7 +13,7 @@ from scipy.cluster.vq import kmeans2
 
 from braincorl import GroupPrior, GroupPriorEncoder
 from braincorl.metrics import explained_variance
-from braincorl.priors.selection import select_images
+from braincorl.priors.image_selection import select_images
 
 COUNTS = (20, 50)
 

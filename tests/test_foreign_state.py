@@ -35,7 +35,7 @@ from braincorl.encoders.banded_ridge import BandedRidgeEncoder
 from braincorl.features import GaborConfig, ImageEmbedder
 from braincorl.fits.maps import read_map
 from braincorl.metrics import explained_variance, mean_over_voxels, noise_ceiling, pearson_r, r2_score
-from braincorl.priors.selection import select_images
+from braincorl.priors.image_selection import select_images
 
 # -- what may have been set --------------------------------------------------------------------------------------------
 

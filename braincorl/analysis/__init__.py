@@ -11,13 +11,13 @@ if TYPE_CHECKING:
         encoder_components,
         tuning_correlation,
     )
-    from braincorl.analysis.context.attention import context_attention, context_by_roi
     from braincorl.analysis.context.influence import context_influence
+    from braincorl.analysis.context.looked_at import context_attention, context_by_roi
     from braincorl.analysis.maps.flatmap import plot_flatmap
     from braincorl.analysis.maps.surface_plots import plot_surface
     from braincorl.analysis.maps.volume_plots import plot_glass_brain, plot_mosaic
     from braincorl.analysis.scaling import scaling_curve
-    from braincorl.analysis.words.selection import (
+    from braincorl.analysis.words.query_selection import (
         localizer_accuracy,
         preferred_images,
         preferred_texts,
@@ -39,15 +39,15 @@ _HOMES = {
     "cluster_voxels": "braincorl.analysis.components",
     "compare_encoders": "braincorl.analysis.components",
     "compare_predictions": "braincorl.questions.comparison",
-    "context_attention": "braincorl.analysis.context.attention",
-    "context_by_roi": "braincorl.analysis.context.attention",
+    "context_attention": "braincorl.analysis.context.looked_at",
+    "context_by_roi": "braincorl.analysis.context.looked_at",
     "context_influence": "braincorl.analysis.context.influence",
     "context_noise": "braincorl.questions.identification",
     "embed_voxels": "braincorl.analysis.components",
     "encoder_components": "braincorl.analysis.components",
     "feature_posterior": "braincorl.questions.feature_posterior",
     "identify": "braincorl.questions.identification",
-    "localizer_accuracy": "braincorl.analysis.words.selection",
+    "localizer_accuracy": "braincorl.analysis.words.query_selection",
     "over_people": "braincorl.questions.people",
     "partition_variance": "braincorl.questions.partition",
     "permutation_test": "braincorl.questions.permutation",
@@ -55,17 +55,17 @@ _HOMES = {
     "plot_glass_brain": "braincorl.analysis.maps.volume_plots",
     "plot_mosaic": "braincorl.analysis.maps.volume_plots",
     "plot_surface": "braincorl.analysis.maps.surface_plots",
-    "preferred_images": "braincorl.analysis.words.selection",
-    "preferred_texts": "braincorl.analysis.words.selection",
+    "preferred_images": "braincorl.analysis.words.query_selection",
+    "preferred_texts": "braincorl.analysis.words.query_selection",
     "repeat_noise": "braincorl.questions.identification",
     "save_map": "braincorl.fits.maps",
     "scaling_curve": "braincorl.analysis.scaling",
     "score_encoder": "braincorl.fits.scores",
-    "selection_by_roi": "braincorl.analysis.words.selection",
+    "selection_by_roi": "braincorl.analysis.words.query_selection",
     "summarize_rois": "braincorl.fits.scores",
     "text_selectivity": "braincorl.analysis.words.selectivity",
     "TextSelectivity": "braincorl.analysis.words.selectivity",
-    "top_voxels": "braincorl.analysis.words.selection",
+    "top_voxels": "braincorl.analysis.words.query_selection",
     "tuning_correlation": "braincorl.analysis.components",
     "unmask": "braincorl.fits.maps",
 }

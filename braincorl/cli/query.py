@@ -9,7 +9,7 @@ import pandas as pd
 
 from braincorl import __version__
 from braincorl.analysis.words.query_directory import write_query_maps
-from braincorl.analysis.words.selection import (
+from braincorl.analysis.words.query_selection import (
     localizer_accuracy,
     preferred_images,
     preferred_texts,

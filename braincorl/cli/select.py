@@ -8,7 +8,7 @@ from braincorl.errors import InputError
 from braincorl.features import check_same_space
 from braincorl.files import atomic_file, check_new_file
 from braincorl.priors import GroupPrior
-from braincorl.priors.selection import select_images
+from braincorl.priors.image_selection import select_images
 
 # The variance over all pairs of candidates is held in memory: 8 bytes each.
 _MOST_CANDIDATES = 20_000

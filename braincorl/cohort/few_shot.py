@@ -30,7 +30,7 @@ from braincorl.fits import Fit
 from braincorl.fits.fitting import fit_arguments, pool_without
 from braincorl.fits.folder import hash_responses
 from braincorl.fits.remembering import features_of_contexts, remember_fits
-from braincorl.priors.images import image_digests
+from braincorl.priors.image_digests import image_digests
 from braincorl.result_folders import holds_result, staged_directory
 from braincorl.tensorfile import read_metadata
 

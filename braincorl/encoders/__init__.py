@@ -10,7 +10,7 @@ from typing import Any
 from braincorl.encoders.banded_ridge import BandedRidgeEncoder
 from braincorl.encoders.base import LinearEncoder, saved_class
 from braincorl.encoders.bayesian_ridge import BayesianRidgeEncoder
-from braincorl.encoders.group_prior import GroupPriorEncoder
+from braincorl.encoders.group_prior_encoder import GroupPriorEncoder
 from braincorl.encoders.ridge import RidgeEncoder
 from braincorl.errors import FileFormatError
 
@@ -27,7 +27,7 @@ __all__ = [
 _HOMES = {
     "BandedRidgeEncoder": "braincorl.encoders.banded_ridge",
     "BayesianRidgeEncoder": "braincorl.encoders.bayesian_ridge",
-    "GroupPriorEncoder": "braincorl.encoders.group_prior",
+    "GroupPriorEncoder": "braincorl.encoders.group_prior_encoder",
     "InContextEncoder": "braincorl.encoders.in_context",
     "RidgeEncoder": "braincorl.encoders.ridge",
 }

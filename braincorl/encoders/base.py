@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from braincorl.errors import FileFormatError, InputError
 from braincorl.files import reading
 from braincorl.metrics import r2_score
-from braincorl.priors.images import NO_IMAGES, image_digests
+from braincorl.priors.image_digests import NO_IMAGES, image_digests
 from braincorl.tensorfile import read_metadata, read_tensors, write_tensors
 from braincorl.validation import FloatArray, as_float, check_finite, check_not_tiny, check_pair, check_pool, check_real
 

@@ -7,7 +7,7 @@ from typing import Any
 from braincorl.encoders.banded_ridge import BandedRidgeEncoder
 from braincorl.encoders.base import LinearEncoder
 from braincorl.encoders.bayesian_ridge import BayesianRidgeEncoder
-from braincorl.encoders.group_prior import GroupPriorEncoder
+from braincorl.encoders.group_prior_encoder import GroupPriorEncoder
 from braincorl.encoders.ridge import RidgeEncoder
 from braincorl.errors import InputError
 from braincorl.names import NATIVE

@@ -7,7 +7,7 @@ import numpy as np
 
 from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import InputError
-from braincorl.priors.images import NO_IMAGES
+from braincorl.priors.image_digests import NO_IMAGES
 from braincorl.validation import FloatArray
 
 

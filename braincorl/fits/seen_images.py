@@ -14,7 +14,7 @@ import numpy.typing as npt
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable, check_same_space
 from braincorl.features.store.table import take_rows
-from braincorl.priors.images import image_digests
+from braincorl.priors.image_digests import image_digests
 
 if TYPE_CHECKING:
     from braincorl.fits.fit import Fit

@@ -13,7 +13,7 @@ from braincorl.errors import FileFormatError, InputError
 from braincorl.files import reading
 from braincorl.priors.arguments import check_features, find_prior, nonempty, positive_integer
 from braincorl.priors.compression import DIRECTIONS, cluster
-from braincorl.priors.images import NO_IMAGES
+from braincorl.priors.image_digests import NO_IMAGES
 from braincorl.priors.people import (
     PoolMoments,
     RememberedPerson,

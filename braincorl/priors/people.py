@@ -16,7 +16,7 @@ import numpy.typing as npt
 from braincorl.batching import batches
 from braincorl.closed_forms.evidence import EvidencePosterior, fit_evidence
 from braincorl.errors import InputError
-from braincorl.priors.images import NO_IMAGES, image_digests
+from braincorl.priors.image_digests import NO_IMAGES, image_digests
 from braincorl.validation import FloatArray, as_float, check_finite, check_pair
 
 DoubleArray = npt.NDArray[np.float64]

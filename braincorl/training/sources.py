@@ -8,8 +8,8 @@ import numpy as np
 
 from braincorl.errors import InputError
 from braincorl.features import load_features
-from braincorl.training.images import read_images
 from braincorl.training.real import read_people
+from braincorl.training.real_images import read_images
 from braincorl.training.recipe import StageConfig
 from braincorl.training.voxels import Memory
 from braincorl.training.worlds import Episode, draw_episode

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from braincorl.errors import InputError
-from braincorl.training.images import ImagePool
+from braincorl.training.real_images import ImagePool
 from braincorl.training.voxels import (
     Array,
     Memory,

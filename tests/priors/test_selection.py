@@ -5,7 +5,7 @@ import pytest
 
 from braincorl import GroupPrior
 from braincorl.errors import InputError
-from braincorl.priors.selection import expected_variance, select_images
+from braincorl.priors.image_selection import expected_variance, select_images
 
 P = 6
 

@@ -8,9 +8,9 @@ from braincorl import RidgeEncoder
 from braincorl.errors import InputError
 from braincorl.priors import GroupPrior
 from braincorl.training.episodes import Episodes, prepare_episode
-from braincorl.training.images import ImagePool, read_images
 from braincorl.training.objective import explained, ridge_score
 from braincorl.training.real import RealPeople
+from braincorl.training.real_images import ImagePool, read_images
 from braincorl.training.recipe import RealConfig
 from braincorl.training.voxels import Memory, draw_features, draw_noise, log_integer, remembered_weights, shared_weights
 from braincorl.training.worlds import WorldConfig, draw_episode

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import clone
 
-from braincorl.analysis.context.attention import Array, check_context
+from braincorl.analysis.context.looked_at import Array, check_context
 from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import InputError
 from braincorl.files import Progress, ProgressCounter
