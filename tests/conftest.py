@@ -23,6 +23,7 @@ SLOW = (
     "features/test_embedder.py",
     "features/backbones/test_backbones.py",
     "models/test_engine.py",
+    "test_pages.py",
     "test_readme.py",
     "training/",
 )

@@ -1,0 +1,63 @@
+"""Pages of the site: the tutorial runs from top to bottom, and quoted messages are those that the code has."""
+
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from braincorl.cli.main import main
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+
+
+def test_the_tutorial_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (DOCS / "tutorial.md").read_text(encoding="utf-8")
+    names, verbs = {}, []
+    for language, code in re.findall(r"```(sh|python)\n(.*?)```", text, flags=re.DOTALL):
+        if language == "python":
+            exec(compile(code, "tutorial.md", "exec"), names)
+            continue
+        for line in code.replace("\\\n", " ").splitlines():
+            program, *words = shlex.split(line)
+            assert program == "braincorl"
+            assert main([*words, "--quiet"]) == 0, words
+            verbs.append(words[0])
+    assert verbs == ["fit", "report", "score", "predict", "query"]
+    assert (tmp_path / "sub-01" / "sub-01_stat-ev_statmap.nii.gz").exists()
+    assert (tmp_path / "asked" / "accuracy.tsv").exists()
+
+
+def messages():
+    """Patterns of the first arguments of errors and warnings, anything in place of what is filled in."""
+    for path in (ROOT / "braincorl").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            name = getattr(node.func, "id", getattr(node.func, "attr", "")) if isinstance(node, ast.Call) else ""
+            if not node_text(node, name) or not (name.endswith("Error") or name == "warning"):
+                continue
+            yield re.compile(".+?".join(map(re.escape, re.split(r"…|%[sd]", node_text(node, name)))))
+
+
+def node_text(node, name):
+    """Text of a call's first argument, … for what is filled in."""
+    first = node.args[0] if name and node.args else None
+    if isinstance(first, ast.Constant) and isinstance(first.value, str):
+        return first.value
+    parts = first.values if isinstance(first, ast.JoinedStr) else []
+    return "".join(part.value if isinstance(part, ast.Constant) else "…" for part in parts)
+
+
+def test_quoted_messages_are_those_of_the_code():
+    quoted = re.findall(r":::\{dropdown\} `(.*)`\n", (DOCS / "troubleshooting.md").read_text(encoding="utf-8"))
+    assert len(quoted) == 10
+    known = [pattern for pattern in messages() if len(pattern.pattern) > 40]
+    assert [line for line in quoted if not any(pattern.fullmatch(line) for pattern in known)] == []
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
+def test_pages_are_in_the_table_of_contents(page):
+    index = (DOCS / "index.md").read_text(encoding="utf-8")
+    assert page.stem == "index" or f"\n{page.stem}\n" in index
