@@ -3,13 +3,18 @@
     uv run python benchmarks/questions.py spaces         # EV and shares, simulated and object2vec, and time
     uv run python benchmarks/questions.py significance   # false discoveries and coverage of intervals, SIMULATION
     uv run python benchmarks/questions.py identify       # object2vec, actions, simulated people
+    uv run python benchmarks/questions.py decode         # the posterior over features: is it as sure as it is right?
+    uv run python benchmarks/questions.py memory         # earlier people's weights as priors of spaces, object2vec
+    uv run python benchmarks/questions.py cost           # time and memory beside himalaya; of 1,000 permutations
 
 Simulated numbers say that they are. Real people are those of `real_people.py`.
 """
 
 import argparse
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -18,10 +23,18 @@ import pandas as pd
 from himalaya.kernel_ridge import MultipleKernelRidgeCV
 from real_people import load_actions, load_object2vec
 
-from braincorl import BandedRidgeEncoder, BayesianRidgeEncoder, InContextEncoder, RidgeEncoder
-from braincorl.analysis import context_noise, identify, partition_variance, permutation_test
+from braincorl import (
+    BandedRidgeEncoder,
+    BayesianRidgeEncoder,
+    GroupPrior,
+    GroupPriorEncoder,
+    InContextEncoder,
+    RidgeEncoder,
+)
+from braincorl.analysis import context_noise, feature_posterior, identify, partition_variance, permutation_test
 from braincorl.datasets import simulate_people
 from braincorl.metrics import explained_variance
+from braincorl.questions.feature_posterior import FeaturePrior
 
 Array = npt.NDArray[np.float64]
 Spaces = dict[str, Array]
@@ -63,8 +76,8 @@ def joined(X: Spaces) -> Array:
 
 def spaces(n_draws: int) -> Iterator[dict[str, Any]]:
     for n_spaces in (2, 3):
-        for n in (20, 100, 400):
-            for draw in range(n_draws):
+        for n in (20, 100, 1000):
+            for draw in range(n_draws if n < 1000 else 1):
                 rng = np.random.default_rng(draw)
                 X, y, new, truth, shares = draw_voxels(rng, n, (50, 400, 100)[:n_spaces], 200)
                 row = {"data": f"SIMULATION, {n_spaces} spaces", "images": n, "draw": draw}
@@ -72,7 +85,7 @@ def spaces(n_draws: int) -> Iterator[dict[str, Any]]:
                 encoder = BandedRidgeEncoder(partition=False).fit(X, y)
                 ours = time.perf_counter() - start
                 start = time.perf_counter()
-                theirs = himalaya(X, y, new)
+                theirs = himalaya(X, y, new, 100 if n < 1000 else 10)
                 row["time / himalaya"] = ours / (time.perf_counter() - start)
                 row["banded ridge"] = explained_variance(truth, encoder.predict(new)).mean()
                 row["himalaya"] = explained_variance(truth, theirs).mean()
@@ -145,18 +158,126 @@ ENCODERS: dict[str, Callable[[], Any]] = {
 
 
 def identified(n_draws: int) -> Iterator[dict[str, Any]]:
-    for data, n, draw, X, y, new, truth in people_to_identify(n_draws):
+    for who, (data, n, draw, X, y, new, truth) in enumerate(people_to_identify(n_draws)):
         for name, make in ENCODERS.items():
             pool = {} if name == "ridge" else {"X_pool": np.concatenate([X, new])}
             encoder = make().fit(X, y, **pool)
             varying = np.ptp(y, axis=0) > 0
             noise = context_noise(encoder, X, y)
-            row = {"data": data, "images": n, "draw": draw, "encoder": name, "candidates": len(new)}
+            row = {"data": data, "images": n, "draw": draw, "who": who, "encoder": name, "candidates": len(new)}
             row["EV"] = np.nanmean(explained_variance(truth[:, varying], encoder.predict(new)[:, varying]))
             for ranking in ("independent", "shared", "correlation"):
                 found = identify(encoder, truth, new, noise=noise, ranking=ranking, voxels=varying)
                 row[ranking] = np.mean(found.ranks == 1)
+            own = identify(encoder, truth, new, spread="candidate", voxels=varying)
+            row["independent, own deviations"] = np.mean(own.ranks == 1)
             yield row
+
+
+def agreement(rows: pd.DataFrame) -> str:
+    """How often the better of two encoders of one person identifies better, ties half."""
+    hits = []
+    for _, part in rows.groupby("who"):
+        ev, top = part["EV"].to_numpy(), part["independent"].to_numpy()
+        for i, j in combinations(range(len(part)), 2):
+            hits.append(0.5 * (1 + np.sign(ev[i] - ev[j]) * np.sign(top[i] - top[j])))
+    return (
+        f"of {len(hits)} pairs of encoders of one person, the one with more EV identifies better in {np.mean(hits):.2f}"
+    )
+
+
+def decoded(n_draws: int) -> Iterator[dict[str, Any]]:
+    """Posterior over features along the axes of the pool: share of the truth within 95 % intervals."""
+    for data, n, _, X, y, new, truth in people_to_identify(n_draws):
+        encoder = BayesianRidgeEncoder().fit(X, y, X_pool=np.concatenate([X, new]))
+        varying, noise = np.ptp(y, axis=0) > 0, context_noise(encoder, X, y)
+        prior = FeaturePrior.of(np.concatenate([X, new]))
+        axes = prior.factor / np.linalg.norm(prior.factor, axis=0)
+        for name, options in (
+            ("independent", {}), ("noise says how sure", {"noise": noise}), ("weighed", {"noise": noise, "weigh": True})
+        ):  # fmt: skip
+            found = feature_posterior(encoder, truth, prior, voxels=varying, **options)
+            error = new - found.mean
+            z = (error @ axes) / np.linalg.norm(axes.T @ found.factor, axis=1)
+            unit = [
+                part / np.linalg.norm(part, axis=1)[:, None] for part in (found.mean - prior.mean, new - prior.mean)
+            ]
+            yield {
+                "data": data,
+                "encoder": name,
+                "images": n,
+                "in 95 % intervals": np.mean(np.abs(z) < 1.96),
+                "error, share of prior": np.square(error).sum() / np.square(new - prior.mean).sum(),
+                "settled": found.settled,
+                "seen is nearest": np.mean((unit[0] @ unit[1].T).argmax(axis=1) == np.arange(len(new))),
+            }
+
+
+def memory(n_draws: int) -> Iterator[dict[str, Any]]:
+    """Object2vec: each person from the three others, all fitted on 60 categories and scored on the 21 left."""
+    alexnet, people, _ = load_object2vec("alexnet20")
+    pool = {"AlexNet": alexnet, "word2vec": load_object2vec("word2vec30")[0]}
+    for draw in range(n_draws):
+        order = np.random.default_rng(draw).permutation(81)
+        seen, left = ({name: part[rows] for name, part in pool.items()} for rows in (order[:60], order[60:]))
+        earlier = [BandedRidgeEncoder(partition=False).fit(seen, y[order[:60]], X_pool=pool) for y in people]
+        for who, y in enumerate(people):
+            prior = GroupPrior.fit([fit for other, fit in enumerate(earlier) if other != who])
+            for n in (10, 20, 40, 60):
+                X = {name: part[:n] for name, part in seen.items()}
+                row: dict[str, Any] = {"data": "object2vec", "images": n, "draw": draw}
+                encoders = {
+                    "banded ridge": BandedRidgeEncoder(partition=False),
+                    "with earlier people": BandedRidgeEncoder(partition=False, prior=prior),
+                }
+                for name, encoder in encoders.items():
+                    encoder.fit(X, y[order[:n]], X_pool=pool)
+                    row[name] = explained_variance(y[order[60:]], encoder.predict(left)).mean()
+                one = GroupPriorEncoder(prior).fit(joined(X), y[order[:n]], joined(pool))
+                row["memory of voxels, as one space"] = explained_variance(
+                    y[order[60:]], one.predict(joined(left))
+                ).mean()
+                yield row
+
+
+def cost(_: int) -> Iterator[dict[str, Any]]:
+    """Seconds and MB of arrays; where fewer voxels or draws were run, seconds are scaled up, which the row says."""
+    for n_images, n_voxels, n_iter in ((100, 2_000, 10), (1000, 200, 2)):
+        X, y, new, _, _ = draw_voxels(np.random.default_rng(0), n_images, (50, 400), n_voxels)
+        runs = {
+            "banded ridge": (lambda: BandedRidgeEncoder(partition=False).fit(X, y), 1),  # noqa: B023
+            "himalaya": (lambda: himalaya(X, y, new, n_iter), 100 / n_iter),  # noqa: B023
+        }
+        for name, (call, factor) in runs.items():
+            seconds, megabytes = measure(call)
+            yield {
+                "data": f"20,000 voxels x {n_images} images, two spaces",
+                "encoder": name,
+                "voxels run": n_voxels,
+                "draws run": n_iter if name == "himalaya" else 0,
+                "seconds (scaled)": seconds * factor * 20_000 / n_voxels,
+                "MB (as run)": megabytes,
+            }
+    rng = np.random.default_rng(0)
+    y = rng.standard_normal((100, 20_000))
+    seconds, megabytes = measure(lambda: permutation_test(y, y[::-1], 1000))
+    yield {
+        "data": "1,000 permutations, 20,000 voxels x 100 images",
+        "encoder": "",
+        "seconds (scaled)": seconds,
+        "MB (as run)": megabytes,
+    }
+
+
+def measure(call: Callable[[], Any]) -> tuple[float, float]:
+    """Processor seconds, and peak of what NumPy holds."""
+    tracemalloc.start()
+    start = time.process_time()
+    call()
+    seconds = time.process_time() - start
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return seconds, peak / 1e6
 
 
 def people_to_identify(n_draws: int) -> Iterator[tuple[Any, ...]]:
@@ -183,16 +304,25 @@ def people_to_identify(n_draws: int) -> Iterator[tuple[Any, ...]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("spaces", "significance", "identify"))
+    keys = ["data", "images", "encoder", "part"]
+    runs = {
+        "spaces": [spaces],
+        "significance": [significance, cover],
+        "identify": [identified],
+        "decode": [decoded],
+        "memory": [memory],
+        "cost": [cost],
+    }
+    parser.add_argument("what", choices=tuple(runs))
     parser.add_argument("--draws", type=int, default=2)
     options = parser.parse_args()
-    keys = ["data", "images", "encoder", "part"]
-    runs = {"spaces": [spaces], "significance": [significance, cover], "identify": [identified]}
     for run in runs[options.what]:
         table = pd.DataFrame(run(options.draws))
         groups = [key for key in keys if key in table]
-        means = table.drop(columns="draw", errors="ignore").groupby(groups, sort=False).mean()
+        means = table.drop(columns=["draw", "who"], errors="ignore").groupby(groups, sort=False).mean()
         print(means.round(3).to_string(), "\n")
+        if run is identified:
+            print(agreement(table))
 
 
 if __name__ == "__main__":

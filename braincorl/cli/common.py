@@ -88,8 +88,8 @@ def add_encoder_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prior",
         metavar="FILE",
-        help="group-prior and in-context: a file of braincorl prior, a shipped name (bold5000-resnet18), or "
-        "hub:OWNER/NAME on the Hugging Face Hub",
+        help="group-prior, in-context and banded-ridge: a file of braincorl prior, a shipped name (bold5000-resnet18), "
+        "or hub:OWNER/NAME on the Hugging Face Hub",
     )
     network = parser.add_argument_group(f"options of --encoder {NETWORK_ENCODER}")
     network.add_argument(
@@ -117,9 +117,9 @@ def make_encoder(options: argparse.Namespace) -> LinearEncoder:
         logger.warning("%s reads several feature spaces as one; %s tells them apart", options.encoder, SPACES_ENCODER)
     if options.encoder == PRIOR_ENCODER and options.prior is None:
         raise InputError(f"--encoder {PRIOR_ENCODER} needs --prior: a file of braincorl prior, or a shipped name.")
-    if options.prior is not None and options.encoder not in (PRIOR_ENCODER, NETWORK_ENCODER):
+    if options.prior is not None and options.encoder not in (PRIOR_ENCODER, NETWORK_ENCODER, SPACES_ENCODER):
         raise InputError(
-            f"--prior is an option of --encoder {PRIOR_ENCODER} and {NETWORK_ENCODER}, but the encoder is "
+            f"--prior is an option of --encoder {PRIOR_ENCODER}, {NETWORK_ENCODER} and {SPACES_ENCODER}, but it is "
             f"{options.encoder}: choose one of them, or leave the option out."
         )
     network = {name: getattr(options, name) for name in ("checkpoint", "device", "precision")}

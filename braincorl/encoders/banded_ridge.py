@@ -1,10 +1,11 @@
 """`BandedRidgeEncoder`: ridge regression over several named feature spaces, each with its own share of the signal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import scipy.linalg
 from sklearn.utils.validation import check_is_fitted
 
 from braincorl.closed_forms.evidence import pool_scale
@@ -19,6 +20,7 @@ from braincorl.closed_forms.feature_spaces import (
     standard_subsets,
 )
 from braincorl.closed_forms.stored import posterior_arrays, restore_posterior
+from braincorl.encoders.attending import read_prior
 from braincorl.encoders.base import LinearEncoder, unknown_if_constant
 from braincorl.errors import FileFormatError, InputError
 from braincorl.files import Progress
@@ -37,6 +39,14 @@ class BandedRidgeEncoder(LinearEncoder):
     voxel's own responses: no cross-validation, usable from ten images. See `braincorl.closed_forms.feature_spaces` for
     the equations.
 
+    With a memory of earlier people, weights of each space are expected to vary as theirs did. Let M_s be the second
+    moment of the remembered weights in space s, and C_s the covariance of its features over the pool,
+
+        w_s ~ N(0, r π_s σ² F_s F_sᵀ)        F_s F_sᵀ = ½ I / tr(C_s) + ½ M_s / tr(M_s C_s)
+
+    so that half of a space's signal is expected along what mattered to earlier people, and half anywhere. That is the
+    same model for features X_s F_s.
+
     Parameters
     ----------
     spaces : dict, optional
@@ -47,6 +57,8 @@ class BandedRidgeEncoder(LinearEncoder):
         parts are made of (`partition_variance`).
     voxel_batch_size : "auto" or int
         Voxels at a time; bounds memory and changes no result.
+    prior : GroupPrior, path or str, optional
+        Earlier people's voxels over the same spaces, side by side in this order; of `braincorl prior`.
 
     Attributes
     ----------
@@ -66,7 +78,9 @@ class BandedRidgeEncoder(LinearEncoder):
         Names of some spaces (tuple) -> weights over their features (n_voxels, n) and intercepts (n_voxels,) of an
         encoder that knows only these; empty without `partition`.
     posterior_ : SpacesPosterior
-        What `predict(return_std=True)` reads.
+        What `predict(return_std=True)` reads, over features times `factors_`.
+    factors_ : dict
+        Name -> F of the space (n, n), symmetric; empty without a prior.
 
     Examples
     --------
@@ -84,11 +98,16 @@ class BandedRidgeEncoder(LinearEncoder):
     _array_names = ("coef_", "intercept_", "noise_variance_", "shares_")
 
     def __init__(
-        self, spaces: Mapping[str, int] | None = None, partition: bool = True, voxel_batch_size: int | str = "auto"
+        self,
+        spaces: Mapping[str, int] | None = None,
+        partition: bool = True,
+        voxel_batch_size: int | str = "auto",
+        prior: Any = None,
     ) -> None:
         self.spaces = spaces
         self.partition = partition
         self.voxel_batch_size = voxel_batch_size
+        self.prior = prior
 
     def fit(
         self, X: Spaces, y: npt.ArrayLike, X_pool: Spaces | None = None, *, progress: Progress | None = None
@@ -116,7 +135,7 @@ class BandedRidgeEncoder(LinearEncoder):
         Raises
         ------
         InputError
-            If shapes do not match, values are not finite, or there are more than six spaces.
+            If shapes do not match, values are not finite, there are more than six spaces, or the prior is of others.
         """
         check_batch_size(self.voxel_batch_size)
         named = _by_name(X)
@@ -125,6 +144,8 @@ class BandedRidgeEncoder(LinearEncoder):
         self.spaces_ = self._sizes(features.shape[1]) if sizes is None else sizes
         pool = self._check_pool(None if X_pool is None else self._joined(X_pool), features)
         edges = np.cumsum(list(self.spaces_.values()))[:-1]
+        self.factors_ = self._factors(pool, X_pool is not None)
+        features, pool = self._turned(features), self._turned(pool)
         scales = [pool_scale(part) for part in np.split(pool, edges, axis=1)]
         subsets = standard_subsets(len(self.spaces_)) if self.partition else []
         solution = fit_spaces(
@@ -135,12 +156,63 @@ class BandedRidgeEncoder(LinearEncoder):
             voxel_batch_size=self.voxel_batch_size,
             progress=progress,
         )
-        self.coef_, self.intercept_, self.posterior_ = solution.coef, solution.intercept, solution.posterior
+        self.coef_, self.intercept_, self.posterior_ = (
+            self._turned(solution.coef),
+            solution.intercept,
+            solution.posterior,
+        )
         self.noise_variance_ = unknown_if_constant(spaces_noise_variance(self.posterior_))
         self.shares_ = explained_shares(self.posterior_)
         self.signal_fraction_ = self.shares_.sum(axis=1)
-        self.parts_ = {self._names(subset): part for subset, part in solution.parts.items()}
+        names = {subset: self._names(subset) for subset in solution.parts}
+        self.parts_ = {
+            names[subset]: (self._turned(coef, names[subset]), intercept)
+            for subset, (coef, intercept) in solution.parts.items()
+        }
         return self
+
+    def _factors(self, pool: FloatArray, own_pool: bool) -> dict[str, FloatArray]:
+        """F of every space, from the prior."""
+        if self.prior is None:
+            return {}
+        prior = read_prior(self.prior, pool.shape[1])
+        covariance = prior.covariance_of(pool if own_pool else None)
+        factors = {}
+        for name, columns in self.columns_.items():
+            learned, spread = prior.moment[columns, columns], covariance[columns, columns]
+            signal, trace = float(np.sum(learned * spread)), float(np.trace(spread))
+            half = 0.5 / trace * np.eye(len(spread)) if trace > 0 else np.eye(len(spread))
+            values, vectors = scipy.linalg.eigh(half + (0.5 / signal * learned if signal > 0 else 0.0))
+            factors[name] = ((vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T).astype(pool.dtype)
+        return factors
+
+    def _turned(self, rows: FloatArray, names: Sequence[str] | None = None, *, back: bool = False) -> FloatArray:
+        """Rows over the features of some spaces times F of each, or its inverse; themselves without a prior."""
+        if not self.factors_:
+            return rows
+        out, start = np.empty_like(rows), 0
+        for name in self.spaces_ if names is None else names:
+            columns = slice(start, start + self.spaces_[name])
+            F = self.factors_[name]
+            out[:, columns] = np.linalg.solve(F, rows[:, columns].T).T if back else rows[:, columns] @ F
+            start = columns.stop
+        return out
+
+    @property
+    def n_context_(self) -> int:
+        """Number of images of the context."""
+        return int(self.posterior_.n_images)
+
+    @property
+    def context_mean_(self) -> FloatArray:
+        """Mean features of the context (n_features,)."""
+        return np.asarray(self._turned(self.posterior_.mean[None], back=True)[0])
+
+    @property
+    def context_rows_(self) -> FloatArray:
+        """Rows whose second moment, summed, is that of the context's centred features (k, n_features)."""
+        scale = np.repeat(np.sqrt(self.posterior_.scales), self.posterior_.sizes)
+        return self._turned(self.posterior_.to_rows.T / scale, back=True)
 
     def predict(self, X: Spaces, return_std: bool = False) -> Any:
         """Predict responses to images.
@@ -225,15 +297,17 @@ class BandedRidgeEncoder(LinearEncoder):
         return tuple(names[s] for s in subset)
 
     def _predictive_std(self, X: FloatArray) -> FloatArray:
-        return spaces_predictive_std(self.posterior_, X)
+        return spaces_predictive_std(self.posterior_, self._turned(X))
 
     def _header_parameters(self) -> dict[str, Any]:
         # Pairs, since the keys of a header are sorted: the order of spaces is that of the weights.
-        return super()._header_parameters() | {"spaces": [[name, size] for name, size in self.spaces_.items()]}
+        sizes = [[name, size] for name, size in self.spaces_.items()]
+        return super()._header_parameters() | {"spaces": sizes, "prior": None}
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
         arrays = super()._arrays() | posterior_arrays(self.posterior_)
         names = list(self.spaces_)
+        arrays |= {f"factor.{names.index(name)}": factor for name, factor in self.factors_.items()}
         for subset, (coef, intercept) in self.parts_.items():
             label = "-".join(str(names.index(name)) for name in subset)
             arrays |= {f"part.{label}.coef": coef, f"part.{label}.intercept": intercept}
@@ -247,6 +321,11 @@ class BandedRidgeEncoder(LinearEncoder):
         if list(self.spaces_.values()) != np.asarray(self.posterior_.sizes).tolist():
             raise FileFormatError("The encoder file lists its spaces in another order than its weights: fit again.")
         self.signal_fraction_ = self.shares_.sum(axis=1)
+        found = {name: arrays.get(f"factor.{number}") for number, name in enumerate(self.spaces_)}
+        self.factors_ = {name: factor for name, factor in found.items() if factor is not None}
+        for name, factor in self.factors_.items():
+            if factor.shape != (self.spaces_[name],) * 2 or len(self.factors_) < len(self.spaces_):
+                raise FileFormatError(f"The encoder file's factor of space '{name}' is of no use: fit again.")
         self.parts_ = {}
         for name in arrays:
             if name.startswith("part.") and name.endswith(".coef"):

@@ -45,7 +45,7 @@ def make_encoder(name: str, prior: str | Path | GroupPrior | None = None, **opti
     name
         "in-context", "group-prior", "bayesian-ridge", "banded-ridge" or "ridge".
     prior
-        Earlier people's voxels, for the first two.
+        Earlier people's voxels, for "in-context", "group-prior" and "banded-ridge".
     **options
         Of `InContextEncoder`: checkpoint, device, precision.
 
@@ -64,16 +64,18 @@ def make_encoder(name: str, prior: str | Path | GroupPrior | None = None, **opti
     if name == PRIOR_ENCODER and prior is None:
         raise InputError(f"encoder {PRIOR_ENCODER!r} needs a prior: a GroupPrior, its file, or a shipped name.")
     if prior is not None:
-        if name not in (PRIOR_ENCODER, NETWORK_ENCODER):
+        if name not in (PRIOR_ENCODER, NETWORK_ENCODER, SPACES_ENCODER):
             raise InputError(f"encoder {name!r} takes no prior: leave it out, or choose {NETWORK_ENCODER!r}.")
         options["prior"] = load_prior(prior)
     if name == NETWORK_ENCODER:
         return make_network_encoder(**options)
     if name == PRIOR_ENCODER:
         return GroupPriorEncoder(**options)
+    if name == SPACES_ENCODER and set(options) <= {"prior"}:
+        return BandedRidgeEncoder(**options)
     if options:
         raise InputError(f"encoder {name!r} takes no {next(iter(options))}: leave it out.")
-    return BandedRidgeEncoder() if name == SPACES_ENCODER else ENCODERS[name]()
+    return ENCODERS[name]()
 
 
 def encoder_name(encoder: LinearEncoder) -> str:

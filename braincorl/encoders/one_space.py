@@ -1,7 +1,7 @@
 """An encoder of several feature spaces, asked about one of them: the others stay as they are."""
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
@@ -86,6 +86,4 @@ def in_one_space(encoder: LinearEncoder, sizes: Mapping[str, int], name: str) ->
         raise InputError(f"the spaces have {sum(sizes.values())} features together, but the encoder has {n_features}.")
     names = list(sizes)
     start = sum(sizes[before] for before in names[: names.index(name)])
-    mean: Any = getattr(getattr(encoder, "posterior_", None), "mean", None)
-    known = mean is not None and np.shape(mean) == (n_features,)
-    return OneSpace(encoder, slice(start, start + sizes[name]), np.asarray(mean) if known else None)
+    return OneSpace(encoder, slice(start, start + sizes[name]), getattr(encoder, "context_mean_", None))

@@ -229,6 +229,8 @@ def fit_arguments(encoder: LinearEncoder, table: FeatureTable, subject: SubjectD
     prior = load_prior(encoder.prior)
     check_same_space(table.provenance, prior.provenance, "the prior")
     more: dict[str, Any] = {}
+    if isinstance(encoder, BandedRidgeEncoder):  # reads no single voxels, so that places and regions tell it nothing
+        return more
     if prior.positions is not None:
         more["positions"] = subject.space.coordinates()
     if not subject.rois or not prior.regions:

@@ -52,7 +52,8 @@ def remember_fits(
     space: dict[str, Any] = {}
     for fit in fits:
         provenance = fit.config.get("features_provenance", {})
-        check_same_space(provenance, space, fits[0].title)
+        if space:
+            check_same_space(provenance, space, fits[0].title)
         space |= provenance
     if pool is not None:
         check_same_space(pool.provenance, space, "the first fit")

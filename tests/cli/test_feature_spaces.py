@@ -105,6 +105,16 @@ def test_words_are_asked_through_the_space_that_has_them(spaces, world, braincor
         assert not (tmp_path / "x").exists()
 
 
+def test_earlier_people_are_remembered_space_by_space(spaces, inputs, braincorl, tmp_path):
+    folder, data = spaces
+    assert braincorl("prior", folder / "fit", "--output", tmp_path / "p.safetensors").status == 0
+    given = [*named(folder), *data, "--mask", inputs.mask, "--prior", tmp_path / "p.safetensors", "--n-context", 10]
+    assert braincorl("fit", *given, "--output-dir", tmp_path / "fit").status == 0
+    encoder = load_encoder(tmp_path / "fit" / "encoder.safetensors")
+    assert isinstance(encoder, BandedRidgeEncoder)
+    assert [factor.shape for factor in encoder.factors_.values()] == [(12, 12), (12, 12)]
+
+
 def test_mistakes_with_spaces_end_in_one_line(spaces, inputs, braincorl, tmp_path):
     folder, data = spaces
     one = folder / "one.npz"

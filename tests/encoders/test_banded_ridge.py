@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import dirichlet_multinomial
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from braincorl import BandedRidgeEncoder, BayesianRidgeEncoder, load_encoder
+from braincorl import BandedRidgeEncoder, BayesianRidgeEncoder, GroupPrior, load_encoder
 from braincorl.closed_forms.evidence import SIGNAL_GRID, pool_scale
 from braincorl.closed_forms.feature_spaces import fit_spaces, share_grid, standard_subsets
 from braincorl.encoders.one_space import in_one_space
@@ -55,6 +55,52 @@ def dense(X, y, queries, steps=None):
     p /= p.sum()
     mean = p @ np.array(means)
     return mean, np.sqrt(p @ np.array(variances) + p @ (np.array(means) - mean) ** 2), p @ np.array(explained)
+
+
+def remembered(rng, n_people=3, n=60):
+    """SIMULATION: people whose voxels weigh two of the features of each space, and no other."""
+    scale = {"space-0": np.r_[1.0, 1.0, np.zeros(18)], "space-1": np.r_[1.0, 1.0, np.zeros(28)]}
+    people = []
+    for _ in range(n_people):
+        X = {name: rng.standard_normal((n, len(spread))) for name, spread in scale.items()}
+        signal = sum(
+            X[name] @ (spread[:, None] * rng.standard_normal((len(spread), 40))) for name, spread in scale.items()
+        )
+        people.append((X, signal + 1.5 * rng.standard_normal((n, 40)), signal))
+    return people
+
+
+def test_a_memory_of_earlier_people_tells_where_weights_lie(rng, tmp_path):
+    """Equal to the same model for features times F, better than without where people are alike, kept by its file."""
+    *earlier, (X, y, signal) = remembered(rng)
+    prior = GroupPrior.fit([BandedRidgeEncoder().fit(*person[:2]) for person in earlier])
+    few, new = ({name: part[rows] for name, part in X.items()} for rows in (slice(15), slice(15, None)))
+    encoder = BandedRidgeEncoder(prior=prior).fit(few, y[:15])
+    plain = BandedRidgeEncoder().fit(few, y[:15])
+    gain = [explained_variance(signal[15:], fitted.predict(new)).mean() for fitted in (plain, encoder)]
+    assert gain[1] > gain[0] + 0.1
+    turned = {}
+    for name, columns in encoder.columns_.items():
+        learned, C = prior.moment[columns, columns], prior.pool_covariance[columns, columns]
+        F = encoder.factors_[name]
+        np.testing.assert_allclose(F @ F.T, np.eye(len(C)) / 2 / np.trace(C) + learned / 2 / np.trace(learned @ C))
+        turned[name] = few[name] @ F, new[name] @ F
+    same = BandedRidgeEncoder().fit({name: pair[0] for name, pair in turned.items()}, y[:15])
+    expected = same.predict({name: pair[1] for name, pair in turned.items()}, return_std=True)
+    np.testing.assert_allclose(encoder.predict(new, return_std=True), expected, rtol=1e-7)
+    np.testing.assert_allclose(encoder.shares_, same.shares_)
+    alone = same.parts_[("space-1",)]
+    coef, intercept = encoder.parts_[("space-1",)]
+    np.testing.assert_allclose(new["space-1"] @ coef.T + intercept, turned["space-1"][1] @ alone[0].T + alone[1])
+    joined = np.concatenate(list(few.values()), axis=1)
+    np.testing.assert_allclose(encoder.context_mean_, joined.mean(axis=0))
+    centred = joined - joined.mean(axis=0)
+    np.testing.assert_allclose(encoder.context_rows_.T @ encoder.context_rows_, centred.T @ centred, atol=1e-8)
+    encoder.save(tmp_path / "e.safetensors")
+    again = load_encoder(tmp_path / "e.safetensors")
+    np.testing.assert_array_equal(again.predict(new, return_std=True), encoder.predict(new, return_std=True))
+    with pytest.raises(InputError, match="the prior was learned with 50"):
+        BandedRidgeEncoder(prior=prior).fit({"one": few["space-0"]}, y[:15])
 
 
 def test_one_space_is_the_whole_with_the_others_held(rng):
