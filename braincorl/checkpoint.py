@@ -208,6 +208,8 @@ def read_pickled_tensors(path: str | Path, kind: str = "PyTorch checkpoint") -> 
         with reading(path, f"is not a readable {kind}"):
             if zipfile.is_zipfile(path):  # those of PyTorch before 1.6 are none, and have no checksum
                 with zipfile.ZipFile(path) as archive:
+                    if not any(name.endswith("data.pkl") for name in archive.namelist()):
+                        raise FileFormatError(f"{path} is a zip archive without tensors of PyTorch, expected a {kind}.")
                     damaged = archive.testzip()
                 if damaged is not None:
                     raise ValueError(f"{damaged} fails its checksum")

@@ -31,6 +31,21 @@ except ImportError:  # not on Windows, where two runs into one file are not noti
 logger = logging.getLogger(__name__)
 
 GENERATOR = "braincorl"
+
+# What a file is by its first bytes, where it may be given for a file of another kind.
+_KINDS = {
+    b"\x93NUMPY": "a NumPy array (.npy)",
+    b"PK\x03\x04": "a zip archive, as .npz, .xlsx and .pth files are",
+    b"\x89HDF\r\n": "an HDF5 file",
+    b"\x1f\x8b": "compressed by gzip",
+    b"BZh": "compressed by bzip2",
+    b"MATLAB": "a MATLAB file",
+    b"<?xml": "an XML file, as GIFTI is",
+    b"%PDF": "a PDF",
+    b"\x89PNG": "a picture",
+    b"\xff\xd8\xff": "a picture",
+}
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")  # what spreadsheets call Unicode text
 _TEMPORARY = ".partial-"
 
 # What the system says of itself, and what can be done; the file may be as good as ever. Others follow below.
@@ -247,8 +262,13 @@ def first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
+def other_kind(start: bytes) -> str | None:
+    """Say what a file is by its first bytes, such as "an HDF5 file"; None where they do not tell."""
+    return next((kind for magic, kind in _KINDS.items() if start.startswith(magic)), None)
+
+
 def read_text(path: str | Path, kind: str = "text file") -> str:
-    """Read a text file in UTF-8, with or without a byte order mark.
+    """Read a text file in UTF-8, with or without a byte order mark, or in UTF-16 with one.
 
     Raises
     ------
@@ -257,7 +277,11 @@ def read_text(path: str | Path, kind: str = "text file") -> str:
     """
     path = check_regular(path, kind)
     with reading(path, f"cannot be read as a {kind}"):
-        return path.read_bytes().decode("utf-8-sig")
+        content = path.read_bytes()
+        if (found := other_kind(content[:16])) is not None:
+            remedy = "unpack it" if "compressed" in found else "save it as text"
+            raise FileFormatError(f"{path} is {found}, expected a {kind}: {remedy}.")
+        return content.decode("utf-16" if content.startswith(_UTF16) else "utf-8-sig")
 
 
 def text_lines(text: str) -> list[str]:

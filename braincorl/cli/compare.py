@@ -106,10 +106,13 @@ def _check_same_person(a: Fit, b: Fit) -> None:
                 "fits of the same responses."
             )
     common_voxels(a.space, b.space)
+    if a.encoder.coef_.shape == b.encoder.coef_.shape and np.array_equal(a.encoder.coef_, b.encoder.coef_):
+        logger.warning("%s and %s hold the same encoder, so no difference will be found", a.path, b.path)
 
 
 def _complete(options: argparse.Namespace, fits: tuple[Fit, Fit]) -> None:
     """Take what the command leaves out from where the fits took it."""
+    options.as_fitted = options.betas is None and options.features is None
     for name, fit in (("features", fits[0]), ("features_b", fits[1])):
         if getattr(options, name) is None:
             setattr(options, name, recorded_features(fit, f"--{name.replace('_', '-')}"))
@@ -148,6 +151,12 @@ def recorded(fit: Fit, key: str, option: str) -> list[Path]:
 def _held_out(options: argparse.Namespace, fits: tuple[Fit, Fit], tables: list[FeatureTable]) -> SubjectData:
     """Responses to the images that have features in both spaces and that neither fit has seen."""
     subject = read_responses(options, tables[0], fits[0].grid, fits[0].config["zscore"], [])
+    stated = fits[0].config.get("responses_sha256")
+    if options.as_fitted and stated is not None and stated != hash_responses(subject.responses):
+        raise InputError(
+            f"{options.betas[0]} and its trials are not what the fit in {fits[0].path} was made from: they changed, "
+            "or other files bear these names here; pass --features, --betas and --trials."
+        )
     both = subject.image_ids[np.isin(subject.image_ids, tables[1].image_ids)]
     seen = np.zeros(both.size, dtype=bool)
     for fit, table in zip(fits, tables, strict=True):

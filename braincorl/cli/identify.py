@@ -33,6 +33,7 @@ from braincorl.fits.folder import hash_responses, identify_fit, write_descriptio
 from braincorl.fits.scores import common_voxels
 from braincorl.fits.seen_images import check_features_fit, check_space_fits, seen_by
 from braincorl.metrics import trials_per_image
+from braincorl.priors.images import image_digests
 from braincorl.questions.feature_posterior import feature_posterior
 from braincorl.questions.identification import Identification, Spread, context_noise, identify, repeat_noise
 from braincorl.questions.noise import NoiseModel
@@ -202,6 +203,9 @@ def _case(options: argparse.Namespace, fit: Fit, table: FeatureTable) -> _Case:
     names = table.image_ids[~seen_by(fit, table, table.image_ids)]
     if names.size < 2:
         raise InputError(f"--features holds {names.size} image that the fit has not seen: pass at least 2 candidates.")
+    copies = names.size - np.unique(image_digests(table.features[table.rows(names)])).size
+    if copies:
+        logger.warning("%d candidates have the features of another, so nothing tells the two apart", copies)
     place = {name: row for row, name in enumerate(names.tolist())}
     truth = np.array([place[name] for name in new.tolist()], dtype=np.intp)
     candidates = table.features[table.rows(names)]

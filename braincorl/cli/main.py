@@ -2,9 +2,12 @@
 
 import argparse
 import contextlib
+import difflib
 import io
+import itertools
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -12,6 +15,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from importlib import import_module
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Never, Self, TextIO
 
@@ -48,11 +52,40 @@ PATIENCE = 5.0  # seconds that cleaning up may take before another interrupt is 
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
+    """An argument parser whose errors are one line, and that loses nothing of what was typed."""
+
+    _typed: Sequence[str] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as the base class does, but refuse a list given in two parts, of which it would keep the last."""
+        self._typed = list(args or ())
+        names = [word.split("=")[0] for word in self._before_end()]
+        for action in self._actions:
+            given = sum(name in action.option_strings for name in names)
+            if given > 1 and action.nargs in ("+", "*"):
+                name = action.option_strings[0]
+                self.error(f"argument {name}: it is given {given} times; write all its values after one {name}")
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> Never:
         """Print one line and exit with status 2."""
+        if message.startswith("the following arguments are required"):  # it may be there, but misspelt
+            message += self._misspelt()
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+    def _before_end(self) -> list[str]:
+        return list(itertools.takewhile(lambda word: word != "--", self._typed))
+
+    def _misspelt(self) -> str:
+        known = list(self._option_string_actions)
+        for word in self._before_end():
+            name = word.split("=")[0]
+            if re.match(r"[-\u2010-\u2015]+[A-Za-z]", name) and name not in known:
+                plain = "--" + name.lstrip("-\u2010\u2011\u2012\u2013\u2014\u2015")
+                near = [option for option in known if option.startswith(plain)]
+                near = near or difflib.get_close_matches(plain, known, 1)
+                return f"; {name} is unknown" + (f", did you mean {near[0]}?" if near else "")
+        return ""
 
 
 def build_parser(verb: str | None) -> argparse.ArgumentParser:
@@ -87,6 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status: 0 done, 1 done for some people of several, 2 a mistake of the user's, 130 interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = _verb_first(arguments)
     verb = next((argument for argument in arguments if not argument.startswith("-")), None)
     name = f"braincorl {verb}" if verb in VERBS else "braincorl"
     _open_standard_streams()
@@ -129,6 +163,8 @@ def _run(arguments: Sequence[str], verb: str | None, name: str, interrupts: "_In
 
 def _read_options(arguments: Sequence[str], verb: str | None) -> argparse.Namespace:
     options, unknown = build_parser(verb).parse_known_args(arguments)
+    for name, value in vars(options).items():
+        setattr(options, name, _at_home(value))
     rest = getattr(options, "rest", None)
     if rest is not None and not any(word.startswith("-") for word in unknown):
         # The parser takes a verb's words from one place only; here they may come before options, after them, or both.
@@ -138,6 +174,30 @@ def _read_options(arguments: Sequence[str], verb: str | None) -> argparse.Namesp
     if unknown:  # argparse would name the program here, not the verb whose --help would help
         raise InputError(f"unrecognized arguments: {' '.join(unknown)} (see braincorl {options.verb} --help)")
     return options
+
+
+def _verb_first(arguments: list[str]) -> list[str]:
+    """Put `--quiet` and other options without a value behind the verb, and let `help VERB` be `VERB --help`."""
+    if arguments[:1] == ["help"]:
+        return [*(word for word in arguments[1:] if word in VERBS), "--help"]
+    place = next((n for n, word in enumerate(arguments) if not word.startswith("-")), 0)
+    if place and arguments[place] in VERBS and not {"--help", "-h", "--version"} & set(arguments[:place]):
+        return [arguments[place], *arguments[:place], *arguments[place + 1 :]]
+    return arguments
+
+
+def _at_home(value: Any) -> Any:
+    """Read `~` in paths as the user's home, as shells do only where it begins a word (not in `--output-dir=~/fit`)."""
+    if isinstance(value, list):
+        return [_at_home(part) for part in value]
+    if isinstance(value, dict):
+        return {name: _at_home(part) for name, part in value.items()}
+    if isinstance(value, Path) and value.parts[:1] == ("~",) and not value.exists():
+        try:
+            return value.expanduser()
+        except RuntimeError:  # nobody has a home here
+            return value
+    return value
 
 
 def _open_standard_streams() -> None:

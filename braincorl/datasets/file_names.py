@@ -12,6 +12,7 @@ logger = logging.getLogger(__name__)
 
 Entities = dict[str, str]
 
+UNNAMED = "sub-new"  # of a person whose files name none
 MISSING = ("", "n/a")
 # Words that programs write for a missing value, but that could be names: taken as missing, and said so.
 LIKELY_MISSING = ("na", "nan", "none", "null", "<na>", "#n/a", "nil")
@@ -35,9 +36,9 @@ def identity(path: Path) -> Entities:
 
 
 def subject_label(path: Path) -> str:
-    """BIDS label of the person in a file name, "sub-new" if it has none."""
+    """BIDS label of the person in a file name, `UNNAMED` if it has none."""
     entity = re.search(r"sub-[A-Za-z0-9]+", path.name)
-    return entity.group(0) if entity else "sub-new"
+    return entity.group(0) if entity else UNNAMED
 
 
 def plain(label: str) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.datasets import SubjectData
+from braincorl.datasets.file_names import UNNAMED
 from braincorl.encoders import LinearEncoder
 from braincorl.encoders.banded_ridge import BandedRidgeEncoder
 from braincorl.encoders.choice import NETWORK_ENCODER, SPACES_ENCODER, encoder_name, make_encoder
@@ -28,6 +29,7 @@ from braincorl.fits.scores import score_encoder
 from braincorl.fits.seen_images import without_copies
 from braincorl.metrics import trials_per_image
 from braincorl.priors.group_prior import load_prior
+from braincorl.priors.images import image_digests
 from braincorl.priors.regions import label_voxels
 
 logger = logging.getLogger(__name__)
@@ -90,6 +92,7 @@ def fit_person(
     subject = _with_features(subject, features)
     chosen = choose_context(subject.image_ids, context, random_state)
     left_out = without_copies(features, chosen, subject.image_ids[~np.isin(subject.image_ids, chosen)])
+    _tell_own_memory(encoder, subject, features, left_out)
     _fit_encoder(encoder, subject, features, chosen, left_out, progress)
     if limits := tell_limits(choices_at_limit(encoder)):
         logger.warning("%s: %s", subject.name, limits)
@@ -140,6 +143,25 @@ def _fit_encoder(
     encoder.fit(features, responses, **arguments)
 
 
+def _tell_own_memory(encoder: LinearEncoder, subject: SubjectData, table: FeatureTable, left_out: Names) -> None:
+    """Say that an encoder's prior may know the very responses that it is scored on."""
+    if getattr(encoder, "prior", None) is None or not left_out.size:
+        return
+    prior = load_prior(encoder.prior)
+    people = prior.provenance.get("people", ())
+    if subject.name == UNNAMED or subject.name not in people:
+        return
+    known = np.isin(image_digests(take_rows(table.features, table.rows(left_out))), prior.image_digests)
+    if known.any() or not prior.image_digests.size:
+        logger.warning(
+            "the prior remembers a person called %s, with %s of the %d images to be scored: if that is this person, "
+            "the scores are too good",
+            subject.name,
+            int(known.sum()) if prior.image_digests.size else "perhaps some",
+            left_out.size,
+        )
+
+
 def _with_features(subject: SubjectData, table: FeatureTable) -> SubjectData:
     known = np.isin(subject.image_ids, table.image_ids)
     if known.all():
@@ -177,7 +199,10 @@ def choose_context(image_ids: Names, context: Context, random_state: int = 0) ->
         # Drawn from the sorted names, so that the order of trials does not decide who is drawn.
         names = np.sort(image_ids)
         return names[np.sort(np.random.default_rng(random_state).permutation(names.size)[:context])]
-    chosen = image_ids if context is None else np.asarray(list(dict.fromkeys(map(str, context))), dtype=np.str_)
+    named = image_ids.tolist() if context is None else list(map(str, context))
+    chosen = np.asarray(list(dict.fromkeys(named)), dtype=np.str_)
+    if len(named) > chosen.size:
+        logger.warning("context names %d images more than once: each counts once", len(named) - chosen.size)
     missing = sorted(set(chosen.tolist()) - set(image_ids.tolist()))
     if missing:
         raise InputError(

@@ -1,17 +1,21 @@
 """`remember_fits`: earlier people's fits to a memory (`GroupPrior`) for the next person."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from braincorl.datasets.file_names import UNNAMED
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable, check_same_space
 from braincorl.fits.fit import Fit
 from braincorl.fits.seen_images import check_same_across
 from braincorl.priors import GroupPrior
 from braincorl.priors.regions import label_voxels
+
+logger = logging.getLogger(__name__)
 
 
 def remember_fits(
@@ -80,7 +84,14 @@ def features_of_contexts(fits: Sequence[Fit], table: FeatureTable) -> FeatureTab
 
 
 def _check_different(fits: Sequence[Fit]) -> None:
-    """Refuse one person given twice, which would be remembered as two who agree."""
+    """Refuse one person given twice, which would be remembered as two who agree; tell of people of one name."""
+    names = [fit.subject for fit in fits if fit.subject != UNNAMED]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        logger.warning(
+            "%d fits are of %s: if that is one person, give one fit of it, as the others count as more people",
+            names.count(twice[0]),
+            twice[0],
+        )
     known: dict[bytes, list[Fit]] = {}
     for fit in fits:
         start = np.ascontiguousarray(fit.encoder.coef_[:1]).tobytes()  # few share it, so few are compared in whole

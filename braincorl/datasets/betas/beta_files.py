@@ -5,6 +5,7 @@ float32 with the mask's voxels in C order of the grid. Letters: T trials, X Y Z 
 `braincorl.datasets.surfaces`.
 """
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -20,6 +21,8 @@ from braincorl.datasets.space import ALIGNED
 from braincorl.errors import InputError
 from braincorl.files import reading
 from braincorl.hdf5 import dataset_in, open_hdf5
+
+logger = logging.getLogger(__name__)
 
 # Of the working memory, where a file is better read through than trial by trial.
 THROUGH_SHARE = 1 / 4
@@ -116,6 +119,8 @@ class ArrayBetas:
             )
         self._values = array
         self.n_trials, self.n_voxels = array.shape
+        if self.n_trials == self.n_voxels > 1:
+            logger.info("%s has as many rows as columns (%d): rows are taken as trials", self.path, self.n_trials)
 
     def chunks(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
         """Yield (index of the first trial, responses (n, n_voxels)) in order."""

@@ -167,7 +167,7 @@ def check_ncsnr(signal: npt.NDArray[np.float64], path: Path) -> npt.NDArray[np.f
     Raises
     ------
     InputError
-        If it is nowhere finite, negative somewhere, or as large as noise ceilings in percent are.
+        If it is nowhere finite, negative somewhere, as large as noise ceilings in percent are, or a mask.
     """
     if "ceiling" in path.name.lower() and "snr" not in path.name.lower():
         raise InputError(
@@ -183,6 +183,11 @@ def check_ncsnr(signal: npt.NDArray[np.float64], path: Path) -> npt.NDArray[np.f
         raise InputError(
             f"{path} holds values up to {finite.max():.4g}, but the signal of a single trial is no {LARGEST_NCSNR} "
             "times its noise: are these noise ceilings in percent? An ncsnr map is a ratio of standard deviations."
+        )
+    if np.isin(finite, (0, 1)).all() and finite.any():
+        raise InputError(
+            f"{path} holds nothing but 0 and 1, as a mask does, but an ncsnr map is a ratio of standard deviations: "
+            "pass that map, or leave it out."
         )
     return signal
 

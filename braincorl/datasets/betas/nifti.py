@@ -16,7 +16,7 @@ from nibabel.nifti2 import Nifti2Header
 
 from braincorl.datasets.betas.streams import Stream, check_room, open_stream, read_to_end
 from braincorl.errors import FileFormatError, InputError
-from braincorl.files import reading
+from braincorl.files import other_kind, reading
 
 logger = logging.getLogger(__name__)
 
@@ -124,8 +124,15 @@ class _Remarks:
 
 
 def _read_header(stream: Stream, path: Path) -> Any:
-    size = stream.read(4)
+    start = stream.read(16)
+    size = start[:4]
     stream.seek(0)
+    if (found := other_kind(start)) is not None:
+        raise FileFormatError(f"{path} is {found}, expected a NIfTI image (.nii or .nii.gz).")
+    if path.suffix.lower() == ".img":
+        raise FileFormatError(
+            f"{path} holds the data of a pair of files, expected a NIfTI image in one (.nii, .nii.gz)."
+        )
     kind = Nifti2Header if (540).to_bytes(4, "little") in (size, size[::-1]) else Nifti1Header
     header = kind.from_fileobj(stream, check=False)
     if header["magic"].item()[:3] in (b"ni1", b"ni2"):

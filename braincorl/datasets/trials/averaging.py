@@ -83,7 +83,7 @@ def average_trials(
     Raises
     ------
     InputError
-        If a volume holds no finite value, or z-scoring meets a session of one trial.
+        If a volume holds no response, or z-scoring meets a session of one trial.
     """
     total = sum(source.n_trials for source in sources) * (2 if zscore else 1)
     counter = ProgressCounter(total, progress)
@@ -189,7 +189,7 @@ def shown(table: TrialsTable, start: int, chunk: npt.NDArray[np.float32]) -> Tri
 
 
 def refuse_empty(source: BetasSource, table: TrialsTable, start: int, chunk: npt.NDArray[np.float32]) -> None:
-    """Refuse a volume without any finite value that is said to be of an image.
+    """Refuse a volume that is said to be of an image but holds no response: no finite value, or 0 in all voxels.
 
     Raises
     ------
@@ -201,6 +201,12 @@ def refuse_empty(source: BetasSource, table: TrialsTable, start: int, chunk: npt
         raise InputError(
             f"{source.path}, volume {start + int(np.flatnonzero(empty)[0])} (counting from 0) holds no finite value "
             "in the mask: write n/a for its image in the trials table to leave it out."
+        )
+    blank = ~chunk.any(axis=1) & (table.images[start : start + len(chunk)] != "")
+    if blank.any() and source.n_voxels > 1:
+        raise InputError(
+            f"{source.path}, volume {start + int(np.flatnonzero(blank)[0])} (counting from 0) is 0 in all voxels of "
+            "the mask, which is no response: write n/a for its image in the trials table to leave it out."
         )
 
 

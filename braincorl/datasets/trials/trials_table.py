@@ -63,8 +63,11 @@ def read_trials(path: str | Path) -> TrialsTable:
     if len(set(header)) < len(header):
         raise InputError(f"{path} has columns {header}: every column needs a name of its own.")
     if "image" not in header:
-        hint = " It looks comma-separated: save it with tabs." if "," in text.split("\n", 1)[0] else ""
-        raise InputError(f"{path} has columns {header} but none named 'image', which every trials table needs.{hint}")
+        by_commas = len(header) == 1 and any(sign in header[0] for sign in ",;")
+        remedy = "it looks comma-separated, save it with tabs" if by_commas else "name the column of image names so"
+        raise InputError(
+            f"{path} has columns {header} but none named 'image', which every trials table needs: {remedy}."
+        )
     ragged = [number for number, row in enumerate(rows, start=1) if len(row) != len(header)]
     if ragged:
         raise InputError(f"{path}, line {ragged[0]}: {len(rows[ragged[0] - 1])} cells under {len(header)} columns.")

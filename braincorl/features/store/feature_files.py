@@ -8,7 +8,8 @@ rows that are used come into memory (`.npy`, too). The others are for what fits 
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
@@ -154,7 +155,8 @@ def write_matrix(
         features = np.empty(shape, kind)
         _fill(features, blocks, lambda: None)
         if path.suffix.lower() == ".npz":
-            np.savez(temporary, features=features, image_ids=np.asarray(image_ids), provenance=np.asarray(text))
+            with temporary.open("wb") as file:  # of a name NumPy makes another where it does not end in small letters
+                np.savez(file, features=features, image_ids=np.asarray(image_ids), provenance=np.asarray(text))
         else:
             write_tensors(temporary, KIND, {"features": features}, {"image_ids": list(image_ids), "provenance": text})
 
@@ -247,6 +249,20 @@ Parts = tuple[npt.NDArray[Any], npt.NDArray[Any] | None, str, bool]
 """Features, names, provenance as JSON text, and whether the container is checked by a checksum (or never has one)."""
 
 
+@contextmanager
+def _no_objects(path: Path) -> Iterator[None]:
+    """Say what arrays of Python objects are, such as names that were no text when they were saved."""
+    try:
+        yield
+    except ValueError as error:
+        if "Object arrays" not in str(error):
+            raise
+        raise InputError(
+            f"{path} holds Python objects, which are not read, as that could run code: save numbers as float32, names "
+            "as text, np.asarray(image_ids, dtype=str)."
+        ) from error
+
+
 def _read_npz(path: Path, mapped: bool) -> Parts:
     # Opened here, because NumPy would leave a damaged archive open.
     with path.open("rb") as raw:
@@ -255,7 +271,7 @@ def _read_npz(path: Path, mapped: bool) -> Parts:
         if damaged is not None:
             raise BadZipFile(f"{damaged} fails its checksum")
         raw.seek(0)
-        with np.load(raw, allow_pickle=False) as file:
+        with _no_objects(path), np.load(raw, allow_pickle=False) as file:
             if "features" not in file:
                 raise InputError(f"{path} holds {', '.join(sorted(file)) or 'nothing'} but no 'features'.")
             provenance = str(file["provenance"]) if "provenance" in file else "{}"
@@ -264,7 +280,8 @@ def _read_npz(path: Path, mapped: bool) -> Parts:
 
 def _read_npy(path: Path, mapped: bool) -> Parts:
     # Mapped first, as NumPy then refuses a shape that the file cannot hold.
-    features = np.load(path, mmap_mode="r", allow_pickle=False)
+    with _no_objects(path):
+        features = np.load(path, mmap_mode="r", allow_pickle=False)
     return features if mapped else np.array(features), None, "{}", True
 
 

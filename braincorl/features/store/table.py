@@ -37,6 +37,9 @@ SPACE_KEYS = (
 # Of the working memory, for rows of a mapped file: its pages count as well.
 _ROWS_SHARE = 1 / 64
 
+# Two feature spaces are one if the similarities of so many images agree to so much, the rounding of single precision.
+COMPARED_IMAGES, SAME_SPACE = 200, 1e-5
+
 
 @dataclass(frozen=True)
 class FeatureTable:
@@ -185,7 +188,7 @@ def join_tables(tables: Mapping[str, FeatureTable]) -> FeatureTable:
     Raises
     ------
     InputError
-        If no image is in all tables.
+        If no image is in all tables, or two spaces say the same of the images.
     """
     names = sorted(tables)
     first = tables[names[0]].image_ids
@@ -196,8 +199,28 @@ def join_tables(tables: Mapping[str, FeatureTable]) -> FeatureTable:
     if common.size < most:
         logger.warning("%d of %d images do not have features in all of %s", most - common.size, most, ", ".join(names))
     parts = [take_rows(tables[name].features, tables[name].rows(common)) for name in names]
+    _check_different(dict(zip(names, parts, strict=True)))
     spaces = {name: {**tables[name].provenance, "n_features": tables[name].n_features} for name in names}
     return FeatureTable(np.concatenate(parts, axis=1), common, {SPACES: spaces})
+
+
+def _check_different(spaces: Mapping[str, FloatArray]) -> None:
+    """Refuse a space given twice, also shifted, scaled or turned: no encoder could tell the two apart."""
+    known: dict[str, npt.NDArray[np.float64]] = {}
+    for name, features in spaces.items():
+        some = features[:COMPARED_IMAGES].astype(np.float64)
+        some = some - some.mean(axis=0)
+        gram = some @ some.T
+        size = float(np.linalg.norm(gram))
+        if not size > 0:
+            continue
+        same = [other for other, found in known.items() if np.linalg.norm(found - gram / size) < SAME_SPACE]
+        if same and len(some) > 2:
+            raise InputError(
+                f"the feature spaces '{same[0]}' and '{name}' say the same of the images: nothing can tell apart what "
+                "each explains: give each once."
+            )
+        known[name] = gram / size
 
 
 def rows_of(table: npt.NDArray[np.str_], image_ids: Iterable[str]) -> npt.NDArray[np.intp]:
