@@ -17,9 +17,10 @@ from PIL import Image
 
 from braincorl.analysis import plot_mosaic, plot_surface
 from braincorl.analysis.figures import save_figure
-from braincorl.analysis.report.fit_report import collect_maps, write_report
+from braincorl.analysis.report.fit_report import write_report
 from braincorl.cli.main import main as braincorl
 from braincorl.fits import Fit
+from braincorl.fits.methods import collect_maps
 
 FOLDER = Path(__file__).resolve().parent
 HEIGHT = 1250  # pixels of the report that are shown

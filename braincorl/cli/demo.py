@@ -12,7 +12,7 @@ import pandas as pd
 from braincorl import __version__
 from braincorl.analysis.figures import new_figure, own_style, plot_scaling, save_figure
 from braincorl.analysis.maps.volume_plots import plot_glass_brain
-from braincorl.analysis.report.fit_report import ReportOptions, collect_maps, find_warnings, fit_sections
+from braincorl.analysis.report.fit_report import ReportOptions, find_warnings, fit_sections
 from braincorl.analysis.report.page import Section, write_page
 from braincorl.analysis.scaling import scaling_curve, summarize_curve
 from braincorl.cli.common import add_output_options, add_verb, non_negative, positive, progress_bar
@@ -24,6 +24,7 @@ from braincorl.fits import Fit, fit_person
 from braincorl.fits.fit import write_fit
 from braincorl.fits.folder import write_description
 from braincorl.fits.maps import Outside
+from braincorl.fits.methods import collect_maps
 from braincorl.fits.scores import Scores
 from braincorl.result_folders import check_destination, staged_directory
 

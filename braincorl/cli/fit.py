@@ -77,6 +77,6 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _inputs(options: argparse.Namespace) -> dict[str, Any]:
-    """Files that the fit is made from."""
-    names = ("features", "betas", "trials", "mask", "rois", "prior", "checkpoint")
+    """Files that the fit is made from, and the command itself."""
+    names = ("command", "features", "betas", "trials", "mask", "rois", "prior", "checkpoint")
     return {name: getattr(options, name) for name in names}

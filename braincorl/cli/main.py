@@ -8,6 +8,7 @@ import itertools
 import logging
 import os
 import re
+import shlex
 import signal
 import sys
 import threading
@@ -141,6 +142,7 @@ def _run(arguments: Sequence[str], verb: str | None, name: str, interrupts: "_In
             sys.stdout.reconfigure(errors="backslashreplace")
         _check_text(arguments)
         options = _read_options(arguments, verb)
+        options.command = shlex.join(["braincorl", *arguments])
         interrupts.kept = getattr(options, "interrupted", interrupts.kept)
         _show_log(quiet=options.quiet)
         status = options.run(options)

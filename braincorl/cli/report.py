@@ -20,8 +20,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = add_verb(
         subparsers,
         "report",
-        "Write one HTML file on a fit: accuracy, maps, regions, preferred images, provenance and warnings. It needs no "
-        "network and no other file.",
+        "Write one HTML file on a fit: accuracy, maps, regions, preferred images, methods, provenance and warnings. It "
+        "needs no network and no other file.",
     )
     parser.add_argument("fit_dir", type=Path, metavar="FIT_DIR", help="folder that braincorl fit wrote")
     parser.add_argument("--output", type=Path, metavar="FILE", help="HTML file to write (default: FIT_DIR/report.html)")
@@ -59,6 +59,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         default="auto",
         help="mni also draws a glass brain and the cortical surface (default: auto, by the maps' names)",
     )
+    parser.add_argument(
+        "--methods",
+        action="store_true",
+        help="only print the methods paragraph with the numbers of this fit and what to cite, as plain text",
+    )
     parser.set_defaults(run=run)
 
 
@@ -67,13 +72,15 @@ def run(options: argparse.Namespace) -> None:
     start = time.perf_counter()
     output = options.output or options.fit_dir / "report.html"
     fit = Fit.load(options.fit_dir)
+    if options.score is not None and not options.score.is_dir():
+        raise InputError(f"--score {options.score} is not a folder: pass the --output-dir of braincorl score.")
+    check_of_fit(options.score or options.fit_dir / "scores", fit)
+    if options.methods:
+        print(fit.methods(options.score))
+        return
     _check_output(output, overwrite=options.overwrite)
     if options.images is not None and options.features is None:
         raise InputError("--images needs --features: the images are shown in order of their predicted responses.")
-    if options.score is not None and not options.score.is_dir():
-        raise InputError(f"--score {options.score} is not a folder: pass the --output-dir of braincorl score.")
-    scores = options.score or options.fit_dir / "scores"
-    check_of_fit(scores, fit)
     table = None
     if options.features is not None:
         table = read_features(options)

@@ -122,7 +122,7 @@ class SubjectData:
             "voxels": f"{self.n_voxels}" + (f" ({self.space.n_excluded} without data)" * bool(self.space.n_excluded)),
             "ROIs": ", ".join(f"{name} {int(members.sum())}" for name, members in self.rois.items()) or "none",
             "noise ceiling": "unknown",
-            "place": _place(self.space),
+            "place": place_of(self.space),
         }
         ceiling = self.noise_ceiling()
         if ceiling is not None and np.isfinite(ceiling).any():
@@ -156,7 +156,8 @@ class SubjectData:
         return f"<table><caption>SubjectData {html.escape(self.name)}</caption><tbody>{rows}</tbody></table>"
 
 
-def _place(space: VoxelSpace) -> str:
+def place_of(space: VoxelSpace) -> str:
+    """Say in a few words where voxels are: a grid and its edges, or a surface and its vertices."""
     if space.surface is not None:
         deep = "" if space.surface.subcortex is None else f", {space.surface.subcortex.structures.size} voxels below"
         return f"surface {space.surface.name}, {space.surface.left.size} + {space.surface.right.size} vertices{deep}"

@@ -36,6 +36,7 @@ from braincorl.fits.folder import (
 )
 from braincorl.fits.localiser import write_localiser
 from braincorl.fits.maps import Outside
+from braincorl.fits.methods import MethodsText, describe_methods
 from braincorl.fits.predictions import features_to_predict, save_predictions
 from braincorl.fits.scored import Scored, score_fit
 from braincorl.fits.scores import Scores, summarize_rois
@@ -225,6 +226,26 @@ class Fit:
             notes=notes,
             progress=progress,
         )
+
+    def methods(self, scores: str | Path | None = None) -> MethodsText:
+        """Write the paragraph for a paper: what this fit did, with its numbers, and what to cite.
+
+        Parameters
+        ----------
+        scores
+            Folder of `Scored.save` or `braincorl score`; by default `scores` in the fit's folder, else the fit's own.
+
+        Returns
+        -------
+        MethodsText
+            Prints as plain text; has `paragraphs` and `references`.
+
+        Raises
+        ------
+        InputError
+            If the folder holds no scores of this fit.
+        """
+        return describe_methods(self, None if scores is None else Path(scores))
 
     def save(self, path: str | Path, *, overwrite: bool = False, outside: Outside = "nan", note: str = "") -> "Fit":
         """Write encoder, maps, scores and provenance to a folder, whole or not at all.

@@ -8,6 +8,7 @@ responses enter nothing before.
 
 import logging
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -112,10 +113,13 @@ def fit_person(
         "random_state": random_state if isinstance(context, int) else None,
         "n_context": int(chosen.size),
         "trials_per_image": trials_per_image(subject.n_repeats[np.isin(subject.image_ids, chosen)]),
+        "n_trials": int(subject.select_images(chosen).n_repeats.sum()),
         "n_left_out": int(left_out.size),
         "n_voxels": subject.n_voxels,
         "n_excluded_voxels": subject.space.n_excluded,
         "responses_sha256": hash_responses(subject.responses),
+        **_memory(encoder),
+        "versions": {name: version(name) for name in ("numpy", "scipy", "scikit-learn")},
         **(notes or {}),
     }
     return Fit(encoder, subject.space, dict(subject.rois), config, chosen.tolist(), kept_maps=maps)
@@ -160,6 +164,16 @@ def _tell_own_memory(encoder: LinearEncoder, subject: SubjectData, table: Featur
             int(known.sum()) if prior.image_digests.size else "perhaps some",
             left_out.size,
         )
+
+
+def _memory(encoder: LinearEncoder) -> dict[str, Any]:
+    """Whose voxels an encoder remembers: the encoder's file keeps what they said, and not how many there were."""
+    prior = getattr(encoder, "prior", None)
+    if prior is None:
+        return {}
+    people = load_prior(prior).summary
+    known = {"n_people": people.get("n_people"), "n_voxels": sum(people.get("n_voxels", []))}
+    return {"memory": known} if all(known.values()) else {}
 
 
 def _with_features(subject: SubjectData, table: FeatureTable) -> SubjectData:

@@ -41,6 +41,16 @@ def test_scores_of_other_images_and_the_surface_on_request(fitted, inputs, brain
     assert "On fsaverage" in out.read_text(encoding="utf-8")
 
 
+def test_methods_are_printed_and_nothing_is_written(fitted, braincorl):
+    from braincorl.fits import Fit
+
+    before = sorted(fitted.iterdir())
+    result = braincorl("report", fitted, "--methods")
+    assert (result.status, result.out) == (0, f"{Fit.load(fitted).methods()}\n")
+    assert sorted(fitted.iterdir()) == before
+    assert "braincorl fit --features" in json.loads((fitted / "config.json").read_text())["command"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

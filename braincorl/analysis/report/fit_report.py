@@ -21,16 +21,18 @@ from braincorl.analysis.question_figures import plot_partition
 from braincorl.analysis.report.page import SIMULATION, Section, plain, write_page
 from braincorl.analysis.report.top_images import Thumbnails, rank_images
 from braincorl.analysis.scaling import summarize_curve
+from braincorl.datasets import VoxelSpace
+from braincorl.datasets.subject import place_of
 from braincorl.datasets.surfaces.meshes import FSLR
 from braincorl.encoders.banded_ridge import BandedRidgeEncoder
 from braincorl.encoders.limits import choices_at_limit, tell_limits
-from braincorl.errors import InputError
 from braincorl.features import FeatureTable
 from braincorl.files import reading
 from braincorl.fits import Fit
-from braincorl.fits.folder import MAPS, read_maps
+from braincorl.fits.folder import MAPS
 from braincorl.fits.localiser import likely_regions, region_probability
 from braincorl.fits.maps import read_map
+from braincorl.fits.methods import collect_maps
 from braincorl.fits.scores import summarize_rois
 
 Maps = Mapping[str, npt.NDArray[np.float64]]
@@ -116,29 +118,10 @@ def fit_sections(fit: Fit, maps: Maps, options: ReportOptions) -> list[Section]:
         Section("Regions by likeness", "fit/likely_regions.html", _likely_regions(fit)),
         Section("Feature spaces", "fit/feature_spaces.html", _feature_spaces(fit, options.scores)),
         Section("Preferred images", "fit/preferred_images.html", _preferred_images(fit, options)),
+        Section("Voxels", "fit/voxels.html", _voxels(fit)),
+        Section("Methods", "fit/methods.html", {"methods": fit.methods(options.scores)}),
         Section("Provenance", "fit/provenance.html", _provenance(fit)),
     ]
-
-
-def collect_maps(fit: Fit, scores: Path | None = None) -> dict[str, npt.NDArray[np.float64]]:
-    """Read the maps of a fit, and over them those of a folder of scores.
-
-    Raises
-    ------
-    InputError
-        If the folder holds no scores of this fit.
-    """
-    prefix = fit.config["prefix"]
-    own = fit.maps()
-    if scores is None:
-        scores = fit.beside("scores")
-    if scores is None:
-        return own
-    scored = read_maps(scores, prefix, fit.space)
-    if "ev" not in scored:
-        raise InputError(f"{scores} holds no {prefix}_stat-ev map: pass the --output-dir of braincorl score.")
-    unscored = {name: values for name, values in own.items() if name not in ("ev", "r", "r2")}
-    return unscored | scored
 
 
 def find_warnings(fit: Fit, maps: Maps) -> list[str]:
@@ -309,6 +292,23 @@ def _preferred_images(fit: Fit, options: ReportOptions) -> Shown:
     return {"n_images": len(options.features.image_ids), "regions": regions, "n_unreadable": len(unreadable)}
 
 
+def _voxels(fit: Fit) -> Shown:
+    """Where the fit has voxels: a mask that is shifted or cut shows at a glance."""
+    space = fit.space
+    if space.mask is None and space.surface is None:
+        return None
+    facts = {"Place": place_of(space), "Voxels with data": f"{space.n_voxels} of {space.included.size} in the mask"}
+    facts |= {"Regions": ", ".join(f"{name} {int(members.sum())}" for name, members in fit.rois.items()) or "none"}
+    if space.mask is None or space.affine is None:
+        return {"figure": None, "facts": facts, "n_excluded": space.n_excluded}
+    facts["Volume"] = f"{space.n_voxels * abs(np.linalg.det(space.affine[:3, :3])) / 1000:.1f} cm³"
+    everything = VoxelSpace(np.ones_like(space.included), space.mask, space.affine)
+    noise = np.full(space.included.size, np.nan)
+    noise[space.included] = fit.encoder.noise_variance_
+    figure = plot_mosaic(noise, everything, label="noise variance", signed=False)
+    return {"figure": figure, "facts": facts, "n_excluded": space.n_excluded}
+
+
 def _provenance(fit: Fit) -> Shown:
     config = fit.config
     libraries = ("numpy", "scipy", "scikit-learn", "nibabel", "nilearn", "matplotlib")
@@ -325,8 +325,14 @@ def _provenance(fit: Fit) -> Shown:
     chosen = {name: value for name, value in config.items() if name not in ("features_provenance", "braincorl")}
     for name, value in chosen.items():
         if value is not None and value != []:
-            facts[name.replace("_", " ")] = ", ".join(map(str, value)) if isinstance(value, list) else value
+            facts[name.replace("_", " ")] = _listed(value)
     return {"facts": facts, "context": fit.context}
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {part}" for name, part in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _hash(path: Path) -> str:

@@ -118,6 +118,9 @@ def test_a_report_says_the_numbers_of_the_fit(report, fit_and_scores, table):
     first = rank_images(fit.encoder, table, fit.rois, 3)["image"].iloc[0]
     assert first in page.text
     assert all(name in page.text for name in fit.context)
+    methods = Page(_section(report, "Methods"))
+    assert all(part in methods.text for part in (*fit.methods().paragraphs, *fit.methods().references))
+    assert f"{fit.space.n_voxels} of {fit.space.included.size} in the mask" in _section(report, "Voxels")
 
 
 def _section(path, heading):
