@@ -33,7 +33,7 @@ from braincorl.fits.folder import hash_responses, identify_fit, write_descriptio
 from braincorl.fits.scores import common_voxels
 from braincorl.fits.seen_images import check_features_fit, check_space_fits, seen_by
 from braincorl.metrics import trials_per_image
-from braincorl.priors.images import image_digests
+from braincorl.priors.image_digests import image_digests
 from braincorl.questions.feature_posterior import feature_posterior
 from braincorl.questions.identification import Identification, Spread, context_noise, identify, repeat_noise
 from braincorl.questions.noise import NoiseModel

@@ -30,7 +30,7 @@ from braincorl.fits.scores import score_encoder
 from braincorl.fits.seen_images import without_copies
 from braincorl.metrics import trials_per_image
 from braincorl.priors.group_prior import load_prior
-from braincorl.priors.images import image_digests
+from braincorl.priors.image_digests import image_digests
 from braincorl.priors.regions import label_voxels
 
 logger = logging.getLogger(__name__)
