@@ -85,13 +85,6 @@ def features_of_contexts(fits: Sequence[Fit], table: FeatureTable) -> FeatureTab
 
 def _check_different(fits: Sequence[Fit]) -> None:
     """Refuse one person given twice, which would be remembered as two who agree; tell of people of one name."""
-    names = [fit.subject for fit in fits if fit.subject != UNNAMED]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        logger.warning(
-            "%d fits are of %s: if that is one person, give one fit of it, as the others count as more people",
-            names.count(twice[0]),
-            twice[0],
-        )
     known: dict[bytes, list[Fit]] = {}
     for fit in fits:
         start = np.ascontiguousarray(fit.encoder.coef_[:1]).tobytes()  # few share it, so few are compared in whole
@@ -99,6 +92,13 @@ def _check_different(fits: Sequence[Fit]) -> None:
             if np.array_equal(fit.encoder.coef_, other.encoder.coef_):
                 raise InputError(f"{other.title} and {fit.title} hold the same encoder: give each person once.")
         known[start].append(fit)
+    names = [fit.subject for fit in fits if fit.subject != UNNAMED]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        logger.warning(
+            "%d fits are of %s: if that is one person, give one fit of it, as the others count as more people",
+            names.count(twice[0]),
+            twice[0],
+        )
 
 
 def _labels(fit: Fit) -> npt.NDArray[np.str_]:

@@ -113,7 +113,7 @@ CASES = {
     "features with NaN": (
         lambda i, f: {"features": features(f, features=np.eye(2) * np.nan, image_ids=np.array(["a", "b"]))},
         "features contains NaN"),
-    "features that would run code": (features_with_objects, "cannot be read as features"),
+    "features that would run code": (features_with_objects, "could run code"),
     "truncated features": (lambda i, f: {"features": cut(copy(i, f, "features"))}, "cannot be read as features"),
     "a mask of another size": (a_mask_of_another_size, "resample one to the other's grid"),
     "a mask of another affine": (a_mask_elsewhere, "different affines"),

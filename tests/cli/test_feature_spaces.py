@@ -122,7 +122,7 @@ def test_mistakes_with_spaces_end_in_one_line(spaces, inputs, braincorl, tmp_pat
         (["--features", f"one={one}"], "was made with one, two"),
         (["--features", f"one={one}", "--features", f"one={one}"], "'one' is given twice"),
         (["--features", f"one={one}", "--features", one], "several feature spaces need a name each"),
-        (["--features", f"one={one}", "--features", f"two={one}"], "the space 'two'"),
+        (["--features", f"one={one}", "--features", f"two={one}"], "say the same of the images"),
         (["--features", inputs.features], "was made with one, two"),
     ):
         result = braincorl("score", folder / "fit", *given, *data, "--output-dir", tmp_path / "s")
