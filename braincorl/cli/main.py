@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -124,25 +124,47 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _verb_first(arguments)
     verb = next((argument for argument in arguments if not argument.startswith("-")), None)
     name = f"braincorl {verb}" if verb in VERBS else "braincorl"
+    return run_program(arguments, name, lambda: _read_options(arguments, verb))
+
+
+def run_program(arguments: Sequence[str], name: str, read_options: Callable[[], argparse.Namespace]) -> int:
+    """Run what options say, and turn whatever ends it early into one line and a status.
+
+    Parameters
+    ----------
+    arguments
+        After the program's name.
+    name
+        What messages begin with.
+    read_options
+        Gives options with `run`, a function of them, and `quiet`.
+
+    Returns
+    -------
+    int
+        Exit status, as `main` says.
+    """
     _open_standard_streams()
     with _Interrupts() as interrupts, _warnings_are_lines():
         try:
-            status = _run(arguments, verb, name, interrupts)
+            status = _run(arguments, name, read_options, interrupts)
             interrupts.come_too_late()
             return status
         except KeyboardInterrupt:
             return _fail(f"{name}: interrupted; {interrupts.kept}", 130)
 
 
-def _run(arguments: Sequence[str], verb: str | None, name: str, interrupts: "_Interrupts") -> int:
+def _run(
+    arguments: Sequence[str], name: str, read_options: Callable[[], argparse.Namespace], interrupts: "_Interrupts"
+) -> int:
     """Run, and turn whatever ends it early into one line and a status."""
     try:
         interrupts.obey()
         if isinstance(sys.stdout, io.TextIOWrapper):  # a name that is no text must not end a run that went well
             sys.stdout.reconfigure(errors="backslashreplace")
         _check_text(arguments)
-        options = _read_options(arguments, verb)
-        options.command = shlex.join(["braincorl", *arguments])
+        options = read_options()
+        options.command = shlex.join([name.split()[0], *arguments])
         interrupts.kept = getattr(options, "interrupted", interrupts.kept)
         _show_log(quiet=options.quiet)
         status = options.run(options)

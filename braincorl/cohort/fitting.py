@@ -39,7 +39,8 @@ README = """# A cohort of voxelwise encoders
 Written by braincorl {version}. Each folder `sub-…` is a fit, as `braincorl fit` writes it; `group` is what they give
 together. `cohort.json` holds the options that all people share.
 """
-IGNORED = ("sub-*/*", "sub-*/**", "group/*", "group/**", "few-shot/*", "few-shot/**", OPTIONS, "*.lock")
+# Results in here are derivatives of their own, which the validator does not look into.
+IGNORED = ("sub-*/*", "sub-*/**", "group", "few-shot", OPTIONS, "*.lock")
 
 
 def fit_cohort(
@@ -114,7 +115,7 @@ def _until_done(runner: Any, tasks: Sequence[FitTask]) -> Iterator[Outcome]:
                 yield outcome
         tasks = busy
         if tasks:
-            logger.info("%d people are being fitted by another run: waiting for it", len(tasks))
+            logger.info("%s: fitted by another run now, waiting for it", ", ".join(task.name for task in tasks[:5]))
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
 

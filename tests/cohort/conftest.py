@@ -15,6 +15,9 @@ class Tree:
         description = {"Name": "Simulated people", "BIDSVersion": "1.9.0", "DatasetType": "derivative"}
         generated = {"GeneratedBy": [{"Name": "simulation"}]}
         write_json(self.root / "dataset_description.json", description | generated)
+        # BIDS has no names for statistical maps and trials tables yet.
+        (self.root / ".bidsignore").write_text("*_statmap.nii.gz\n*_trials.tsv\n")
+        (self.root / "README.md").write_text("Simulated people: no brain was measured.\n")
         self.files = {}
         for person in self.world.people:
             (self.root / person.name).mkdir()
