@@ -33,7 +33,7 @@ from braincorl.training.objective import error
 from braincorl.training.processes import Processes
 from braincorl.training.recipe import Recipe, StageConfig
 from braincorl.training.sources import read_source
-from braincorl.training.state import State, read_state, write_state
+from braincorl.training.state import State, read_state, write_log, write_state
 from braincorl.training.voxels import Memory
 from braincorl.validation import spell_precision
 
@@ -210,6 +210,8 @@ class Trainer:
         self.state = State(**content["state"])
         self.network.load_state_dict(content["network"])
         self.best_weights = content["best"]
+        if self.processes.rank == 0:
+            write_log(self.folder, self.state.rows)  # which a kill after the state was saved leaves a validation behind
         if self.state.stage < len(self.recipe.stages):
             self.optimizer = self._new_optimizer(self.recipe.stages[self.state.stage])
             self.optimizer.load_state_dict(content["optimizer"])

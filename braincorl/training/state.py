@@ -66,6 +66,11 @@ def write_state(folder: Path, content: Mapping[str, Any], rows: Sequence[Mapping
                 f"{folder / STATE} cannot be written: free some space, and give the same command again to go on from "
                 "what was saved before."
             ) from error
+    write_log(folder, rows)
+
+
+def write_log(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the log, whole or not at all; errors are those of `write_state`."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     lines = ["\t".join(names), *("\t".join(_cell(row.get(name)) for name in names) for row in rows)]
     with atomic_file(folder / LOG) as path:

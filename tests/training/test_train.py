@@ -182,6 +182,17 @@ def test_log_and_checkpoint_do_not_tell_where_a_run_was_stopped(whole, tmp_path,
         assert (tmp_path / name).read_bytes() == (whole / "run" / name).read_bytes()
 
 
+def test_a_kill_between_the_last_state_and_its_log_leaves_no_log_behind(whole, tmp_path):
+    """It leaves the state of a finished run, the log of a validation before, and a file half-way to its name."""
+    shutil.copytree(whole / "run", tmp_path / "run")
+    log = (tmp_path / "run" / LOG).read_text()
+    (tmp_path / "run" / LOG).write_text("\n".join(log.splitlines()[:-1]) + "\n")
+    (tmp_path / "run" / f".partial-0123456789-{LOG}").write_text(log)
+    train(read_recipe(whole / "recipe.toml"), tmp_path / "run", n_workers=0)
+    assert (tmp_path / "run" / LOG).read_text() == log
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {path.name for path in (whole / "run").iterdir()}
+
+
 def test_two_processes_give_the_network_of_one(whole, tmp_path):
     """PyTorch's own launcher and its gloo engine, two processes on this machine."""
     command = [
