@@ -206,7 +206,9 @@ def fit_people(options: argparse.Namespace, people: list[Person]) -> list[Outcom
     parts = [f"{len(names)} {status}" for status, names in counts.items() if names]
     failed = counts["failed"]
     who = f" ({', '.join(failed[:5])}{' …' if len(failed) > 5 else ''})" if failed else ""
-    print(f"{len(people)} people: {', '.join(parts)}{who} -> {options.output_dir}")
+    print(
+        f"{len(people)} {'person' if len(people) == 1 else 'people'}: {', '.join(parts)}{who} -> {options.output_dir}"
+    )
     return outcomes
 
 

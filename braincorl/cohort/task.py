@@ -7,6 +7,7 @@ results are whole or absent, so a task that died with its worker is simply done 
 import contextlib
 import logging
 import os
+import shlex
 import sys
 import threading
 import time
@@ -227,7 +228,7 @@ def _fit(task: FitTask, target: Path) -> tuple[str, dict[str, float]]:
             context=_context(options, subject),
             random_state=options.random_state,
             prefix=bids_prefix(files.betas[0], subject.name),
-            notes=_notes(options, files),
+            notes={"command": fit_command(task, files), **_notes(options, files)},
         )
         clock.stop("encoder")
         fit.save(target, overwrite=task.overwrite, outside=options.outside)
@@ -246,6 +247,47 @@ def _notes(options: FitOptions, files: PersonFiles) -> dict[str, Any]:
         "prior": options.prior,
         "checkpoint": options.checkpoint,
     }
+
+
+def fit_command(task: FitTask, files: PersonFiles) -> str:
+    """Write the `braincorl fit` that repeats one person's fit alone, with `OMP_NUM_THREADS` set to the task's threads.
+
+    Its output folder is the person's name, wherever the cohort lies: the same people give the same bytes in any place.
+
+    Parameters
+    ----------
+    task
+        Who, how, and where to.
+    files
+        Of the person.
+
+    Returns
+    -------
+    str
+        To be typed.
+    """
+    options, words = task.options.of(task.person), ["braincorl", "fit"]
+    spaces = options.features if isinstance(options.features, Mapping) else {"": options.features}
+    for name, path in spaces.items():
+        words += ["--features", f"{name}={path}" if name else str(path)]
+    for option in ("betas", "trials", "mask", "rois", "ncsnr"):
+        if paths := getattr(files, option):
+            words += [f"--{option}", *map(str, paths)]
+    # Everything but the test's images is listed by the fit itself.
+    context = f"{task.name}/context.txt" if options.test is not None else options.context
+    given: dict[str, Any] = {
+        "subject": task.name,
+        "zscore": None if options.zscore == "none" else options.zscore,
+        "context": context,
+    }
+    for option in ("image_ids", "encoder", "prior", "checkpoint", "device", "precision", "n_context"):
+        given[option] = getattr(options, option)
+    given["random_state"] = options.random_state or None
+    given["outside"] = None if options.outside == "nan" else options.outside
+    for option, value in given.items():
+        if value is not None:
+            words += [f"--{option.replace('_', '-')}", str(value)]
+    return shlex.join([*words, "--output-dir", task.name])
 
 
 def _context(options: FitOptions, subject: SubjectData) -> Any:

@@ -114,10 +114,13 @@ def test_the_files_beside_it_name_options_that_there_are():
 
 def test_the_image_holds_what_the_package_needs():
     text = (ROOT / "cluster" / "Dockerfile").read_text()
-    copied = {word for line in text.splitlines() if line.startswith("COPY pyproject") for word in line.split()[1:-1]}
+    copies = [line.split() for line in text.splitlines() if line.startswith("COPY ") and "--from" not in line]
+    copied = {name for words in copies for name in words[1:-1]}
     kept = (ROOT / "cluster" / "Dockerfile.dockerignore").read_text().split()
     assert {f"!{name}" for name in copied} <= set(kept)
     assert all((ROOT / name).exists() for name in copied)
+    links = [path for path in (ROOT / "braincorl").rglob("*") if path.is_symlink()]
+    assert {path.resolve().relative_to(ROOT).parts[0] for path in links} <= copied
     assert braincorl.__version__ in text
     tested = (ROOT / "pyproject.toml").read_text()
     pins = [(name.lower(), version) for name, version in re.findall(r"ARG (\w+)_VERSION=(\S+)", text)]

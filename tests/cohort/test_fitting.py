@@ -1,5 +1,6 @@
 import filecmp
 import logging
+import shlex
 from pathlib import Path
 
 import pytest
@@ -43,14 +44,15 @@ def fitted(tree, options, tmp_path_factory):
 
 
 @pytest.mark.parametrize("encoder", ["bayesian-ridge", "in-context"])
-def test_a_person_of_a_cohort_is_what_fit_writes(encoder, tree, tmp_path):
-    options = FitOptions(features=tree.features, n_context=20, encoder=encoder)
+def test_a_person_of_a_cohort_is_what_the_fit_that_it_names_writes(encoder, tree, tmp_path, monkeypatch):
+    options = FitOptions(features=tree.features, n_context=20, encoder=encoder, random_state=3)
     (person,) = people_of_tree(BidsTree(tree.root), ["02"])
     assert fit_one(FitTask(person, options, tmp_path / "cohort")).status == "fitted"
-    arguments = [*tree.arguments("sub-02"), "--encoder", encoder, "--n-context", 20, "--output-dir", tmp_path / "fit"]
+    command = shlex.split(read_json(tmp_path / "cohort" / "sub-02" / "config.json")["command"])
+    monkeypatch.chdir(tmp_path)
     with limited_threads(1, torch=True):
-        assert main(["fit", *map(str, arguments)]) == 0
-    assert same_files(tmp_path / "cohort" / "sub-02", tmp_path / "fit")
+        assert main(command[1:]) == 0
+    assert same_files(tmp_path / "cohort" / "sub-02", tmp_path / "sub-02")
 
 
 @pytest.mark.filterwarnings("ignore")  # of Dask's threads
