@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from braincorl.cli.main import main
+from braincorl.cli.main import build_parser, main
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -61,3 +61,21 @@ def test_quoted_messages_are_those_of_the_code():
 def test_pages_are_in_the_table_of_contents(page):
     index = (DOCS / "index.md").read_text(encoding="utf-8")
     assert page.stem == "index" or f"\n{page.stem}\n" in index
+
+
+def test_commands_of_the_recipes_are_what_the_parsers_take():
+    code = "".join(re.findall(r"```sh\n(.*?)```", (DOCS / "how_to.md").read_text(encoding="utf-8"), flags=re.DOTALL))
+    commands = [shlex.split(line)[1:] for line in code.splitlines()]
+    assert len(commands) > 10
+    for words in commands:
+        build_parser(words[0]).parse_args(words)
+
+
+def test_a_perfect_encoder_reaches_the_ceiling_of_the_simulation():
+    (code,) = re.findall(
+        r"```python\n(.*?)```", (DOCS / "how_it_works.md").read_text(encoding="utf-8"), flags=re.DOTALL
+    )
+    names = {}
+    exec(compile(code, "how_it_works.md", "exec"), names)
+    assert names["ceiling"] == pytest.approx(0.75, abs=0.03)
+    assert names["perfect"] == pytest.approx(0.75, abs=0.03)
