@@ -27,7 +27,14 @@ from layouts import TinyNsd
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+# What every command does, which the README links to: it is tested as the README is.
+PAGE = (ROOT / "docs" / "encoders_and_data.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```python\n(.*?)```", f"{README}\n{PAGE}", flags=re.DOTALL)
+
+
+def test_the_readme_is_one_page_with_an_example():
+    assert len(README.splitlines()) <= 90
+    assert "```python\n" in README
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
@@ -50,7 +57,16 @@ def test_links_to_files_exist():
     assert all((ROOT / link).exists() for link in links)
 
 
-def commands(text=README):
+def test_the_numbers_of_the_readme_are_among_the_results():
+    """The rows of the README's table stand in one table of results, by their names and number by number."""
+    rows = {line for line in README.splitlines() if re.match(r"\| .*\.\d", line)}
+    results = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs" / "results").glob("*.md"))]
+    tables = [set(table.splitlines()) for text in results for table in text.split("\n\n")]
+    assert rows
+    assert any(rows <= table for table in tables)
+
+
+def commands(text=f"{README}\n{PAGE}"):
     """Commands of shell blocks and of the text; what is named by its verb alone, or cut short by …, is no command."""
     blocks = "\n".join(re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)).replace("\\\n", " ")
     lines = [line for line in blocks.splitlines() if "braincorl " in line]
@@ -58,7 +74,8 @@ def commands(text=README):
     found = [*lines, *re.findall(r"`([^`]*braincorl [^`]*)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))]
     words = [shlex.split(command[command.index("braincorl ") :], comments=True)[1:] for command in found]
     whole = [arguments for arguments in words if len(arguments) > 1 and arguments[-1] != "…"]
-    return [arguments for arguments in whole if arguments[0] in VERBS and arguments[1] != "…"]
+    known = [arguments for arguments in whole if arguments[0] in VERBS and arguments[1] != "…"]
+    return [arguments for place, arguments in enumerate(known) if arguments not in known[:place]]
 
 
 @pytest.mark.parametrize("arguments", commands(), ids=" ".join)
@@ -74,6 +91,15 @@ CARDS = [*sorted(ROOT.glob("datasets/*.md")), *sorted(ROOT.glob("encoders/*/READ
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: str(card.relative_to(ROOT)))
 def test_the_command_line_knows_the_commands_of_cards(card):
     for arguments in commands(card.read_text(encoding="utf-8")):
+        options, unknown = build_parser(arguments[0]).parse_known_args([word for word in arguments if word != "…"])
+        assert options.verb == arguments[0]
+        assert unknown == []
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("docs/*.md")), ids=lambda page: page.name)
+def test_the_command_line_knows_the_blocks_of_pages(page):
+    blocks = re.findall(r"```(?:sh|text)\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for arguments in commands("\n".join(f"```sh\n{block}```" for block in blocks)):
         options, unknown = build_parser(arguments[0]).parse_known_args([word for word in arguments if word != "…"])
         assert options.verb == arguments[0]
         assert unknown == []
