@@ -1,12 +1,11 @@
 """The backbone whose weights are a package: against a plain loop over its file, and by what it says of photographs."""
 
 import math
-from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+from photographs import photographs
 from PIL import Image
 from torch.nn import functional
 
@@ -86,42 +85,16 @@ def test_features_equal_a_plain_loop_over_the_file(state, embedder, pixels):
     np.testing.assert_allclose(made, expected, atol=1e-5)
 
 
-def photographs():
-    skimage = pytest.importorskip("skimage", reason="its photographs are looked at")
-    sklearn = pytest.importorskip("sklearn.datasets")
-    return {
-        "flower.jpg": Path(sklearn.__file__).parent / "images",
-        "china.jpg": Path(sklearn.__file__).parent / "images",
-        "grace_hopper.jpg": Path(mpl.get_data_path()) / "sample_data",
-        **dict.fromkeys(
-            ("coffee.png", "camera.png", "chelsea.png", "rocket.jpg"),
-            Path(skimage.__file__).parent / "data",
-        ),
-    }
-
-
-# Categories of ImageNet that each photograph shows.
-SHOWN = {
-    "flower.jpg": {985},  # daisy
-    "china.jpg": {698},  # palace
-    "grace_hopper.jpg": {652},  # military uniform
-    "coffee.png": {967},  # espresso
-    "camera.png": {872},  # tripod
-    "chelsea.png": {281, 282, 285},  # cats
-    "rocket.jpg": {657, 812},  # missile, space shuttle
-}
-
-
-def test_it_says_what_photographs_show(state, embedder):
+def test_it_says_what_photographs_show(state):
     """Category weights of the file on our features, of pictures as our embedder reads and prepares them."""
-    paths = {name: folder / name for name, folder in photographs().items() if (folder / name).is_file()}
-    if len(paths) < 6:
+    shown = photographs()
+    if len(shown) < 9:
         pytest.skip("photographs of scikit-image are not installed")
     plain = ImageEmbedder("efficientnet-lite0", precision="float32", normalize=False)
-    features = torch.from_numpy(plain.embed(list(paths.values())).features)
+    features = torch.from_numpy(plain.embed(list(shown)).features)
     logits = features @ state["_fc.weight"].T + state["_fc.bias"]
-    for name, best in zip(paths, logits.topk(5).indices.tolist(), strict=True):
-        assert SHOWN[name] & set(best), name
+    for (path, categories), best in zip(shown.items(), logits.topk(5).indices.tolist(), strict=True):
+        assert categories & set(best), path.name
 
 
 def test_layers_and_pooling_are_those_of_any_timm_network(pixels):
