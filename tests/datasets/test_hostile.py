@@ -84,7 +84,7 @@ FILES = {
     "mask.nii": (lambda p: nib.save(nifti(np.ones(SHAPE, "u1")), p), read_mask, 360),
     "atlas.nii": (lambda p: nib.save(nifti(np.ones(SHAPE, "i2")), p), lambda p: read_rois([p], GRID, 27), 360),
     "labels.nii": (lambda p: nib.save(nifti(np.ones(SHAPE, "i2")), p), read_labels, 360),
-    "ncsnr.nii": (lambda p: nib.save(nifti(np.ones(SHAPE, "f4")), p), lambda p: read_ncsnr(p, GRID), 360),
+    "ncsnr.nii": (lambda p: nib.save(nifti(np.full(SHAPE, 0.7, "f4")), p), lambda p: read_ncsnr(p, GRID), 360),
     "nifti2.nii": (lambda p: nib.save(nib.Nifti2Image(np.ones((*SHAPE, 2), "f4"), AFFINE), p), betas, 560),
     "lh.mgh": (lambda p: nib.save(nib.MGHImage(np.ones((5, 1, 1, 3), "f4"), np.eye(4)), p), surface, 300),
     "rh.mgz": (lambda p: nib.save(nib.MGHImage(np.ones((5, 1, 1, 3), "f4"), np.eye(4)), p), surface, 300),

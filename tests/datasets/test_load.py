@@ -289,7 +289,7 @@ BAD_INPUTS = {
         lambda p: {"trials": write_text(p.tables[0], "image\na\nb\nc\nd\n")}, InputError, "4 rows but .* 5 volumes"),
     "table without images": (
         lambda p: {"trials": write_text(p.tables[0], "image\nn/a\nn/a\nn/a\nn/a\nn/a\n")}, InputError, "name no image"),
-    "binary table": (lambda p: {"trials": p.betas[0]}, InputError, "cannot be read as a tab-separated"),
+    "binary table": (lambda p: {"trials": p.betas[0]}, InputError, "is compressed by gzip"),
     "two tables for one file": (lambda p: {"trials": p.tables}, InputError, "2 trials tables for 1 betas files"),
     "no image in both": (lambda p: {"images": ["cat.png"]}, InputError, "such as 'img0'.*such as 'cat.png'"),
     "an empty volume": (lambda p: _empty_volume(p), InputError, "volume 2 .* holds no finite value"),
