@@ -403,7 +403,8 @@ def _limited(kind: int, value: int) -> Callable[[], ExitStack]:
     def arrange() -> ExitStack:
         limit = value
         if kind == resource.RLIMIT_NOFILE:
-            limit += max(int(entry) for entry in os.listdir("/proc/self/fd"))  # noqa: PTH208
+            used = {int(entry) for entry in os.listdir("/proc/self/fd")}  # noqa: PTH208
+            limit = [number for number in range(2000) if number not in used][value]  # numbers below it may be opened
         elif kind == resource.RLIMIT_AS:
             pages = int(Path("/proc/self/statm").read_text().split()[0])
             limit += pages * resource.getpagesize()

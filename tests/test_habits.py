@@ -65,3 +65,12 @@ def test_where_to_change_things_is_there(place):
     if name:
         found = next(base / path for base in (ROOT, ROOT / "braincorl") if (base / path).exists())
         assert re.search(rf"^(def|class) {re.escape(name)}\b|^{re.escape(name)}\b.*=", found.read_text(), re.MULTILINE)
+
+
+def test_every_kind_of_mishap_names_its_tests():
+    rows = re.findall(r"^\| (\d+) .*\|$", (ROOT / "tests/README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert [int(row) for row in rows] == list(range(1, 39))
+    for row in re.findall(r"^\| \d+ .*\|$", (ROOT / "tests/README.md").read_text(encoding="utf-8"), re.MULTILINE):
+        places = re.findall(r"`(tests/[^`]*)`", row)
+        assert places, row
+        assert all((ROOT / place).is_file() for place in places), row
