@@ -49,6 +49,11 @@ def check_names(names: Iterable[str], what: str) -> None:
             raise InputError(f"{what} {name!r} is empty: name it.")
 
 
+def natural_order(name: str) -> list[tuple[int, str]]:
+    """Sort key by which img2 comes before img10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
 def file_labels(names: Sequence[str], instead: str) -> list[str]:
     """Give labels for file names, of ASCII letters and digits alone, one for each name and no two alike in any case.
 

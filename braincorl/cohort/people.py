@@ -15,6 +15,7 @@ from braincorl.datasets.bids import find_files, find_person
 from braincorl.datasets.file_names import plain
 from braincorl.errors import InputError
 from braincorl.files import read_text, text_lines
+from braincorl.names import natural_order
 
 Features = Path | Mapping[str, Path]
 
@@ -144,7 +145,7 @@ def people_of_tree(tree: BidsTree, labels: Iterable[str] = ()) -> list[Person]:
         names = [path.name for path in tree.root.glob("sub-*") if path.is_dir()]
     if not names:
         raise InputError(f"{tree.root} holds no folder sub-…: pass a folder of BIDS derivatives, or a table (.tsv).")
-    return [Person(name, tree) for name in sorted(set(names), key=_natural)]
+    return [Person(name, tree) for name in sorted(set(names), key=natural_order)]
 
 
 # Columns of a table of people: those that name files, and those that are one person's options.
@@ -262,7 +263,9 @@ def _files(cell: str, folder: Path, where: str) -> tuple[Path, ...]:
     found: list[Path] = []
     for word in words:
         matches = (
-            sorted(folder.glob(word), key=lambda path: _natural(str(path))) if _is_pattern(word) else [folder / word]
+            sorted(folder.glob(word), key=lambda path: natural_order(str(path)))
+            if _is_pattern(word)
+            else [folder / word]
         )
         if not matches:
             raise InputError(f"{where}: no file is named like {word}.")
@@ -300,11 +303,6 @@ def read_features_option(cell: str, folder: Path, where: str) -> Features:
     if len(pairs) != len(words) or len({name for name, _ in pairs}) != len(pairs):
         raise InputError(f"{where}: features are one file, or NAME=FILE for each feature space, but are '{cell}'.")
     return {name: folder / file for name, file in pairs}
-
-
-def _natural(text: str) -> list[tuple[int, str]]:
-    """Key that sorts ses-2 before ses-10."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", text)]
 
 
 def describe_files(files: PersonFiles) -> dict[str, Any]:

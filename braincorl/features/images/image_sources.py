@@ -7,7 +7,6 @@ A source knows the images' names, reads one image by its row, and can say whethe
 from __future__ import annotations
 
 import hashlib
-import re
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from braincorl.errors import InputError
 from braincorl.features.images.pictures import IMAGE_SUFFIXES, array_to_picture, open_picture
 from braincorl.files import reading, walk_files
 from braincorl.hdf5 import find_dataset, open_hdf5
-from braincorl.names import check_names, normal_name
+from braincorl.names import check_names, natural_order, normal_name
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage
@@ -205,12 +204,7 @@ def _in_folder(folder: Path) -> list[tuple[str, Path]]:
     named = [(path.relative_to(folder).as_posix(), path) for path in files]
     if not named:
         raise InputError(f"{folder} holds no image files ({', '.join(IMAGE_SUFFIXES)}).")
-    return sorted(named, key=lambda pair: _natural(pair[0]))
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sort key by which img2 comes before img10."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+    return sorted(named, key=lambda pair: natural_order(pair[0]))
 
 
 def _array_source(pixels: npt.NDArray[Any], image_ids: Sequence[str] | None, rows: Iterable[int] | None) -> ArraySource:
