@@ -262,6 +262,11 @@ def first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
+def one_line(text: object) -> str:
+    """Lay a text on one line."""
+    return " ".join(str(text).split())
+
+
 def other_kind(start: bytes) -> str | None:
     """Say what a file is by its first bytes, such as "an HDF5 file"; None where they do not tell."""
     return next((kind for magic, kind in _KINDS.items() if start.startswith(magic)), None)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from braincorl.errors import FileFormatError, InputError
-from braincorl.files import read_json, read_text, reading
+from braincorl.files import one_line, read_json, read_text, reading
 from braincorl.tensorfile import read_metadata
 
 HUB = "hub:"
@@ -98,7 +98,7 @@ def find_pretrained(name: str | Path, *, sha256: str | None = None, offline: boo
         return _known(text, path, sha256, "")
     if text in SHIPPED:
         found = _known(text, _SHELF / f"{text}.safetensors", SHIPPED[text], read_text(_SHELF / f"{text}.md", "card"))
-        return found if sha256 is None else _known(text, found.path, sha256, found.card)
+        return _compared(found, sha256)
     raise InputError(
         f"{name} is neither a file nor a shipped name: pass a .safetensors file, one of {', '.join(SHIPPED)}, or "
         f"{HUB}OWNER/NAME for one on the Hugging Face Hub."
@@ -149,17 +149,26 @@ def _checked(name: str, folder: Path, sha256: str | None) -> NamedFile:
         raise FileFormatError(
             f"{name}: {MODEL} is a {found.format} file, but {CONFIG} says {config.get('format')}: get a whole copy."
         )
-    return found if sha256 is None else _known(name, found.path, sha256, card)
+    return _compared(found, sha256)
 
 
 def _known(name: str, path: Path, sha256: str | None, card: str) -> NamedFile:
-    own = file_hash(path)
+    _check_hash(name, path, own := file_hash(path), sha256)
+    return NamedFile(name, path, own, str(read_metadata(path).get("format", "another program's")), card)
+
+
+def _compared(found: NamedFile, sha256: str | None) -> NamedFile:
+    """Hold what was found to a hash that somebody stated, too."""
+    _check_hash(found.name, found.path, found.sha256, sha256)
+    return found
+
+
+def _check_hash(name: str, path: Path, own: str, sha256: str | None) -> None:
     if sha256 is not None and own != sha256.lower():
         raise FileFormatError(
             f"{name}: {path} has the SHA-256 {own[:12]}…, expected {sha256[:12]}…: it was altered, damaged or "
             "replaced; remove it and get a new copy, or find out which is meant."
         )
-    return NamedFile(name, path, own, str(read_metadata(path).get("format", "another program's")), card)
 
 
 def _from_hub(name: str, offline: bool) -> Path:
@@ -196,7 +205,7 @@ def _from_hub(name: str, offline: bool) -> Path:
             f"{name} is not in {constants.HF_HUB_CACHE} {why}: fetch it where there is a network."
         ) from error
     except (OSError, ValueError) as error:  # the Hub's errors are all of these
-        detail = " ".join(str(error).split())[:200] or type(error).__name__
+        detail = one_line(error)[:200] or type(error).__name__
         raise InputError(f"{name} could not be had from the Hub: {detail}") from error
     with contextlib.suppress(OSError, ValueError):  # a repository may have no card
         fetch(CARD, folder.name)

@@ -3,7 +3,6 @@
 import argparse
 import logging
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from braincorl.encoders import LinearEncoder
 from braincorl.encoders import choice as encoders
 from braincorl.encoders.choice import ENCODERS, NETWORK_ENCODER, PRIOR_ENCODER, SPACES_ENCODER
 from braincorl.errors import InputError
-from braincorl.features import FeatureTable, join_tables, load_features
+from braincorl.features import FeatureTable
+from braincorl.features.store.feature_files import load_spaces
 from braincorl.progress import progress_bar as progress_bar
 from braincorl.validation import PRECISIONS, SHORT
 
@@ -245,14 +245,7 @@ def add_output_options(parser: argparse.ArgumentParser, *, required: bool = True
 
 def read_features(options: argparse.Namespace) -> FeatureTable:
     """Read the features that the options name."""
-    return read_feature_files(options.features, options.image_ids)
-
-
-def read_feature_files(files: Path | Mapping[str, Path], image_ids: Path | None = None) -> FeatureTable:
-    """Read one feature file, or those of several named spaces, joined."""
-    if isinstance(files, Mapping):
-        return join_tables({name: load_features(path, image_ids) for name, path in files.items()})
-    return load_features(files, image_ids)
+    return load_spaces(options.features, options.image_ids)
 
 
 def read_responses(

@@ -20,13 +20,13 @@ from braincorl.cli.common import (
     non_negative,
     positive,
     progress_bar,
-    read_feature_files,
     read_responses,
 )
 from braincorl.datasets import SubjectData
 from braincorl.datasets.space import VoxelSpace
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable
+from braincorl.features.store.feature_files import load_spaces
 from braincorl.files import write_json
 from braincorl.fits import Fit
 from braincorl.fits.folder import hash_responses, identify_fit, write_description, write_maps
@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> None:
     fits = Fit.load(options.fit_a), Fit.load(options.fit_b)
     _check_same_person(*fits)
     _complete(options, fits)
-    tables = [read_feature_files(files, options.image_ids) for files in (options.features, options.features_b)]
+    tables = [load_spaces(files, options.image_ids) for files in (options.features, options.features_b)]
     for fit, table in zip(fits, tables, strict=True):
         check_features_fit(fit, table)
     held_out = _held_out(options, fits, tables)

@@ -22,6 +22,7 @@ from typing import Any, Never, Self, TextIO
 
 from braincorl import __version__
 from braincorl.errors import BraincorlError, InputError
+from braincorl.files import one_line
 
 # In the order of a first use. A verb's module is imported only for its own command: scientific libraries take seconds.
 VERBS = {
@@ -262,8 +263,7 @@ def _discard_output() -> None:
 
 def _one_line(text: object) -> str:
     """Lay a text on one line, with what would command the terminal spelled out: names may come from strangers."""
-    words = " ".join(str(text).split())
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in one_line(text))
     return line if len(line) <= LONGEST_LINE else line[:LONGEST_LINE] + "…"
 
 

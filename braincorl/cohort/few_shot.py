@@ -20,12 +20,12 @@ import pandas as pd
 from braincorl import __version__
 from braincorl.analysis.scaling import scaling_curve
 from braincorl.cohort.people import Person
-from braincorl.cohort.task import FitOptions, Outcome, collected, limited_threads, one_line, read_responses, read_table
+from braincorl.cohort.task import FitOptions, Outcome, collected, limited_threads, person_features, read_responses
 from braincorl.encoders import BayesianRidgeEncoder, GroupPriorEncoder, LinearEncoder
 from braincorl.encoders.choice import make_network_encoder
 from braincorl.errors import BraincorlError, InputError
 from braincorl.features.store.feature_files import read_names
-from braincorl.files import read_json, write_json
+from braincorl.files import one_line, read_json, write_json
 from braincorl.fits import Fit
 from braincorl.fits.fitting import fit_arguments, pool_without
 from braincorl.fits.folder import hash_responses
@@ -139,9 +139,7 @@ def few_shot_curve(task: FewShotTask) -> Outcome:
 
 def _measure(task: FewShotTask) -> tuple[pd.DataFrame, dict[str, Any]]:
     options, protocol = task.options.of(task.person), task.protocol
-    if options.features is None:
-        raise InputError(f"{task.name} has no features: pass --features, or a column 'features'.")
-    table = read_table(options.features, options.image_ids)
+    table = person_features(task.name, options)
     subject = read_responses(task.name, task.person.files(), options, table)
     others = [Fit.load(path) for path in task.others]
     digests = np.unique(np.concatenate([fit.encoder.image_digests_ for fit in others]))

@@ -27,9 +27,9 @@ from braincorl.datasets.trials.prepared import is_prepared
 from braincorl.encoders import LinearEncoder
 from braincorl.encoders.choice import ENCODERS, NETWORK_ENCODER, PRIOR_ENCODER, SPACES_ENCODER, make_encoder
 from braincorl.errors import BraincorlError, InputError, OutputError
-from braincorl.features import FeatureTable, join_tables, load_features
-from braincorl.features.store.feature_files import read_names
-from braincorl.files import first_line, lock_file
+from braincorl.features import FeatureTable
+from braincorl.features.store.feature_files import load_spaces, read_names
+from braincorl.files import first_line, lock_file, one_line
 from braincorl.fits import describe, fit_person
 from braincorl.fits.folder import bids_prefix, read_config
 from braincorl.fits.maps import Outside
@@ -212,11 +212,9 @@ def _kept(task: FitTask, target: Path) -> Outcome:
 def _fit(task: FitTask, target: Path) -> tuple[str, dict[str, float]]:
     """Fit and save; the accuracy in a line, and the seconds of each step."""
     options, clock = task.options.of(task.person), Clock()
-    if options.features is None:
-        raise InputError(f"{task.name} has no features: pass --features, or a column 'features'.")
     with limited_threads(options.threads, torch=options.encoder_name in (NETWORK_ENCODER, PRIOR_ENCODER)):
         encoder = make_person_encoder(options)
-        table = read_table(options.features, options.image_ids)
+        table = person_features(task.name, options)
         clock.stop("features")
         files = task.person.files()
         subject = read_responses(task.name, files, options, table)
@@ -239,11 +237,9 @@ def _fit(task: FitTask, target: Path) -> tuple[str, dict[str, float]]:
 
 def _notes(options: FitOptions, files: PersonFiles) -> dict[str, Any]:
     """Where a fit comes from, as `braincorl fit` writes it into config.json."""
-    found = describe_files(files)
-    names = ("betas", "trials", "mask", "rois")
     return {
         "features": options.features,
-        **{name: found[name] for name in names},
+        **describe_files(files),
         "prior": options.prior,
         "checkpoint": options.checkpoint,
     }
@@ -343,6 +339,19 @@ def read_responses(name: str, files: PersonFiles, options: FitOptions, table: Fe
     )
 
 
+def person_features(name: str, options: FitOptions) -> FeatureTable:
+    """Read the features that one person is fitted with.
+
+    Raises
+    ------
+    InputError
+        If none are named, or a file is missing.
+    """
+    if options.features is None:
+        raise InputError(f"{name} has no features: pass --features, or a column 'features'.")
+    return read_table(options.features, options.image_ids)
+
+
 def read_table(features: Features, image_ids: Path | None) -> FeatureTable:
     """Read features, or those of several named spaces, joined; a worker reads them once for all its people."""
     files = tuple(features.items()) if isinstance(features, Mapping) else (("", features),)
@@ -351,8 +360,8 @@ def read_table(features: Features, image_ids: Path | None) -> FeatureTable:
 
 @lru_cache(maxsize=1)
 def _read_table(files: tuple[tuple[str, Path], ...], image_ids: Path | None, _stamps: tuple[Any, ...]) -> FeatureTable:
-    tables = {name: load_features(path, image_ids) for name, path in files}
-    return tables[""] if "" in tables else join_tables(tables)
+    spaces = dict(files)
+    return load_spaces(spaces.get("", spaces), image_ids)
 
 
 @lru_cache(maxsize=1)
@@ -461,8 +470,3 @@ def peak_memory() -> int:
         return 0
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(largest if sys.platform == "darwin" else largest * 1024)
-
-
-def one_line(text: object) -> str:
-    """Lay a text on one line."""
-    return " ".join(str(text).split())

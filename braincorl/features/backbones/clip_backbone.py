@@ -25,6 +25,7 @@ from braincorl.features.backbones.weights import (
     reading_weights,
     weights_hash,
 )
+from braincorl.files import one_line
 from braincorl.foreign_state import own_torch_state
 from braincorl.validation import FloatArray
 
@@ -159,7 +160,7 @@ def _text_encoder(model: Any, architecture: str, placement: Placement) -> Callab
             with _quiet_root_logger():
                 tokenizer = open_clip.get_tokenizer(architecture)
         except (ImportError, OSError, RuntimeError, ValueError, AssertionError) as error:
-            detail = " ".join(str(error).split())[:160] or type(error).__name__
+            detail = one_line(error)[:160] or type(error).__name__
             raise InputError(
                 f"the tokenizer of {architecture} cannot be had ({detail}): install transformers and fetch it once."
             ) from error

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from braincorl.errors import FileFormatError, InputError
 from braincorl.features.backbones import lite
+from braincorl.files import one_line
 from braincorl.named_files import check_reachable, is_offline
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def reading_weights(path: Path, name: str) -> Iterator[None]:
 
 def _both_sides(error: Exception) -> str:
     """Shorten an error, torch's lists of weights that lack and of weights that are left over to one example each."""
-    text = " ".join(str(error).split())
+    text = one_line(error)
     lists = re.findall(r'(Missing|Unexpected) key\(s\) in state_dict: ((?:"[^"]*",? ?)+)', text)
     if not lists:
         return text[:200]

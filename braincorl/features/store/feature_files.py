@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from braincorl.batching import working_memory
 from braincorl.errors import InputError
-from braincorl.features.store.table import FeatureTable, row_blocks, rows_of, take_rows
+from braincorl.features.store.table import FeatureTable, join_tables, row_blocks, rows_of, take_rows
 from braincorl.files import atomic_file, check_regular, json_text, read_text, reading, text_lines
 from braincorl.hdf5 import dataset_in, find_dataset, is_sealed, new_hdf5, open_hdf5
 from braincorl.names import normal_name
@@ -197,6 +197,13 @@ def _write_hdf5(
         file.create_dataset("image_ids", data=names, dtype=h5py.string_dtype())
         # A dataset, not an attribute: attributes end at 64 KiB.
         file.create_dataset("provenance", data=provenance, dtype=h5py.string_dtype())
+
+
+def load_spaces(files: Path | Mapping[str, Path], image_ids: Path | None = None) -> FeatureTable:
+    """Read one feature file, or those of several named spaces, joined; errors are those of `load_features`."""
+    if isinstance(files, Mapping):
+        return join_tables({name: load_features(path, image_ids) for name, path in files.items()})
+    return load_features(files, image_ids)
 
 
 def read_names(path: str | Path) -> list[str]:
