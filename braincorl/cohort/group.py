@@ -20,7 +20,7 @@ import pandas as pd
 from braincorl import __version__
 from braincorl.analysis.report.group_report import GroupFacts, write_group_report
 from braincorl.cohort.few_shot import FewShot, FewShotTask, few_shot_curve, read_curves
-from braincorl.cohort.fitting import tell
+from braincorl.cohort.fitting import MEMORY_OF_A_WORKER, tell
 from braincorl.cohort.people import Person
 from braincorl.cohort.task import FitOptions, Outcome, limited_threads, read_table
 from braincorl.cohort.workers import Workers
@@ -135,6 +135,7 @@ def make_group(
     failed: dict[str, str] = {}
     if protocol is not None:
         failed = _measure_curves(folder, there, options, protocol, workers or Workers(), progress)
+    absent = dict(missing or {}) | failed
     identity = {
         "braincorl": __version__,
         "fits": {p.name: read_metadata(folder / p.name / "encoder.safetensors")["sha256"] for p in there},
@@ -142,7 +143,7 @@ def make_group(
         "places": group.places,
         "max_items": group.max_items,
         "few_shot": None if protocol is None else [list(protocol.counts), protocol.n_draws, protocol.random_state],
-        "missing": dict(missing or {}) | failed,
+        "missing": absent,
     }
     target = folder / GROUP
     if holds_result(target, "group") and read_json(target / "config.json") == identity:
@@ -163,7 +164,7 @@ def make_group(
         facts = GroupFacts(
             people=[fit.subject for fit in fits],
             encoder=str(fits[0].config.get("encoder", type(fits[0].encoder).__name__)),
-            missing=dict(missing or {}) | failed,
+            missing=absent,
             scores=scores,
             regions=summary,
             curves=curves,
@@ -198,7 +199,7 @@ def _measure_curves(
         )
         for person in people
     ]
-    needed = sum((path / "encoder.safetensors").stat().st_size for path in folders.values()) * 4 + 700 * 2**20
+    needed = sum((path / "encoder.safetensors").stat().st_size for path in folders.values()) * 4 + MEMORY_OF_A_WORKER
     counter, failed = ProgressCounter(len(tasks), progress), dict[str, str]()
     with workers.sized(len(tasks), needed).start() as runner:
         for task, result in runner.run(few_shot_curve, tasks):

@@ -170,7 +170,7 @@ class Workers:
             else:
                 cluster = stack.enter_context(self._start_queue() if self.queue else self._start_here())
                 client = stack.enter_context(Client(cluster, set_as_default=False))
-            if self.is_local is False:
+            if not self.is_local:
                 _check_versions(client, at_once=self.scheduler is not None)
             _tell_dashboard(client)
             yield OnDask(client)

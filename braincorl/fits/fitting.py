@@ -29,7 +29,7 @@ from braincorl.fits.folder import hash_responses
 from braincorl.fits.scores import score_encoder
 from braincorl.fits.seen_images import without_copies
 from braincorl.metrics import trials_per_image
-from braincorl.priors.group_prior import load_prior
+from braincorl.priors.group_prior import GroupPrior, load_prior
 from braincorl.priors.image_digests import image_digests
 from braincorl.priors.regions import label_voxels
 
@@ -93,7 +93,10 @@ def fit_person(
     subject = _with_features(subject, features)
     chosen = choose_context(subject.image_ids, context, random_state)
     left_out = without_copies(features, chosen, subject.image_ids[~np.isin(subject.image_ids, chosen)])
-    _tell_own_memory(encoder, subject, features, left_out)
+    prior = getattr(encoder, "prior", None)
+    memory = None if prior is None else load_prior(prior)
+    if memory is not None:
+        _tell_own_memory(memory, subject, features, left_out)
     _fit_encoder(encoder, subject, features, chosen, left_out, progress)
     if limits := tell_limits(choices_at_limit(encoder)):
         logger.warning("%s: %s", subject.name, limits)
@@ -103,6 +106,7 @@ def fit_person(
         maps |= score_encoder(encoder, subject.space, features.features[features.rows(left_out)], held_out)
     elif (ceiling := subject.noise_ceiling()) is not None:
         maps["noiseceiling"] = ceiling
+    n_repeats = subject.n_repeats[np.isin(subject.image_ids, chosen)]
     config = {
         "subject": subject.name,
         "prefix": prefix or subject.name,
@@ -112,13 +116,13 @@ def fit_person(
         "n_features": features.n_features,
         "random_state": random_state if isinstance(context, int) else None,
         "n_context": int(chosen.size),
-        "trials_per_image": trials_per_image(subject.n_repeats[np.isin(subject.image_ids, chosen)]),
-        "n_trials": int(subject.select_images(chosen).n_repeats.sum()),
+        "trials_per_image": trials_per_image(n_repeats),
+        "n_trials": int(n_repeats.sum()),
         "n_left_out": int(left_out.size),
         "n_voxels": subject.n_voxels,
         "n_excluded_voxels": subject.space.n_excluded,
         "responses_sha256": hash_responses(subject.responses),
-        **_memory(encoder),
+        **({} if memory is None else _remembered(memory)),
         "versions": {name: version(name) for name in ("numpy", "scipy", "scikit-learn")},
         **(notes or {}),
     }
@@ -147,13 +151,10 @@ def _fit_encoder(
     encoder.fit(features, responses, **arguments)
 
 
-def _tell_own_memory(encoder: LinearEncoder, subject: SubjectData, table: FeatureTable, left_out: Names) -> None:
+def _tell_own_memory(prior: GroupPrior, subject: SubjectData, table: FeatureTable, left_out: Names) -> None:
     """Say that an encoder's prior may know the very responses that it is scored on."""
-    if getattr(encoder, "prior", None) is None or not left_out.size:
-        return
-    prior = load_prior(encoder.prior)
     people = prior.provenance.get("people", ())
-    if subject.name == UNNAMED or subject.name not in people:
+    if not left_out.size or subject.name == UNNAMED or subject.name not in people:
         return
     known = np.isin(image_digests(take_rows(table.features, table.rows(left_out))), prior.image_digests)
     if known.any() or not prior.image_digests.size:
@@ -166,12 +167,9 @@ def _tell_own_memory(encoder: LinearEncoder, subject: SubjectData, table: Featur
         )
 
 
-def _memory(encoder: LinearEncoder) -> dict[str, Any]:
+def _remembered(prior: GroupPrior) -> dict[str, Any]:
     """Whose voxels an encoder remembers: the encoder's file keeps what they said, and not how many there were."""
-    prior = getattr(encoder, "prior", None)
-    if prior is None:
-        return {}
-    people = load_prior(prior).summary
+    people = prior.summary
     known = {"n_people": people.get("n_people"), "n_voxels": sum(people.get("n_voxels", []))}
     return {"memory": known} if all(known.values()) else {}
 

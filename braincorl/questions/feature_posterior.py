@@ -266,8 +266,8 @@ def feature_posterior(
             y, gain = part.whiten(y), part.whiten(gain)
         else:
             plain, shared = part.variance_along(gain)
-            root = np.sqrt(min(1.0, plain / shared)) if shared > 0 else 1.0
-            y, gain = root * y, root * gain
+            sureness = np.sqrt(min(1.0, plain / shared)) if shared > 0 else 1.0
+            y, gain = sureness * y, sureness * gain
     # M = I + G Gᵀ = C Cᵀ: its inverse is C⁻ᵀ C⁻¹, and C⁻ᵀ a square root of that.
     lower = np.linalg.cholesky(np.eye(len(gain)) + gain @ gain.T)
     root = scipy.linalg.solve_triangular(lower, np.eye(len(gain)), lower=True, check_finite=False).T

@@ -232,9 +232,10 @@ def identify(
         raise InputError("ranking by shared noise needs noise: estimate it with context_noise or repeat_noise.")
     mean_spread = predictive_spread(encoder, features, noise_ratio)[chosen]
     weights = encoder.coef_[chosen].T.astype(np.float64)
-    centred = features - features.mean(axis=0)
+    centre = features.mean(axis=0)
+    centred = features - centre
     # Of the mean over candidates: distances are of differences, and a common point taken off both keeps digits.
-    y = y - (features.mean(axis=0) @ weights + encoder.intercept_[chosen])
+    y = y - (centre @ weights + encoder.intercept_[chosen])
     # Predictions of some candidates at a time: all of them times all voxels would be the size of a data set.
     parts = batches(len(features), 8 * 5 * max(encoder.coef_.shape[0], 1))
     scores = np.empty((len(y), len(features)))
