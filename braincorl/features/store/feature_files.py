@@ -6,6 +6,7 @@ size: it is written block by block of rows, holds them in one run, and a large o
 rows that are used come into memory (`.npy`, too). The others are for what fits there.
 """
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.batching import working_memory
-from braincorl.errors import InputError
+from braincorl.errors import FileFormatError, InputError
 from braincorl.features.store.table import FeatureTable, join_tables, row_blocks, rows_of, take_rows
 from braincorl.files import atomic_file, check_regular, json_text, read_text, reading, text_lines
 from braincorl.hdf5 import dataset_in, find_dataset, is_sealed, new_hdf5, open_hdf5
@@ -327,8 +328,19 @@ def _read_safetensors(path: Path, mapped: bool) -> Parts:
         if kind not in ("F64", "F32", "F16") and kind[0] in "BF" and kind != "BOOL":
             raise InputError(f"{path} holds features of type {kind}, which NumPy does not know: save them as float32.")
         features = file.get_tensor("features")
-    names = np.asarray(json.loads(metadata["image_ids"])) if "image_ids" in metadata else None
-    return features, names, metadata.get("provenance", "{}"), False
+    names = json.loads(metadata["image_ids"]) if "image_ids" in metadata else None
+    provenance, stated = metadata.get("provenance", "{}"), metadata.get("sha256")
+    if stated is not None and stated != _earlier_hash(features, names or [], provenance):
+        raise FileFormatError(f"{path} cannot be read as features: it fails its checksum, get a new copy.")
+    return features, None if names is None else np.asarray(names), provenance, stated is not None
+
+
+def _earlier_hash(features: npt.NDArray[Any], names: list[str], provenance: str) -> str:
+    """Checksum that earlier versions kept with a `.safetensors` file, over all that it holds."""
+    facts = json.dumps([list(features.shape), features.dtype.str, names, provenance])
+    content = hashlib.sha256(facts.encode())
+    content.update(np.ascontiguousarray(features).data)
+    return content.hexdigest()
 
 
 _READERS: dict[str, Callable[[Path, bool], Parts]] = {

@@ -434,3 +434,17 @@ def test_an_hdf5_file_that_cannot_grow_is_refused_and_the_earlier_one_stays(tmp_
     """In a process of its own, as the library used to bring it down."""
     done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "11\n", "")
+
+
+def test_safetensors_of_earlier_versions_are_held_to_their_checksum(tmp_path):
+    # Digits of the version that wrote such files, of these numbers.
+    digits = "99754ed2d2e78572bf61833673132f32f091714b8de63eb3613bfdd78356a3d1"
+    path, names = tmp_path / "f.safetensors", json.dumps(["é", "b"])
+    features = np.arange(6, dtype="<f4").reshape(2, 3)
+    metadata = {"image_ids": names, "provenance": "{}", "sha256": digits}
+    save_file({"features": features}, path, metadata)
+    np.testing.assert_array_equal(load_features(path).features, features)
+    for spoiled in ({"features": features + 1}, {"metadata": metadata | {"image_ids": json.dumps(["é", "c"])}}):
+        save_file({"features": spoiled.get("features", features)}, path, spoiled.get("metadata", metadata))
+        with pytest.raises(FileFormatError, match="fails its checksum"):
+            load_features(path)
