@@ -74,3 +74,9 @@ def test_every_kind_of_mishap_names_its_tests():
         places = re.findall(r"`(tests/[^`]*)`", row)
         assert places, row
         assert all((ROOT / place).is_file() for place in places), row
+
+
+def test_no_two_test_files_bear_one_name():
+    """Without packages, pytest imports them by name alone, and one of two would not be collected."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
