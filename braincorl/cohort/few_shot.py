@@ -20,7 +20,8 @@ import pandas as pd
 from braincorl import __version__
 from braincorl.analysis.scaling import scaling_curve
 from braincorl.cohort.people import Person
-from braincorl.cohort.task import FitOptions, Outcome, collected, limited_threads, person_features, read_responses
+from braincorl.cohort.task import FitOptions, Outcome, collected, person_features, read_responses
+from braincorl.cohort.workers import limited_threads
 from braincorl.encoders import BayesianRidgeEncoder, GroupPriorEncoder, LinearEncoder
 from braincorl.encoders.choice import make_network_encoder
 from braincorl.errors import BraincorlError, InputError

@@ -22,8 +22,8 @@ from braincorl.analysis.report.group_report import GroupFacts, write_group_repor
 from braincorl.cohort.few_shot import FewShot, FewShotTask, few_shot_curve, read_curves
 from braincorl.cohort.fitting import MEMORY_OF_A_WORKER, tell
 from braincorl.cohort.people import Person
-from braincorl.cohort.task import FitOptions, Outcome, limited_threads, read_table
-from braincorl.cohort.workers import Workers
+from braincorl.cohort.task import FitOptions, Outcome, read_table
+from braincorl.cohort.workers import Workers, limited_threads
 from braincorl.errors import InputError
 from braincorl.files import Progress, ProgressCounter, read_json, write_json
 from braincorl.fits import Fit

@@ -22,6 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 from braincorl.cohort.people import Features, Person, PersonFiles, describe_files
+from braincorl.cohort.workers import limited_threads
 from braincorl.datasets import SubjectData, load_prepared, load_subject
 from braincorl.datasets.trials.prepared import is_prepared
 from braincorl.encoders import LinearEncoder
@@ -405,26 +406,6 @@ def claimed(path: Path) -> Iterator[bool]:
     finally:
         path.unlink(missing_ok=True)
         file.close()
-
-
-@contextmanager
-def limited_threads(n: int, *, torch: bool) -> Iterator[None]:
-    """Compute with n threads of linear algebra, whatever the environment of a worker says."""
-    from threadpoolctl import threadpool_limits
-
-    if not torch and "torch" not in sys.modules:
-        with threadpool_limits(n):
-            yield
-        return
-    import torch as engine
-
-    before = engine.get_num_threads()
-    engine.set_num_threads(n)
-    try:
-        with threadpool_limits(n):
-            yield
-    finally:
-        engine.set_num_threads(before)
 
 
 @contextmanager

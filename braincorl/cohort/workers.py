@@ -12,6 +12,7 @@ import importlib.util
 import logging
 import math
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -165,6 +166,10 @@ class Workers:
         with ExitStack() as stack:
             stack.enter_context(dask.config.set(settings))
             stack.enter_context(_dask_says_what_matters())
+            if self.is_local and not self.processes:
+                # OpenBLAS heeds one thread of Python alone. If that were a task's, the limit would end with that task,
+                # while others compute; and the last to end would leave behind what it found, the limit.
+                stack.enter_context(limited_threads(self.threads, torch=True))
             if self.scheduler is not None:
                 client = stack.enter_context(self._connect())
             else:
@@ -228,6 +233,26 @@ class Workers:
 
     def _encrypted(self) -> bool | None:
         return True if _installed("cryptography") else None
+
+
+@contextmanager
+def limited_threads(n: int, *, torch: bool) -> Iterator[None]:
+    """Compute with n threads of linear algebra, whatever the environment of a worker says."""
+    from threadpoolctl import threadpool_limits
+
+    if not torch and "torch" not in sys.modules:
+        with threadpool_limits(n):
+            yield
+        return
+    import torch as engine
+
+    before = engine.get_num_threads()
+    engine.set_num_threads(n)
+    try:
+        with threadpool_limits(n):
+            yield
+    finally:
+        engine.set_num_threads(before)
 
 
 class Runner(Protocol):

@@ -16,7 +16,8 @@ from braincorl.cohort import (
     people_of_table,
     people_of_tree,
 )
-from braincorl.cohort.task import claimed, limited_threads
+from braincorl.cohort.task import claimed
+from braincorl.cohort.workers import limited_threads
 from braincorl.errors import InputError, OutputError
 from braincorl.files import read_json
 

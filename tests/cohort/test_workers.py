@@ -1,7 +1,12 @@
+import threading
+from dataclasses import dataclass
+
 import pytest
+import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from braincorl.cohort import Workers, read_queue_config, workers
-from braincorl.cohort.workers import InThisProcess
+from braincorl.cohort.workers import InThisProcess, limited_threads
 from braincorl.errors import InputError
 
 
@@ -63,3 +68,43 @@ def test_unknown_options_of_a_queue_are_named():
     chosen = Workers(queue="slurm", queue_config={"cores": 1, "memory": "1GB", "colour": "red"})
     with pytest.raises(InputError, match=r"options of the queue slurm are wrong: .*colour"), chosen.start():
         pass
+
+
+@dataclass
+class Turn:
+    name: str
+
+
+FIRST_LEFT, SECOND_ENTERED = threading.Event(), threading.Event()
+
+
+def blas_threads():
+    return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+
+def take_turn(turn):
+    """The first ends while the second computes; how many threads each had at its end."""
+    with limited_threads(1, torch=True):
+        if turn.name == "first":
+            assert SECOND_ENTERED.wait(30)
+            return blas_threads(), torch.get_num_threads()
+        SECOND_ENTERED.set()
+        assert FIRST_LEFT.wait(30)
+        return blas_threads(), torch.get_num_threads()
+
+
+@pytest.mark.filterwarnings("ignore")  # of Dask's threads
+def test_tasks_in_threads_keep_one_limit_and_leave_none_behind():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        with threadpool_limits(2, user_api="blas"):
+            with Workers(n_workers=2, processes=False).start() as runner:
+                found = {}
+                for turn, threads in runner.run(take_turn, [Turn("first"), Turn("second")]):
+                    found[turn.name] = threads
+                    FIRST_LEFT.set()
+            assert found == {"first": ({1}, 1), "second": ({1}, 1)}
+            assert (blas_threads(), torch.get_num_threads()) == ({2}, 3)
+    finally:
+        torch.set_num_threads(before)
