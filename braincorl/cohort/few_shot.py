@@ -21,7 +21,6 @@ from braincorl import __version__
 from braincorl.analysis.scaling import scaling_curve
 from braincorl.cohort.people import Person
 from braincorl.cohort.task import FitOptions, Outcome, collected, person_features, read_responses
-from braincorl.cohort.workers import limited_threads
 from braincorl.encoders import BayesianRidgeEncoder, GroupPriorEncoder, LinearEncoder
 from braincorl.encoders.choice import make_network_encoder
 from braincorl.errors import BraincorlError, InputError
@@ -34,6 +33,7 @@ from braincorl.fits.remembering import features_of_contexts, remember_fits
 from braincorl.priors.image_digests import image_digests
 from braincorl.result_folders import holds_result, staged_directory
 from braincorl.tensorfile import read_metadata
+from braincorl.threads import limited_threads
 
 CURVE = "curve.tsv"
 TEST_SHARE = 0.25  # of a person's images that nobody else's fit has seen

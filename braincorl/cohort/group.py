@@ -23,7 +23,7 @@ from braincorl.cohort.few_shot import FewShot, FewShotTask, few_shot_curve, read
 from braincorl.cohort.fitting import MEMORY_OF_A_WORKER, tell
 from braincorl.cohort.people import Person
 from braincorl.cohort.task import FitOptions, Outcome, read_table
-from braincorl.cohort.workers import Workers, limited_threads
+from braincorl.cohort.workers import Workers
 from braincorl.errors import InputError
 from braincorl.files import Progress, ProgressCounter, read_json, write_json
 from braincorl.fits import Fit
@@ -32,6 +32,7 @@ from braincorl.fits.remembering import features_of_contexts, remember_fits
 from braincorl.questions.people import interval_over_people
 from braincorl.result_folders import holds_result, staged_directory
 from braincorl.tensorfile import read_metadata
+from braincorl.threads import limited_threads
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,6 @@ from typing import Any, Literal
 import numpy as np
 
 from braincorl.cohort.people import Features, Person, PersonFiles, describe_files
-from braincorl.cohort.workers import limited_threads
 from braincorl.datasets import SubjectData, load_prepared, load_subject
 from braincorl.datasets.trials.prepared import is_prepared
 from braincorl.encoders import LinearEncoder
@@ -36,6 +35,7 @@ from braincorl.fits.folder import bids_prefix, read_config
 from braincorl.fits.maps import Outside
 from braincorl.priors import load_prior
 from braincorl.result_folders import check_destination, holds_result
+from braincorl.threads import limited_threads
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ import importlib.util
 import logging
 import math
 import os
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -25,6 +24,7 @@ import psutil
 from braincorl import __version__
 from braincorl.errors import BraincorlError, InputError, OutputError
 from braincorl.files import first_line, read_text
+from braincorl.threads import limited_threads
 
 logger = logging.getLogger(__name__)
 
@@ -233,26 +233,6 @@ class Workers:
 
     def _encrypted(self) -> bool | None:
         return True if _installed("cryptography") else None
-
-
-@contextmanager
-def limited_threads(n: int, *, torch: bool) -> Iterator[None]:
-    """Compute with n threads of linear algebra, whatever the environment of a worker says."""
-    from threadpoolctl import threadpool_limits
-
-    if not torch and "torch" not in sys.modules:
-        with threadpool_limits(n):
-            yield
-        return
-    import torch as engine
-
-    before = engine.get_num_threads()
-    engine.set_num_threads(n)
-    try:
-        with threadpool_limits(n):
-            yield
-    finally:
-        engine.set_num_threads(before)
 
 
 class Runner(Protocol):

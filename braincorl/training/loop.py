@@ -27,6 +27,7 @@ from braincorl.errors import InputError, OutputError
 from braincorl.files import Progress
 from braincorl.models import ReferenceTransformer
 from braincorl.priors import GroupPrior
+from braincorl.threads import limited_threads
 from braincorl.training.episodes import Episodes, PreparedEpisode, to_device
 from braincorl.training.judge import Judge
 from braincorl.training.objective import error
@@ -267,7 +268,7 @@ def train(
     try:
         # One thread, here as in the workers: with another count, sums round differently and a seed would not fix the
         # network; and on small matrices by the thousand, several threads cost more than they gain.
-        with threadpool_limits(1):
+        with limited_threads(1, torch=True):
             trainer = Trainer(recipe, folder, device, precision, n_workers, save_seconds)
             _make(folder)
             trainer.run(progress if trainer.processes.rank == 0 else None)

@@ -17,9 +17,9 @@ from braincorl.cohort import (
     people_of_tree,
 )
 from braincorl.cohort.task import claimed
-from braincorl.cohort.workers import limited_threads
 from braincorl.errors import InputError, OutputError
 from braincorl.files import read_json
+from braincorl.threads import limited_threads
 
 HERE = Workers(n_workers=1)
 

@@ -6,8 +6,9 @@ import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from braincorl.cohort import Workers, read_queue_config, workers
-from braincorl.cohort.workers import InThisProcess, limited_threads
+from braincorl.cohort.workers import InThisProcess
 from braincorl.errors import InputError
+from braincorl.threads import limited_threads
 
 
 def test_workers_are_as_many_as_cores_memory_and_people_allow(monkeypatch):

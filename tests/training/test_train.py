@@ -133,8 +133,14 @@ def test_training_learns(recipe, tmp_path):
 
 
 def test_same_seed_same_network_whatever_the_workers_and_the_callers_threads(whole, recipe, tmp_path):
-    with threadpool_limits(4):
-        train(read_recipe(whole / "recipe.toml"), tmp_path / "two", n_workers=2)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)  # which PyTorch's own linear algebra keeps to, whatever threadpoolctl says
+        with threadpool_limits(4):
+            train(read_recipe(whole / "recipe.toml"), tmp_path / "two", n_workers=2)
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
     assert_same(weights(whole / "run"), weights(tmp_path / "two"))
     other = recipe(TINY.replace("seed = 3", "seed = 4"), people=8)
     train(read_recipe(other), tmp_path / "three", n_workers=0)
