@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     )
     from braincorl.analysis.context.influence import context_influence
     from braincorl.analysis.context.looked_at import context_attention, context_by_roi
+    from braincorl.analysis.demonstration import Demonstration, demonstrate
     from braincorl.analysis.maps.flatmap import plot_flatmap
     from braincorl.analysis.maps.surface_plots import plot_surface
     from braincorl.analysis.maps.volume_plots import plot_glass_brain, plot_mosaic
@@ -43,6 +44,8 @@ _HOMES = {
     "context_by_roi": "braincorl.analysis.context.looked_at",
     "context_influence": "braincorl.analysis.context.influence",
     "context_noise": "braincorl.questions.identification",
+    "Demonstration": "braincorl.analysis.demonstration",
+    "demonstrate": "braincorl.analysis.demonstration",
     "embed_voxels": "braincorl.analysis.components",
     "encoder_components": "braincorl.analysis.components",
     "feature_posterior": "braincorl.questions.feature_posterior",
@@ -71,6 +74,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Demonstration",
     "TextSelectivity",
     "cluster_voxels",
     "compare_encoders",
@@ -79,6 +83,7 @@ __all__ = [
     "context_by_roi",
     "context_influence",
     "context_noise",
+    "demonstrate",
     "embed_voxels",
     "encoder_components",
     "feature_posterior",

@@ -2,43 +2,9 @@
 
 import argparse
 import time
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import pandas as pd
-
-from braincorl import __version__
-from braincorl.analysis.figures import new_figure, own_style, plot_scaling, save_figure
-from braincorl.analysis.maps.volume_plots import plot_glass_brain
-from braincorl.analysis.report.fit_report import ReportOptions, find_warnings, fit_sections
-from braincorl.analysis.report.page import Section, write_page
-from braincorl.analysis.scaling import scaling_curve, summarize_curve
+from braincorl.analysis.demonstration import demonstrate
 from braincorl.cli.common import add_output_options, add_verb, non_negative, positive, progress_bar
-from braincorl.datasets import simulate_people
-from braincorl.datasets.simulation import SimulatedPeople, SimulatedPerson
-from braincorl.encoders.choice import ENCODERS
-from braincorl.features import FeatureTable, save_features
-from braincorl.fits import Fit, fit_person
-from braincorl.fits.fit import write_fit
-from braincorl.fits.folder import write_description
-from braincorl.fits.maps import Outside
-from braincorl.fits.methods import collect_maps
-from braincorl.fits.scores import Scores
-from braincorl.result_folders import check_destination, staged_directory
-
-N_CONTEXT = (10, 20, 50, 100)  # as `benchmark` counts
-NOTE = (
-    "SIMULATION: these responses were drawn from known encoders, no brain was measured. "
-    "Explained variance (EV) against the truth is that of noise-free responses to 100 images that no encoder was "
-    "fitted on; 1 would be perfect."
-)
-MEASURED = (
-    "EV of measured responses, in all that follows the comparison, is that of noisy responses to the same images: no "
-    "encoder can pass their noise ceiling."
-)
-TRUTH = "EV against the truth"
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -59,118 +25,20 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run(options: argparse.Namespace) -> None:
-    """Simulate, compare, map, report."""
+    """Demonstrate, and print what came out."""
     start = time.perf_counter()
-    check_destination(options.output_dir, overwrite=options.overwrite, kind="demo")
-    world = simulate_people(1, random_state=options.random_state)
-    person = world.people[0]
-    table = FeatureTable(world.features, world.image_ids, {"backbone": "simulation", "normalized": True})
-    pool = world.features[~np.isin(world.image_ids, world.shared)]  # the images that are scored scale nothing
-    scores = compare_encoders(world, person, pool, options.n_draws)
-    summary = summarize_curve(scores.rename(columns={"score": TRUTH}), TRUTH)
-    with staged_directory(options.output_dir, overwrite=options.overwrite, kind="demo") as folder:
-        inputs = folder / "simulated"
-        inputs.mkdir()
-        save_features(inputs / "features.npz", table)
-        person.write(inputs)
-        fit = _write_example_fit(folder / "fit", world, table, options.outside)
-        scores.to_csv(folder / "scores.tsv", sep="\t", index=False)
-        _draw(folder / "figure.png", scores, fit.scores, person)
-        _write_page(folder, scores, summary, table, options.output_dir)
-        write_description(folder, "Demonstration on simulated people", NOTE)
-    print(NOTE)
-    print(summary.to_string(index=False))
-    print(
-        f"mean over {person.space.n_voxels} voxels; ± spread over {options.n_draws} draws of context images\n"
-        f"maps, inputs, figure and report.html in {options.output_dir} ({time.perf_counter() - start:.0f} s)"
-    )
-
-
-def compare_encoders(
-    world: SimulatedPeople, person: SimulatedPerson, pool: npt.NDArray[np.float32], n_draws: int
-) -> pd.DataFrame:
-    """Mean EV against the truth of every encoder, at every number of images, for several draws of them.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns `encoder`, `n_context`, `draw`, `score`.
-    """
-    subject = person.subject()
-    own = subject.select_images(subject.image_ids[~np.isin(subject.image_ids, world.shared)])
-    queries = world.features_of(world.shared)
     with progress_bar("comparing encoders", "fit") as progress:
-        curve = scaling_curve(
-            ENCODERS,
-            world.features_of(own.image_ids),
-            own.responses,
-            N_CONTEXT,
-            n_draws,
-            X_test=queries,
-            y_test=person.true_responses(queries),
-            X_pool=pool,
+        shown = demonstrate(
+            options.output_dir,
+            n_draws=options.n_draws,
+            random_state=options.random_state,
+            overwrite=options.overwrite,
+            outside=options.outside,
             progress=progress,
         )
-    return curve.rename(columns={"ev": "score"})[["encoder", "n_context", "draw", "score"]]
-
-
-def _write_example_fit(folder: Path, world: SimulatedPeople, table: FeatureTable, outside: Outside) -> Fit:
-    """Do what `braincorl fit --n-context 100` does, on the written inputs' content, and score the shared images."""
-    subject = world.people[0].subject()
-    own = subject.image_ids[~np.isin(subject.image_ids, world.shared)][: max(N_CONTEXT)]
-    fit = fit_person(
-        subject.select_images([*own, *world.shared]),
-        table,
-        context=own,
-        prefix=f"{subject.name}_task-simulated",
-        notes={"simulation": True},
+    print(shown.note)
+    print(shown.table().to_string(index=False))
+    print(
+        f"mean over {shown.n_voxels} voxels; ± spread over {options.n_draws} draws of context images\n"
+        f"maps, inputs, figure and report.html in {options.output_dir} ({time.perf_counter() - start:.0f} s)"
     )
-    folder.mkdir()
-    write_fit(folder, fit, outside, NOTE)
-    return fit
-
-
-@own_style
-def _draw(path: Path, scores: pd.DataFrame, maps: Scores, person: SimulatedPerson) -> None:
-    figure = new_figure(10, 7.5)
-    top, bottom = figure.subplots(2, 1, height_ratios=[1.3, 1])
-    plot_scaling(top, scores, TRUTH)
-    top.set_title("A simulated person: accuracy from few images", loc="left")
-    title = f"EV of measured responses, {max(N_CONTEXT)} context images"
-    plot_glass_brain(maps["ev"], person.space, title=title, signed=False, axes=bottom)
-    save_figure(figure, path)
-
-
-@own_style
-def _write_page(
-    folder: Path, scores: pd.DataFrame, summary: pd.DataFrame, table: FeatureTable, output_dir: Path
-) -> None:
-    """Write the example fit's report, with the comparison of encoders before it."""
-    fit = Fit.load(folder / "fit")
-    maps = collect_maps(fit)
-    figure = new_figure(6.8, 3.6)
-    plot_scaling(figure.subplots(), scores, TRUTH)
-    figure.tight_layout()
-    write_page(
-        folder / "report.html",
-        "braincorl on a simulated person",
-        f"Below the comparison: an encoder from {len(fit.context)} images",
-        [
-            Section("Encoders compared", "demo/encoders.html", {"table": summary, "figure": figure}),
-            *fit_sections(fit, maps, ReportOptions(features=table)),
-            Section("Go on", "demo/go_on.html", _go_on(fit, output_dir)),
-        ],
-        [NOTE, MEASURED, *find_warnings(fit, maps)[1:]],
-    )
-
-
-def _go_on(fit: Fit, output_dir: Path) -> dict[str, Any]:
-    stem = f"{output_dir}/simulated/{fit.subject}_task-simulated"
-    n_voxels, n_features = fit.encoder.coef_.shape
-    command = (
-        f"braincorl fit --features {output_dir}/simulated/features.npz --betas {stem}_stat-effect_statmap.nii.gz "
-        f"--trials {stem}_trials.tsv --mask {stem}_desc-cortex_mask.nii.gz "
-        f"--rois {stem}_desc-regions_dseg.nii.gz --n-context 100 --output-dir my-fit"
-    )
-    counts = {"n_voxels": n_voxels, "n_features": n_features, "n_context": len(fit.context)}
-    return {**counts, "version": __version__, "command": command}
