@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from braincorl.analysis.benchmark_directory import Benchmark, write_benchmark
+from braincorl.analysis.benchmarking import Benchmark, write_benchmark
 from braincorl.analysis.report.fit_report import ReportOptions, write_report
 from braincorl.datasets import VoxelSpace
 from braincorl.datasets.simulation import posterior_cortex, smooth_fields

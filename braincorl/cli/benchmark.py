@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.analysis.benchmark_directory import Benchmark, write_benchmark
+from braincorl.analysis.benchmarking import Benchmark, write_benchmark
 from braincorl.analysis.figures import new_figure, own_style, plot_scaling, save_figure
 from braincorl.analysis.scaling import scaling_curve, summarize_curve, summarize_regions
 from braincorl.cli.common import (

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from braincorl.analysis.benchmark_directory import read_benchmark
+from braincorl.analysis.benchmarking import read_benchmark
 from braincorl.datasets import load_subject
 from braincorl.encoders import RidgeEncoder
 from braincorl.features import load_features

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_load import AFFINE, SHAPE, Person
 
-from braincorl.analysis.benchmark_directory import read_table
+from braincorl.analysis.benchmarking import read_table
 from braincorl.datasets import Grid, VoxelSpace, load_bold5000, load_subject, load_surface
 from braincorl.datasets.betas.grids import as_labels, as_mask
 from braincorl.datasets.bold5000 import read_image_names

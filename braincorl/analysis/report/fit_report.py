@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from braincorl import __version__
-from braincorl.analysis.benchmark_directory import Benchmark, find_benchmark
+from braincorl.analysis.benchmarking import Benchmark, find_benchmark
 from braincorl.analysis.figures import new_figure, own_style, plot_accuracy, plot_scaling
 from braincorl.analysis.maps.surface_plots import can_draw, plot_surface
 from braincorl.analysis.maps.volume_plots import plot_glass_brain, plot_mosaic

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from braincorl.analysis import plot_glass_brain, plot_mosaic, plot_surface
-from braincorl.analysis.benchmark_directory import Benchmark
+from braincorl.analysis.benchmarking import Benchmark
 from braincorl.analysis.figures import new_figure, plot_accuracy, plot_scaling, png_bytes, save_figure
 from braincorl.analysis.report.page import Section, render_page
 from braincorl.cli.benchmark import _draw
