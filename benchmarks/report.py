@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from braincorl.analysis.benchmarking import Benchmark, write_benchmark
+from braincorl.analysis.benchmarking import Benchmark
 from braincorl.analysis.report.fit_report import ReportOptions, write_report
 from braincorl.datasets import VoxelSpace
 from braincorl.datasets.simulation import posterior_cortex, smooth_fields
@@ -66,10 +66,7 @@ def main() -> None:
             for draw in range(3)
         ]
         curve = pd.DataFrame(rows, columns=["encoder", "n_context", "draw", "ev", "r", "seconds"])
-        (fit / "benchmark").mkdir()
-        write_benchmark(
-            fit / "benchmark", Benchmark("sub-01", "Made up.", curve, N_VOXELS, float(ceiling.mean()), True)
-        )
+        Benchmark("sub-01", "Made up.", curve, N_VOXELS, float(ceiling.mean()), True).save(fit / "benchmark")
         start, start_cpu = time.perf_counter(), time.process_time()
         write_report(
             Path(scratch, "report.html"), Fit.load(fit), ReportOptions(None, FeatureTable(features, names), pictures)

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from braincorl.analysis.benchmarking import Benchmark, benchmark_person, benchmark_simulation
     from braincorl.analysis.components import (
         cluster_voxels,
         compare_encoders,
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 
 # Imported when first used: a verb that needs one of them should not wait for all.
 _HOMES = {
+    "Benchmark": "braincorl.analysis.benchmarking",
+    "benchmark_person": "braincorl.analysis.benchmarking",
+    "benchmark_simulation": "braincorl.analysis.benchmarking",
     "cluster_voxels": "braincorl.analysis.components",
     "compare_encoders": "braincorl.analysis.components",
     "compare_predictions": "braincorl.questions.comparison",
@@ -74,8 +78,11 @@ _HOMES = {
 }
 
 __all__ = [
+    "Benchmark",
     "Demonstration",
     "TextSelectivity",
+    "benchmark_person",
+    "benchmark_simulation",
     "cluster_voxels",
     "compare_encoders",
     "compare_predictions",

@@ -92,7 +92,7 @@ def scaling_curve(
     for draw, n in jobs:
         context = np.random.default_rng(random_state + draw).permutation(len(features))[:n]
         for name, maker in encoders.items():
-            encoder = clone(maker) if isinstance(maker, LinearEncoder) else maker()
+            encoder = made(maker)
             arguments = dict((fit_arguments or {}).get(name, {}))
             if encoder.uses_pool:
                 arguments.setdefault("X_pool", pool)
@@ -111,6 +111,12 @@ def scaling_curve(
         if told := tell_limits(mean_limits(found)):
             logger.warning("%s with %d images: %s", name, numbers[-1], told)
     return pd.DataFrame(rows, columns=["encoder", "n_context", "draw", "ev", "r", "seconds"])
+
+
+def made(maker: LinearEncoder | Callable[[], LinearEncoder]) -> LinearEncoder:
+    """Make an unfitted encoder of one, or of a function that makes them."""
+    encoder: LinearEncoder = clone(maker) if isinstance(maker, LinearEncoder) else maker()
+    return encoder
 
 
 def summarize_regions(

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from braincorl.analysis.benchmarking import read_benchmark
+from braincorl.analysis.benchmarking import benchmark_person, read_benchmark
 from braincorl.datasets import load_subject
 from braincorl.encoders import RidgeEncoder
 from braincorl.features import load_features
@@ -45,6 +45,8 @@ def test_a_person_is_compared_on_repeated_images(inputs, world, braincorl, tmp_p
     assert ((known["ev_low"] < known["ev_mean"]) & (known["ev_mean"] < known["ev_high"])).all()
     found = read_benchmark(out)
     assert found.subject == "sub-01"
+    again = benchmark_person(subject, features, {"ridge": RidgeEncoder()}, counts=[60], test=world.shared)
+    assert again.curve["ev"].tolist() == pytest.approx([expected])
     assert found.ceiling == pytest.approx(np.nanmean(subject.select_images(world.shared).noise_ceiling()), abs=1e-4)
 
 

@@ -10,7 +10,6 @@ from braincorl.analysis import plot_glass_brain, plot_mosaic, plot_surface
 from braincorl.analysis.benchmarking import Benchmark
 from braincorl.analysis.figures import new_figure, plot_accuracy, plot_scaling, png_bytes, save_figure
 from braincorl.analysis.report.page import Section, render_page
-from braincorl.cli.benchmark import _draw
 
 STYLES = {
     "dark": "dark_background",
@@ -40,8 +39,7 @@ def pictures(world, tmp_path_factory):
         return png_bytes(figure)
 
     def benchmark():
-        _draw(folder / "figure.png", Benchmark("sub-01", "a note", curve, 5))
-        return (folder / "figure.png").read_bytes()
+        return png_bytes(Benchmark("sub-01", "a note", curve, 5).plot())
 
     def saved():
         save_figure(plot_accuracy(ev), folder / "saved.png")
