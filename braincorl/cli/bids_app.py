@@ -123,9 +123,8 @@ def validate(bids_dir: Path) -> None:
         logger.info("no bids-validator is installed: %s is not validated", bids_dir)
         return
     try:
-        done = subprocess.run(
-            [program, str(bids_dir), "--json"], capture_output=True, text=True, check=False, timeout=SECONDS_TO_VALIDATE
-        )
+        command = [program, str(bids_dir), "--format", "json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS_TO_VALIDATE)
         issues = json.loads(done.stdout)["issues"]["issues"]
     except (OSError, ValueError, KeyError, TypeError, subprocess.TimeoutExpired) as error:
         logger.warning("%s could not be validated (%s says %s)", bids_dir, Path(program).name, type(error).__name__)

@@ -165,6 +165,8 @@ def _run(
             sys.stdout.reconfigure(errors="backslashreplace")
         _check_text(arguments)
         options = read_options()
+        for option, value in vars(options).items():
+            setattr(options, option, _at_home(value))
         options.command = shlex.join([name.split()[0], *arguments])
         interrupts.kept = getattr(options, "interrupted", interrupts.kept)
         _show_log(quiet=options.quiet)
@@ -188,8 +190,6 @@ def _run(
 
 def _read_options(arguments: Sequence[str], verb: str | None) -> argparse.Namespace:
     options, unknown = build_parser(verb).parse_known_args(arguments)
-    for name, value in vars(options).items():
-        setattr(options, name, _at_home(value))
     rest = getattr(options, "rest", None)
     if rest is not None and not any(word.startswith("-") for word in unknown):
         # The parser takes a verb's words from one place only; here they may come before options, after them, or both.

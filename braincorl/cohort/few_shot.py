@@ -20,12 +20,12 @@ import pandas as pd
 from braincorl import __version__
 from braincorl.analysis.scaling import scaling_curve
 from braincorl.cohort.people import Person
-from braincorl.cohort.task import FitOptions, Outcome, collected, person_features, read_responses
+from braincorl.cohort.task import FitOptions, Outcome, collected, failure, person_features, read_responses
 from braincorl.encoders import BayesianRidgeEncoder, GroupPriorEncoder, LinearEncoder
 from braincorl.encoders.choice import make_network_encoder
-from braincorl.errors import BraincorlError, InputError
+from braincorl.errors import InputError
 from braincorl.features.store.feature_files import read_names
-from braincorl.files import one_line, read_json, write_json
+from braincorl.files import read_json, write_json
 from braincorl.fits import Fit
 from braincorl.fits.fitting import fit_arguments, pool_without
 from braincorl.fits.folder import hash_responses
@@ -133,8 +133,8 @@ def few_shot_curve(task: FewShotTask) -> Outcome:
             with staged_directory(target, overwrite=True, kind="few-shot") as folder:
                 curve.to_csv(folder / CURVE, sep="\t", index=False, na_rep="n/a")
                 write_json(folder / "config.json", {**identity, **facts})
-    except BraincorlError as error:
-        return Outcome(task.name, "failed", one_line(error), tuple(lines))
+    except Exception as error:
+        return failure(task.name, error, lines)
     return Outcome(task.name, "fitted", f"few-shot curve on {facts['n_test']} images", tuple(lines))
 
 

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -185,16 +185,37 @@ def fit_one(task: FitTask) -> Outcome:
                 if holds_result(target, "fit") and not task.overwrite:  # finished while we asked
                     return _kept(task, target)
                 text, seconds = _fit(task, target)
-    except BraincorlError as error:
+    except Exception as error:
         if isinstance(error, OutputError) and holds_result(target, "fit") and not task.overwrite:
             return _kept(task, target)  # by another run, where the file system has no locks
-        return Outcome(task.name, "failed", one_line(error), tuple(lines))
-    except MemoryError:
-        return Outcome(task.name, "failed", "out of memory: use a smaller mask, fewer images or fewer workers.")
-    except Exception as error:  # a bug, or a library's: it must not stop the others, and must not go unseen
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        return Outcome(task.name, "failed", reason, tuple(lines), trace=traceback.format_exc())
+        return failure(task.name, error, lines)
     return Outcome(task.name, "fitted", text, tuple(lines), seconds, peak_memory())
+
+
+def failure(name: str, error: Exception, lines: Sequence[str]) -> Outcome:
+    """Say in one line why a person failed; a bug, or a library's error, must not stop the others, nor go unseen.
+
+    Parameters
+    ----------
+    name
+        BIDS label of the person.
+    error
+        That is being handled.
+    lines
+        What was logged before.
+
+    Returns
+    -------
+    Outcome
+        With the trace of an error that is nobody's mistake.
+    """
+    if isinstance(error, BraincorlError):
+        return Outcome(name, "failed", one_line(error), tuple(lines))
+    if isinstance(error, MemoryError):
+        reason = "out of memory: use a smaller mask, fewer images or fewer workers."
+        return Outcome(name, "failed", reason, tuple(lines))
+    trace = "".join(traceback.format_exception(error))
+    return Outcome(name, "failed", f"{type(error).__name__}: {first_line(error)}", tuple(lines), trace=trace)
 
 
 def _kept(task: FitTask, target: Path) -> Outcome:

@@ -62,6 +62,12 @@ def test_mistakes_are_one_line(case, run, tree):
     assert said.err.count("\n") == 1
 
 
+def test_a_home_is_a_home_after_an_equals_sign_too(tree, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tree.folder))
+    words = [str(tree.root), str(tmp_path / "out"), "participant", "--features=~/features.npz", *HOW]
+    assert main([*words, "--participant-label", "01", "--skip-bids-validation"]) == 0
+
+
 def test_features_lie_with_the_stimuli_unless_they_are_named(tree, tmp_path, capsys):
     words = [str(tree.root), str(tmp_path / "out"), "participant", "--skip-bids-validation"]
     assert main(words) == 2
@@ -94,7 +100,7 @@ def test_two_runs_share_a_folder_and_the_trees_are_valid(tree, tmp_path):
     assert same_files(tmp_path / "one", tmp_path / "both")
     assert main([*map(str, [tree.root, tmp_path / "both", "group", *options])]) == 0
     for folder in (tree.root, tmp_path / "both"):
-        validator = [str(Path(sys.executable).parent / "bids-validator-deno"), str(folder), "--json"]
+        validator = [str(Path(sys.executable).parent / "bids-validator-deno"), str(folder), "--format=json"]
         done = subprocess.run(validator, capture_output=True, text=True, check=False, timeout=120)
         issues = json.loads(done.stdout)["issues"]["issues"]
         assert [issue for issue in issues if issue["severity"] == "error"] == []

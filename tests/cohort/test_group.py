@@ -10,6 +10,7 @@ from braincorl.cohort import (
     FitOptions,
     GroupOptions,
     Workers,
+    few_shot,
     fit_cohort,
     make_group,
     people_of_tree,
@@ -87,6 +88,16 @@ def test_curves_leave_each_person_out_and_are_measured_once(cohort):
     assert (folder / "few-shot" / "sub-01" / "curve.tsv").stat().st_mtime_ns == when
     make_group(folder, people[:2], options, protocol, HERE)  # others remember fewer people now
     assert (folder / "few-shot" / "sub-01" / "curve.tsv").stat().st_mtime_ns > when
+
+
+def test_a_fault_in_one_person_s_curve_is_told_and_stops_nobody(cohort, monkeypatch, caplog):
+    folder, people, options = cohort
+    monkeypatch.setattr(few_shot, "scaling_curve", lambda *_, **__: 1 / 0)
+    group = make_group(folder, people, options, GroupOptions(few_shot=FewShot((4,), test=options.test)), HERE)
+    assert group.failed == dict.fromkeys(
+        ("sub-01", "sub-02", "sub-03"), "few-shot curve: ZeroDivisionError: division by zero"
+    )
+    assert "Traceback" in caplog.text
 
 
 def test_images_that_others_were_fitted_on_are_no_test(tmp_path):
