@@ -108,6 +108,39 @@ def find_dataset(file: Any, name: str, path: str | Path, *, may_be_virtual: bool
     return here
 
 
+def names_in(file: Any, name: str, path: str | Path) -> list[str]:
+    """Names of what a group of an open file holds, in the file's order, none of it elsewhere; none without the group.
+
+    Parameters
+    ----------
+    file
+        Of `open_hdf5`.
+    name
+        Of the group.
+    path
+        Of the file, for messages.
+
+    Raises
+    ------
+    FileFormatError
+        If it is an array, or it or what is in it is a link to other data.
+    """
+    import h5py
+
+    link = file.get(name, getlink=True) if name in file.keys() else None  # noqa: SIM118
+    if link is None:
+        return []
+    if not isinstance(link, h5py.HardLink):
+        raise FileFormatError(f"{path}: '{name}' is a link to other data, which is not followed: copy the data.")
+    group = file[name]
+    if not isinstance(group, h5py.Group):
+        raise FileFormatError(f"{path}: '{name}' is an array, expected a group of arrays.")
+    for part in group:
+        if not isinstance(group.get(part, getlink=True), h5py.HardLink):
+            raise FileFormatError(f"{path}: '{name}/{part}' is a link to other data, which is not followed: copy them.")
+    return list(group)
+
+
 def _check_virtual(dataset: Any, name: str, path: Path) -> None:
     """Refuse a virtual dataset that is not whole: what is missing of it would read as zeros."""
     covered = 0

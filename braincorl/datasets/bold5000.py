@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from braincorl.datasets.betas.beta_files import NiftiBetas
 from braincorl.datasets.betas.grids import Grid, read_mask
+from braincorl.datasets.file_names import session_numbers
 from braincorl.datasets.subject import SubjectData
 from braincorl.datasets.trials.labels import check_sides
 from braincorl.datasets.trials.recording import Recording
@@ -116,7 +117,7 @@ def open_bold5000(
     brain = read_mask(find_one(files, root, f"{label}_brainmask" + VOLUME))
     regions = find_regions(files, label, brain)
     grid = Grid(_chosen(brain, regions, voxels), brain.affine, brain.path, brain.space_code)
-    wanted = sorted(set(sessions)) if sessions is not None else list(range(1, N_SESSIONS[subject - 1] + 1))
+    wanted = sorted(session_numbers(sessions)) if sessions is not None else list(range(1, N_SESSIONS[subject - 1] + 1))
     if not wanted or wanted[0] < 1 or wanted[-1] > N_SESSIONS[subject - 1]:
         raise InputError(f"sessions must be among 1 to {N_SESSIONS[subject - 1]} for {label}, not {wanted}.")
     # The list of names is cut by the lengths of the sessions, so those before a wanted one must be there as well.

@@ -47,6 +47,27 @@ def plain(label: str) -> str:
     return number.group(1) if number else label.removeprefix("ses-")
 
 
+def session_numbers(sessions: int | str | Iterable[int | str]) -> list[int]:
+    """Numbers of the sessions that are asked for, each once, in their order.
+
+    Parameters
+    ----------
+    sessions
+        Numbers, or labels such as "ses-01"; one, or several.
+
+    Raises
+    ------
+    InputError
+        If one is neither.
+    """
+    several = [sessions] if isinstance(sessions, int | str) or not isinstance(sessions, Iterable) else list(sessions)
+    numbers = [plain(str(session)) for session in several]
+    for session, number in zip(several, numbers, strict=True):
+        if not number.isdecimal():
+            raise InputError(f"sessions holds {session!r}, expected numbers from 1, or labels such as 'ses-01'.")
+    return list(dict.fromkeys(map(int, numbers)))
+
+
 def check_agree(first: Path, second: Path) -> None:
     """Refuse two files whose names say that they do not belong together.
 

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from braincorl.datasets.betas.beta_files import NiftiBetas
 from braincorl.datasets.betas.grids import Grid, check_same_grid, read_mask, read_volume
-from braincorl.datasets.file_names import blanked
+from braincorl.datasets.file_names import blanked, session_numbers
 from braincorl.datasets.splits import Split
 from braincorl.datasets.subject import SubjectData
 from braincorl.datasets.trials.recording import Recording
@@ -34,6 +34,7 @@ from braincorl.datasets.trials.trials_table import TrialsTable
 from braincorl.datasets.trials.zscoring import check_zscore
 from braincorl.errors import FileFormatError, InputError
 from braincorl.files import Progress, read_json, read_text, text_lines
+from braincorl.names import normal_name
 
 logger = logging.getLogger(__name__)
 
@@ -89,9 +90,20 @@ class LaionFolder:
 
     def sessions(self) -> list[int]:
         """Sessions of which betas are there."""
-        numbers = [re.fullmatch(r"ses-(\d+)", path.name) for path in self.betas.glob("ses-*")]
-        there = sorted(int(number.group(1)) for number in numbers if number is not None)
-        return [number for number in there if number not in HELD_BACK and self.session(number)[0].exists()]
+        return sorted(number for number, folder in self._folders() if self._holds_betas(number, folder))
+
+    def without_betas(self) -> list[str]:
+        """Folders of sessions in which there are none, such as those that a version control did not fetch."""
+        return sorted(folder.name for number, folder in self._folders() if not self._holds_betas(number, folder))
+
+    def _folders(self) -> list[tuple[int, Path]]:
+        found = [(re.fullmatch(r"ses-(\d+)", path.name), path) for path in self.betas.glob("ses-*")]
+        numbers = [(int(number.group(1)), path) for number, path in found if number is not None]
+        return [(number, path) for number, path in numbers if number not in HELD_BACK]
+
+    def _holds_betas(self, number: int, folder: Path) -> bool:
+        path = self.session(number)[0]
+        return folder.name == path.parent.parent.name and path.exists()
 
 
 def load_laion_fmri(
@@ -159,6 +171,8 @@ def open_laion_fmri(
     Recording
     """
     check_zscore(zscore)
+    if not isinstance(min_ceiling, int | float | np.number) or not 0 <= min_ceiling <= 1:
+        raise InputError(f"min_ceiling is {min_ceiling!r}, expected a share of variance from 0 to 1.")
     folder = LaionFolder(root, subject)
     numbers = choose_sessions(folder, sessions)
     first = NiftiBetas(folder.session(numbers[0])[0], None).grid
@@ -199,7 +213,15 @@ def choose_sessions(folder: LaionFolder, sessions: Iterable[int] | None) -> list
     there = folder.sessions()
     if not there:
         raise InputError(f"{folder.betas} holds no betas (ses-01/func/…_stat-effect_…_statmap.nii.gz): download them.")
-    wanted = there if sessions is None else list(dict.fromkeys(int(number) for number in sessions))
+    wanted = there if sessions is None else session_numbers(sessions)
+    without = folder.without_betas()
+    if sessions is None and without:
+        logger.warning(
+            "%s: %s %s no betas (ses-01/func/…_statmap.nii.gz, or a link to them that leads nowhere) and %s left out",
+            folder.betas,
+            ", ".join(without),
+            *(("holds", "is") if len(without) == 1 else ("hold", "are")),
+        )
     held = [number for number in wanted if number in HELD_BACK]
     if held:
         raise InputError(
@@ -227,7 +249,7 @@ def read_ceilings(folder: LaionFolder, grid: Grid) -> tuple[npt.NDArray[np.float
     """
     for desc, repeats in CEILINGS.items():
         path = folder.ceiling(desc)
-        if not path.exists():
+        if not (path.exists() or path.is_symlink()):  # a link to nothing is said, and not passed over
             continue
         values, affine = read_volume(path)
         check_same_grid(values.shape, affine, path, grid)
@@ -239,6 +261,11 @@ def read_ceilings(folder: LaionFolder, grid: Grid) -> tuple[npt.NDArray[np.float
         largest = float(np.max(values, where=np.isfinite(values), initial=0.0))
         if 0 < largest <= 1:
             raise InputError(f"{path} holds values up to {largest:g}: expected percentages, not shares of 1.")
+        if largest == 0 or known.size == 0:
+            raise InputError(
+                f"{path} holds no ceiling above 0{' in the mask' if largest else ''}: get a new copy, or remove it to "
+                "estimate them from repeats."
+            )
         return percent / 100, 1 / repeats
     logger.warning("%s holds no noise ceilings over sessions: they are estimated from repeats", folder.betas)
     return None
@@ -358,7 +385,7 @@ def _labels(values: Any, key: str, path: Path) -> list[str]:
         raise FileFormatError(f"{path} has no list of labels '{key}'.")
     if len(set(values)) < len(values):
         raise FileFormatError(f"{path} lists an image twice in '{key}'.")
-    return values
+    return [normal_name(value) for value in values]
 
 
 def _of_kinds(test: list[str], kinds: list[str], name: str) -> list[str]:
@@ -395,11 +422,15 @@ def _chosen(folder: LaionFolder, first: Grid, names: Sequence[Path], voxels: Vox
             raise InputError(
                 f"voxels has shape {voxels.shape} and type {voxels.dtype}, expected bool {first.mask.shape}."
             )
+        if not voxels.any():
+            raise InputError("voxels is False everywhere: choose some.")
         return Grid(voxels, first.affine, first.path, first.space_code)
+    if not isinstance(voxels, str) and not isinstance(voxels, Sequence):
+        raise InputError(f"voxels is {voxels!r}, expected 'mask', 'all', names of regions, or a bool array.")
     if voxels == "all":
         return first
     if voxels == "mask":
-        if not folder.mask.exists():
+        if not (folder.mask.exists() or folder.mask.is_symlink()):
             raise InputError(f"{folder.mask} is missing: download it, or choose voxels 'all' or a region.")
         mask = read_mask(folder.mask)
         check_same_grid(mask.mask.shape, mask.affine, folder.mask, first)
@@ -441,6 +472,8 @@ def _table(folder: LaionFolder, number: int, grid: Grid) -> TrialsTable:
     missing = [name for name in ("label", "beta_index", "session") if name not in header]
     if missing:
         raise InputError(f"{path} has columns {header} but none named '{missing[0]}': is it LAION-fMRI's?")
+    if len(set(header)) < len(header):
+        raise InputError(f"{path} has columns {header}: every column needs a name of its own.")
     ragged = [n for n, row in enumerate(rows, start=1) if len(row) != len(header)]
     if ragged:
         raise InputError(f"{path}, line {ragged[0]}: {len(rows[ragged[0] - 1])} cells under {len(header)} columns.")
@@ -453,13 +486,26 @@ def _table(folder: LaionFolder, number: int, grid: Grid) -> TrialsTable:
     if said - {number}:
         raise InputError(f"{path} says session {min(said - {number})}, but it is the table of session {number}.")
     labels = np.asarray(blanked(columns["label"], f"{path}, column 'label'"), dtype=np.str_)
+    n_blank = int((labels == "").sum())
+    if n_blank == labels.size:
+        raise InputError(f"{path}: column 'label' names no image in any row.")
+    if n_blank:
+        logger.warning("%s: %d of %d rows name no image and are left out", path, n_blank, labels.size)
     return TrialsTable(labels[_order(columns["beta_index"], path)], np.full(n_volumes, str(number)))
+
+
+def _whole(cell: str) -> int:
+    """Whole number that a cell says, such as 7 or 7.0."""
+    number = int(float(cell))
+    if number != float(cell):
+        raise ValueError(f"'{cell}'")
+    return number
 
 
 def _order(cells: list[str], path: Path) -> npt.NDArray[np.intp]:
     """Rows in the order of the volumes, which `beta_index` numbers from 0 or from 1."""
     try:
-        index = np.array([int(float(cell)) for cell in cells], dtype=np.intp)
+        index = np.array([_whole(cell) for cell in cells], dtype=np.intp)
     except (ValueError, OverflowError) as error:
         raise InputError(f"{path}: column 'beta_index' holds what is no whole number ({error}).") from error
     order = np.argsort(index, kind="stable")

@@ -15,6 +15,7 @@ names, paths and attributes. Areas: Glasser et al., A multi-modal parcellation o
 536 (2016).
 """
 
+import hashlib
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -37,10 +37,11 @@ from braincorl.datasets.surfaces.cifti import CiftiFile
 from braincorl.datasets.surfaces.meshes import FSLR, hcp_file
 from braincorl.datasets.trials.recording import Recording
 from braincorl.datasets.trials.rois import Rois
+from braincorl.datasets.trials.same import FEWEST_NUMBERS
 from braincorl.datasets.trials.trials_table import TrialsTable
 from braincorl.errors import FileFormatError, InputError
-from braincorl.files import Progress, read_text, reading
-from braincorl.hdf5 import dataset_in, open_hdf5
+from braincorl.files import Progress, one_line, read_text, reading
+from braincorl.hdf5 import dataset_in, names_in, open_hdf5
 from braincorl.names import normal_name
 
 logger = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ VISUAL = (
 )
 IN_NAME = re.compile(r"(?:.*_)?stimulus-(?P<image>.+?)(?:_phase-(?P<phase>[a-z]+))?_rep-?(?P<rep>\d+)")
 FILE_NAME = "presented_stimulus_filename"  # attribute of a trial
+WHOSE = re.compile(r"sub-(\d+)_([A-Za-z0-9]+)_stimulus-")
 # Names without the word, which end in the number of a repeat.
 PLAIN_REPEAT = re.compile(r"(?P<image>.+)_rep(?:etition)?[-_]?(?P<rep>\d+)")
 
@@ -163,8 +165,8 @@ class MosaicPerson:
                 raise InputError(f"{root} is the file of {said.group(0)}, but {self.stem} is asked for.")
             return root
         for folder in (root / self.key).parent, root / self.dataset, root:
-            # Files from the download portal carry a checksum in their names.
-            found = sorted({*folder.glob(f"{self.stem}.hdf5"), *folder.glob(f"{self.stem}_crc32-*.hdf5")})
+            # Files from the download portal carry a checksum in their names. A link to nothing is said by its reader.
+            found = sorted({*folder.glob(f"{self.stem}[.]hdf5"), *folder.glob(f"{self.stem}_crc32-*.hdf5")})
             if len(found) > 1:
                 raise InputError(f"{folder} holds {' and '.join(path.name for path in found)}: keep one of them.")
             if found:
@@ -238,6 +240,7 @@ def open_mosaic(
     chosen = _chosen(areas, voxels)
     surface = _grayordinates(chosen, template)
     trials = read_trial_names(path)
+    check_person(trials, person, path)
     ceiling = read_ceiling(path)
     rois = {name: members[chosen] for name, members in areas.items() if members[chosen].any()}
     return Recording(
@@ -269,9 +272,12 @@ def split_mosaic(root: str | Path, dataset: str, subject: int | str) -> Split:
     InputError
         If the file's names do not say, an image is on both sides, or one side has none.
     """
-    path = MosaicPerson.parse(dataset, subject).find(root)
+    person = MosaicPerson.parse(dataset, subject)
+    path = person.find(root)
     sides: dict[str, dict[str, None]] = {"train": {}, "test": {}}
-    for trial in read_trial_names(path):
+    trials = read_trial_names(path)
+    check_person(trials, person, path)
+    for trial in trials:
         if trial.phase not in sides:
             raise InputError(f"{path} does not say on which side of the split '{trial.name}' is.")
         sides[trial.phase][trial.image] = None
@@ -324,10 +330,31 @@ class MosaicBetas:
         self._read(0, 1)  # an odd file is told at once
 
     def chunks(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-        """Yield (index of the first trial, responses (n, n_grayordinates)) in order."""
+        """Yield (index of the first trial, responses (n, n_grayordinates)) in order.
+
+        Raises
+        ------
+        InputError
+            If two trials are copies of one another.
+        """
         step = at_a_time(4 * self.n_voxels)
+        read: dict[bytes, str] = {}
         for start in range(0, self.n_trials, step):
-            yield start, self._read(start, min(start + step, self.n_trials))
+            block = self._read(start, min(start + step, self.n_trials))
+            for name, row in zip(self._names[start : start + step], block, strict=True):
+                self._check_new(name, row, read)
+            yield start, block
+
+    def _check_new(self, name: str, row: npt.NDArray[np.float32], read: dict[bytes, str]) -> None:
+        """Refuse a trial with the numbers of an earlier one, which would be a repeat without any noise."""
+        if self.n_voxels < FEWEST_NUMBERS or not np.isfinite(row).any() or not row.any():
+            return
+        earlier = read.setdefault(hashlib.blake2b(row.data, digest_size=16).digest(), name)
+        if earlier != name:
+            raise InputError(
+                f"{self.path} holds the same numbers in '{earlier}' and '{name}': repeats that are copies fake a noise "
+                "ceiling of 1; get a new copy."
+            )
 
     def _read(self, start: int, stop: int) -> npt.NDArray[np.float32]:
         out = np.empty((stop - start, self.n_voxels), dtype=np.float32)
@@ -355,17 +382,50 @@ def read_trial_names(path: Path) -> list[Trial]:
         If it is damaged.
     """
     with open_hdf5(path) as file:
-        group = file.get("betas")
-        if not isinstance(group, h5py.Group) or not len(group):
+        names = names_in(file, "betas", path)
+        if not names:
             raise InputError(f"{path} holds no group 'betas' with a dataset a trial: is it a file of MOSAIC?")
-        return [_trial(name, group[name].attrs.get(FILE_NAME)) for name in group]
+        stated = [_stated(file["betas"][name].attrs.get(FILE_NAME)) for name in names]
+    trials = [_trial(name) for name in names]
+    # A stimulus has one file, whether all of its trials state it or some.
+    files: dict[tuple[str, str], str] = {}
+    for trial, shown in zip(trials, stated, strict=True):
+        if shown and files.setdefault((trial.image, trial.phase), shown) != shown:
+            raise FileFormatError(
+                f"{path}: trials of the stimulus '{trial.image}' state that they show {shown} and "
+                f"{files[trial.image, trial.phase]}, expected one file: get a new copy."
+            )
+    return [trial._replace(image=files.get((trial.image, trial.phase), trial.image)) for trial in trials]
 
 
-def _trial(name: str, shown: object) -> Trial:
+def _stated(value: object) -> str:
+    """Text of an attribute, as the several ways to store it give it; "" if it is no text."""
+    first = value.ravel()[0] if isinstance(value, np.ndarray) and value.size == 1 else value
+    text = first.decode(errors="replace") if isinstance(first, bytes) else first
+    return normal_name(text) if isinstance(text, str) else ""
+
+
+def _trial(name: str) -> Trial:
     found = IN_NAME.fullmatch(name) or PLAIN_REPEAT.fullmatch(name)
     groups = {} if found is None else found.groupdict()
-    image = shown if isinstance(shown, str) and shown else groups.get("image") or name
-    return Trial(name, normal_name(image), str(groups.get("phase") or ""))
+    return Trial(name, normal_name(groups.get("image") or name), str(groups.get("phase") or ""))
+
+
+def check_person(trials: Sequence[Trial], person: MosaicPerson, path: Path) -> None:
+    """Refuse a file that bears a person's name, but whose trials bear another's.
+
+    Raises
+    ------
+    InputError
+        Naming both.
+    """
+    own = DATA_SETS[person.dataset][0].lower()
+    others = {short.lower() for short, _, _ in DATA_SETS.values()} - {own}
+    for trial in trials:
+        said = WHOSE.match(trial.name)
+        if said is not None and (int(said.group(1)) != person.number or said.group(2).lower() in others):
+            whose = trial.name[: trial.name.index("_stimulus-")]
+            raise InputError(f"{path} holds trials of {whose}, but {person.stem} is asked for: was it renamed?")
 
 
 def read_ceiling(path: Path) -> npt.NDArray[np.float64] | None:
@@ -377,21 +437,26 @@ def read_ceiling(path: Path) -> npt.NDArray[np.float64] | None:
         If they are no percentages.
     """
     with open_hdf5(path) as file:
-        group = file.get("noiseceilings")
-        names = list(group) if isinstance(group, h5py.Group) else []
+        names = names_in(file, "noiseceilings", path)
         single = [name for name in names if "_n-1_" in name or name.endswith("_n-1")]
         single.sort(key=lambda name: "phase-test" not in name)
         if not single:
             return None
         data = dataset_in(file, f"noiseceilings/{single[0]}", path)
-        if data.shape != (N_GRAYORDINATES,):
-            raise FileFormatError(f"{path}: noise ceilings have shape {data.shape}, expected ({N_GRAYORDINATES},).")
+        if data.shape != (N_GRAYORDINATES,) or data.dtype.kind not in "fiu":
+            raise FileFormatError(
+                f"{path}: noise ceilings have shape {data.shape} and type {data.dtype}, expected {N_GRAYORDINATES} "
+                "numbers."
+            )
         percent = np.asarray(data[()], dtype=np.float64)
     known = percent[np.isfinite(percent)]
     if known.size and (known.min() < 0 or known.max() > 100):
         raise FileFormatError(f"{path}: noise ceilings from {known.min():g} to {known.max():g}, expected percentages.")
     if known.size and 0 < known.max() <= 1:
         raise FileFormatError(f"{path}: noise ceilings up to {known.max():g}: expected percentages, not shares of 1.")
+    if not known.any():
+        logger.warning("%s: its noise ceilings are 0 or unknown everywhere: they are estimated from repeats", path)
+        return None
     return percent
 
 
@@ -416,6 +481,8 @@ def read_areas() -> Rois:
 
 def _chosen(areas: Rois, voxels: str | Sequence[str]) -> npt.NDArray[np.bool_]:
     """Which grayordinates are wanted (91282,)."""
+    if not isinstance(voxels, str) and not (isinstance(voxels, Sequence) and all(isinstance(v, str) for v in voxels)):
+        raise InputError(f"voxels is {one_line(repr(voxels))}, expected 'visual', 'cortex', 'all' or names of areas.")
     if voxels in ("cortex", "all"):
         return np.arange(N_GRAYORDINATES) < (N_CORTEX if voxels == "cortex" else N_GRAYORDINATES)
     wanted = list(VISUAL) if voxels == "visual" else [voxels] if isinstance(voxels, str) else list(voxels)

@@ -53,6 +53,9 @@ class TinyLaion:
             func / f"{stem}_desc-SingletrialBetas_trials.tsv",
         )
 
+    def region(self, name):
+        return self.root / "derivatives" / "atlases" / self.subject / "rois" / f"{name}.nii.gz"
+
     def _write_session(self, number):
         betas, _ = self.paths(number)
         betas.parent.mkdir(parents=True)

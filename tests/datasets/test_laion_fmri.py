@@ -1,6 +1,8 @@
 """LAION-fMRI: known betas, ceilings, regions and splits come back exactly; odd inputs get a line each."""
 
 import json
+import logging
+import re
 
 import nibabel as nib
 import numpy as np
@@ -124,9 +126,24 @@ def edit(path, change):
     path.write_text(change(path.read_text()))
 
 
-def resaved(path, change):
+def resaved(path, change, affine=AFFINE):
     image = nib.load(path)
-    nib.save(nib.Nifti1Image(change(image.get_fdata(dtype="f4")), AFFINE), path)
+    nib.save(nib.Nifti1Image(change(image.get_fdata(dtype="f4")), affine), path)
+
+
+def set_volume(values, value):
+    values[..., 3] = value
+    return values
+
+
+def unfetched(path):
+    """As git-annex leaves a file whose content is elsewhere."""
+    path.unlink()
+    path.symlink_to("../.git/annex/objects/nowhere")
+
+
+def twice(tiny):
+    tiny.paths(2)[0].write_bytes(tiny.paths(1)[0].read_bytes())
 
 
 def truncated(path):
@@ -162,6 +179,46 @@ ODD = {
         "says session 3",
     ),
     "ragged rows": (lambda t: edit(t.paths(2)[1], lambda s: s.replace(".jpg\n", ".jpg\tx\n", 1)), {}, "cells under 4"),
+    "two columns of labels": (
+        lambda t: edit(t.paths(2)[1], lambda s: s.replace("run", "label", 1)),
+        {},
+        "a name of its own",
+    ),
+    "an index between volumes": (
+        lambda t: edit(t.paths(2)[1], lambda s: s.replace("\t5\t", "\t5.7\t")),
+        {},
+        r"no whole number \('5.7'\)",
+    ),
+    "a table that names no image": (
+        lambda t: edit(t.paths(2)[1], lambda s: re.sub(r"\t[^\t]*\n", "\tn/a\n", s).replace("n/a", "label", 1)),
+        {},
+        "names no image in any row",
+    ),
+    "an empty table": (lambda t: t.paths(2)[1].write_text(""), {}, "is empty"),
+    "a table with commas": (lambda t: edit(t.paths(2)[1], lambda s: s.replace("\t", ",")), {}, "named 'label'"),
+    "a table that was not fetched": (lambda t: unfetched(t.paths(2)[1]), {}, "a link to a file that does not exist"),
+    "a mask that was not fetched": (lambda t: unfetched(t.folder / MASK), {}, "a link to a file that does not exist"),
+    "ceilings that were not fetched": (
+        lambda t: unfetched(t.folder / CEILING),
+        {},
+        "a link to a file that does not exist",
+    ),
+    "no ceiling known": (lambda t: resaved(t.folder / CEILING, lambda v: v * np.nan), {}, "no ceiling above 0"),
+    "ceilings of 0": (lambda t: resaved(t.folder / CEILING, lambda v: v * 0), {}, "no ceiling above 0"),
+    "an empty mask": (lambda t: resaved(t.folder / MASK, lambda v: v * 0), {}, "is an empty mask"),
+    "a mask in another place": (lambda t: resaved(t.folder / MASK, lambda v: v, np.eye(4)), {}, "different affines"),
+    "a region on another grid": (lambda t: resaved(t.region("V1"), lambda v: v[:-1]), {}, "resample"),
+    "a session in another place": (lambda t: resaved(t.paths(2)[0], lambda v: v, np.eye(4)), {}, "different affines"),
+    "a volume without a number": (lambda t: resaved(t.paths(2)[0], lambda v: set_volume(v, np.nan)), {}, "no finite"),
+    "a session that does not vary": (lambda t: resaved(t.paths(2)[0], lambda v: 0 * v + 1), {}, "voxels varies"),
+    "a page in place of betas": (lambda t: t.paths(2)[0].write_text("<html>" * 100), {}, "not a readable NIfTI"),
+    "one session twice": (lambda t: twice(t), {}, "holds the same data"),
+    "a session that is a word": (lambda t: None, {"sessions": ["second"]}, "sessions holds 'second'"),
+    "a session between two": (lambda t: None, {"sessions": [1.5]}, r"sessions holds 1\.5"),
+    "voxels that are nothing": (lambda t: None, {"voxels": None}, "voxels is None"),
+    "no voxel": (lambda t: None, {"voxels": np.zeros(SHAPE, bool)}, "False everywhere"),
+    "a ceiling in percent": (lambda t: None, {"min_ceiling": 30}, "a share of variance from 0 to 1"),
+    "a ceiling that is no number": (lambda t: None, {"min_ceiling": np.nan}, "a share of variance from 0 to 1"),
     "damaged betas": (lambda t: truncated(t.paths(2)[0]), {}, "damaged|truncated"),
     "betas on another grid": (lambda t: resaved(t.paths(2)[0], lambda v: v[:-1]), {}, "resample"),
 }
@@ -177,6 +234,58 @@ def test_odd_inputs_get_a_line(tiny, odd):
     assert "\n" not in str(caught.value)
 
 
+LIKE_BEFORE = {
+    "a byte order mark": lambda t: t.paths(2)[1].write_bytes(b"\xef\xbb\xbf" + t.paths(2)[1].read_bytes()),
+    "UTF-16": lambda t: t.paths(2)[1].write_bytes(t.paths(2)[1].read_text().encode("utf-16")),
+    "lines as Windows ends them": lambda t: edit(t.paths(2)[1], lambda s: s.replace("\n", "\r\n")),
+    "a blank line": lambda t: edit(t.paths(2)[1], lambda s: s.replace("\nses-02\t2", "\n\nses-02\t2", 1)),
+    "sessions as numbers": lambda t: edit(t.paths(2)[1], lambda s: s.replace("ses-02", "2")),
+    "no word of the session": lambda t: edit(t.paths(2)[1], lambda s: s.replace("ses-02", "n/a")),
+    "a mask of 1 and NaN": lambda t: resaved(t.folder / MASK, lambda v: np.where(v > 0, 1, np.nan)),
+    "a region that is empty": lambda t: nib.save(nib.Nifti1Image(np.zeros(SHAPE, "u1"), AFFINE), t.region("PPA")),
+}
+
+
+@pytest.mark.parametrize("odd", LIKE_BEFORE)
+def test_odd_inputs_that_can_be_understood_give_the_same(tiny, odd):
+    before = load_laion_fmri(tiny.root, 1)
+    LIKE_BEFORE[odd](tiny)
+    after = load_laion_fmri(tiny.root, 1, sessions=["ses-01", "2", 3])
+    np.testing.assert_array_equal(before.responses, after.responses)
+    np.testing.assert_array_equal(before.image_ids, after.image_ids)
+    assert list(before.rois) == list(after.rois)
+
+
+WARNED = {
+    "betas that were not fetched": (lambda t: unfetched(t.paths(2)[0]), r"ses-02 holds no betas .* and is left out"),
+    "a session under another name": (
+        lambda t: t.paths(2)[0].parents[1].rename(t.folder / "ses-2"),
+        "ses-2 holds no betas",
+    ),
+    "an image that is missing": (
+        lambda t: edit(t.paths(2)[1], lambda s: s.replace(t.shown[2][4], "n/a")),
+        "of 12 rows name no image and are left out",
+    ),
+    "a map of R² for a mask": (
+        lambda t: resaved(t.folder / MASK, lambda v: v * np.linspace(0.1, 1, v.size).reshape(v.shape)),
+        "is no mask of 0 and 1",
+    ),
+    "no ceilings": (
+        lambda t: [path.unlink() for path in t.folder.glob("*Noiseceiling*")],
+        "estimated from repeats",
+    ),
+}
+
+
+@pytest.mark.parametrize("odd", WARNED)
+def test_what_is_left_out_or_guessed_is_said(tiny, odd, caplog):
+    spoil, said = WARNED[odd]
+    spoil(tiny)
+    with caplog.at_level(logging.WARNING, logger="braincorl"):
+        load_laion_fmri(tiny.root, 1)
+    assert [record for record in caplog.records if re.search(said, record.getMessage())], caplog.text
+
+
 def change(path, **values):
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
@@ -186,6 +295,21 @@ BAD_SPLITS = {
     "no such variant": (lambda p: None, {"variant": 4}, InputError, "no variant 4"),
     "another's pool": (lambda p: None, {"pool": "sub-03"}, InputError, "the person's own, 'sub-01'"),
     "another count": (lambda p: change(p, n_train=9), {}, FileFormatError, "says n_train 9"),
+    "a number of variants": (lambda p: change(p, variants=3), {}, FileFormatError, "no list 'variants'"),
+    "labels that are numbers": (
+        lambda p: change(p, variants=[{"variant_id": 0, "train_ids": [1], "test_ids": ["a"]}]),
+        {},
+        FileFormatError,
+        "no list of labels 'train_ids'",
+    ),
+    "an image twice": (
+        lambda p: change(p, variants=[{"variant_id": 0, "train_ids": ["a", "a"], "test_ids": ["b"]}]),
+        {},
+        FileFormatError,
+        "lists an image twice",
+    ),
+    "a list": (lambda p: p.write_text("[]"), {}, InputError, r"tau\.json"),
+    "no JSON": (lambda p: p.write_text("{"), {}, InputError, "not valid JSON"),
     "no variants": (lambda p: change(p, variants={}), {}, FileFormatError, "no list 'variants'"),
     "an image on both sides": (
         lambda p: change(p, n_train=1, n_test=1, variants=[{"variant_id": 0, "train_ids": ["a"], "test_ids": ["a"]}]),

@@ -121,8 +121,8 @@ def test_names_without_attributes_and_phases(tmp_path):
     path = tmp_path / "sub-02_GOD_crc32-0a1b2c3d.hdf5"
     with h5py.File(path, "w") as file:
         group = file.create_group("betas")
-        for name in ("n01_rep-0", "n01_rep-1", "n02_rep1", "n03"):
-            group[name] = np.random.default_rng(len(name)).standard_normal(N)
+        for seed, name in enumerate(("n01_rep-0", "n01_rep-1", "n02_rep1", "n03")):
+            group[name] = np.random.default_rng(seed).standard_normal(N)
     person = load_mosaic(tmp_path, "god", 2, voxels="V1")
     assert dict(zip(person.image_ids.tolist(), person.n_repeats.tolist(), strict=True)) == {
         "n01": 2,
@@ -145,7 +145,80 @@ def rename(file, old, new):
     file["betas"].move(old, new)
 
 
+def renamed(file, old, new):
+    for name in list(file["betas"]):
+        rename(file, name, name.replace(old, new))
+
+
+def anew(file, name, content):
+    del file[name]
+    file[name] = content
+
+
+def nested(group):
+    values = group[FIRST][()]
+    del group[FIRST]
+    group.create_group(FIRST)["data"] = values
+
+
+def virtual(group):
+    del group[FIRST]
+    layout = h5py.VirtualLayout((N,), "f8")
+    layout[:] = h5py.VirtualSource("absent.h5", "x", (N,))
+    group.create_virtual_dataset(FIRST, layout)
+
+
+def stated(value):
+    return broken(lambda f: f[FIRST_AT].attrs.__setitem__("presented_stimulus_filename", value))
+
+
+def in_other_numbers(file, dtype, **options):
+    values, attributes = file[FIRST_AT][()], dict(file[FIRST_AT].attrs)
+    del file[FIRST_AT]
+    made = file.create_dataset(FIRST_AT, data=values.astype(dtype), **options)
+    made.attrs.update(attributes)
+
+
+LIKE_BEFORE = {
+    "a name in bytes": stated(np.bytes_("test_1.jpg")),
+    "a name in a list": stated(np.array(["test_1.jpg"], dtype=object)),
+    "no name at one repeat": broken(lambda f: f[FIRST_AT].attrs.__delitem__("presented_stimulus_filename")),
+    "an empty name at one repeat": stated(""),
+    "a number for a name": stated(5),
+    "numbers the other way round": broken(lambda f: in_other_numbers(f, ">f8")),
+    "compressed numbers": broken(lambda f: in_other_numbers(f, "f8", compression="gzip", shuffle=True)),
+    "ceilings of all images beside those to test on": broken(
+        lambda f: f.create_dataset(CEILING.replace("test", "train"), data=np.full(N, 10.0))
+    ),
+}
+
+
+@pytest.mark.parametrize("odd", LIKE_BEFORE)
+def test_odd_inputs_that_can_be_understood_give_the_same(tiny, tmp_path, odd):
+    path = tmp_path / "sub-01_NSD.hdf5"
+    path.write_bytes(tiny.path.read_bytes())
+    before = load_mosaic(path, "NSD", 1, voxels="V1")
+    LIKE_BEFORE[odd](path)
+    after = load_mosaic(path, "NSD", 1, voxels="V1")
+    rows = [after.image_ids.tolist().index(image) for image in before.image_ids]
+    np.testing.assert_allclose(after.responses[rows], before.responses, atol=1e-6)
+    np.testing.assert_array_equal(after.n_repeats[rows], before.n_repeats)
+    np.testing.assert_array_equal(after.ncsnr, before.ncsnr)
+
+
+@pytest.mark.parametrize("value", [0, np.nan])
+def test_ceilings_that_say_nothing_are_estimated_and_that_is_said(tiny, tmp_path, value, caplog):
+    path = tmp_path / "sub-01_NSD.hdf5"
+    path.write_bytes(tiny.path.read_bytes())
+    broken(lambda f: f[CEILING].__setitem__(slice(None), value))(path)
+    with caplog.at_level("WARNING", logger="braincorl"):
+        person = load_mosaic(path, "NSD", 1, voxels="V1")
+    assert np.isfinite(person.ncsnr).all()
+    assert "estimated from repeats" in caplog.text
+
+
 FIRST = "sub-01_NSD_stimulus-test_1_phase-test_rep-0"
+FIRST_AT, SECOND_AT = f"betas/{FIRST}", f"betas/{FIRST[:-1]}1"
 CEILING = "noiseceilings/sub-01_NSD_phase-test_n-1_noiseceiling"
 ODD = {
     "an unknown data set": (None, {"dataset": "COCO"}, "MOSAIC's are BMD, BOLD5000"),
@@ -168,6 +241,79 @@ ODD = {
         {},
         "has shape",
     ),
+    "a group in place of a trial": (broken(lambda f: nested(f["betas"])), {}, "is a group, expected an array"),
+    "a text among the trials": (broken(lambda f: f["betas"].__setitem__("README", "text")), {}, "'README' has shape"),
+    "complex numbers": (broken(lambda f: anew(f, FIRST_AT, np.ones(N, "c8"))), {}, "type complex64"),
+    "nothing in a trial": (broken(lambda f: anew(f, FIRST_AT, h5py.Empty("f4"))), {}, "has shape None"),
+    "a trial in another file": (
+        broken(lambda f: anew(f, FIRST_AT, h5py.ExternalLink("/etc/hostname", "/x"))),
+        {},
+        "is a link to other data, which is not followed",
+    ),
+    "a trial that is a link to another": (
+        broken(lambda f: anew(f, FIRST_AT, h5py.SoftLink(SECOND_AT))),
+        {},
+        "is a link to other data, which is not followed",
+    ),
+    "a trial that is another one": (
+        broken(lambda f: anew(f, FIRST_AT, f[SECOND_AT])),
+        {},
+        "repeats that are copies fake a noise ceiling of 1",
+    ),
+    "a trial copied from another": (
+        broken(lambda f: f[FIRST_AT].__setitem__(slice(None), f[SECOND_AT][()])),
+        {},
+        "repeats that are copies fake a noise ceiling of 1",
+    ),
+    "betas in another file": (
+        broken(lambda f: anew(f, "betas", h5py.ExternalLink("other.hdf5", "/betas"))),
+        {},
+        "'betas' is a link to other data",
+    ),
+    "betas in one array": (
+        broken(lambda f: anew(f, "betas", np.ones((3, N), "f4"))),
+        {},
+        "'betas' is an array, expected a group",
+    ),
+    "trials put together from a file that is absent": (
+        broken(lambda f: virtual(f["betas"])),
+        {},
+        "put together from .*, which does not exist",
+    ),
+    "two pictures of one stimulus": (
+        broken(lambda f: f[FIRST_AT].attrs.__setitem__("presented_stimulus_filename", "zebra.jpg")),
+        {},
+        "expected one file",
+    ),
+    "the trials of another person": (broken(lambda f: renamed(f, "sub-01", "sub-02")), {}, "trials of sub-02_NSD"),
+    "the trials of another data set": (broken(lambda f: renamed(f, "_NSD_", "_GOD_")), {}, "trials of sub-01_GOD"),
+    "nothing but zeros": (
+        broken(lambda f: [f["betas"][name].__setitem__(slice(None), 0) for name in f["betas"]]),
+        {},
+        "is 0 in all voxels",
+    ),
+    "ceilings in another file": (
+        broken(lambda f: anew(f, "noiseceilings", h5py.ExternalLink("/etc/passwd", "/x"))),
+        {},
+        "is a link to other data",
+    ),
+    "ceilings in one array": (broken(lambda f: anew(f, "noiseceilings", np.ones(N))), {}, "expected a group"),
+    "ceilings that are complex": (broken(lambda f: anew(f, CEILING, np.ones(N, "c8"))), {}, "type complex64"),
+    "ceilings that are words": (broken(lambda f: anew(f, CEILING, np.full(N, b"a"))), {}, "type .S1"),
+    "ceilings below 0": (broken(lambda f: f[CEILING].__setitem__(slice(None), -3)), {}, "expected percentages"),
+    "a file that was not fetched": (
+        lambda path: (path.unlink(), path.symlink_to("nowhere")),
+        {},
+        "is a link to a file that does not exist",
+    ),
+    "a folder": (lambda path: (path.unlink(), path.mkdir()), {}, "it is a folder"),
+    "two copies": (
+        lambda path: path.with_name("sub-01_NSD_crc32-0a1b2c3d.hdf5").write_bytes(path.read_bytes()),
+        {},
+        "keep one of them",
+    ),
+    "a mask for voxels": (None, {"voxels": np.ones(N, bool)}, "voxels is array"),
+    "voxels that are nothing": (None, {"voxels": None}, "voxels is None"),
     "whole numbers": (
         broken(lambda f: (f["betas"].__delitem__(FIRST), f["betas"].create_dataset(FIRST, data=np.ones(N, int)))),
         {},

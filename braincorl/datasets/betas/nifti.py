@@ -3,6 +3,7 @@
 The file is open only while it is read, so that a person of hundreds of sessions needs no more open files than one.
 """
 
+import io
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,7 +135,8 @@ def _read_header(stream: Stream, path: Path) -> Any:
             f"{path} holds the data of a pair of files, expected a NIfTI image in one (.nii, .nii.gz)."
         )
     kind = Nifti2Header if (540).to_bytes(4, "little") in (size, size[::-1]) else Nifti1Header
-    header = kind.from_fileobj(stream, check=False)
+    # Without extensions, of which nothing is needed: nibabel would read as many as the file says there are.
+    header = kind.from_fileobj(io.BytesIO(stream.read(kind.template_dtype.itemsize) + bytes(4)), check=False)
     if header["magic"].item()[:3] in (b"ni1", b"ni2"):
         raise FileFormatError(
             f"{path} is the header of a pair of files, expected a NIfTI image in one (.nii, .nii.gz)."

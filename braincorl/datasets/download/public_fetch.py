@@ -6,6 +6,7 @@ from pathlib import Path
 
 from braincorl.datasets.download.bucket import Bucket, RemoteFile
 from braincorl.datasets.download.downloads import Downloads
+from braincorl.datasets.file_names import session_numbers
 from braincorl.datasets.laion_fmri import CEILINGS, HELD_BACK, LaionFolder
 from braincorl.datasets.mosaic import DATA_SETS, MosaicPerson
 from braincorl.errors import InputError
@@ -96,7 +97,7 @@ def plan_laion_fmri(
 ) -> Downloads:
     """Look up what is to be downloaded, and what of it is there. Parameters and errors are those of the download."""
     folders = [LaionFolder("", subject) for subject in subjects]
-    wanted = None if sessions is None else list(dict.fromkeys(sessions))
+    wanted = None if sessions is None else session_numbers(sessions)
     held = sorted(set(wanted or ()) & set(HELD_BACK))
     if held:
         raise InputError(

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from braincorl.datasets.file_names import session_numbers
 from braincorl.errors import InputError
 
 N_SESSIONS = (40, 40, 32, 30, 40, 32, 40, 30)  # of people 1 to 8, as released
@@ -127,7 +128,7 @@ class NsdFolder:
         InputError
             If the subject did not complete one of them.
         """
-        wanted = list(range(1, self.n_sessions + 1)) if sessions is None else sorted(set(sessions))
+        wanted = list(range(1, self.n_sessions + 1)) if sessions is None else sorted(session_numbers(sessions))
         if not wanted or wanted[0] < 1 or wanted[-1] > self.n_sessions:
             raise InputError(f"sessions must be among 1 to {self.n_sessions} for subject {self.subject}, not {wanted}.")
         return wanted
