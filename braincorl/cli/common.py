@@ -3,12 +3,12 @@
 import argparse
 import logging
 import re
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from braincorl.datasets import Grid, SubjectData, Surface, load_prepared, load_subject
-from braincorl.datasets.trials.prepared import is_prepared
+from braincorl.datasets import Grid, SubjectData, Surface, load_subject
+from braincorl.datasets.trials.zscoring import ZScore
 from braincorl.encoders import LinearEncoder
 from braincorl.encoders import choice as encoders
 from braincorl.encoders.choice import ENCODERS, NETWORK_ENCODER, PRIOR_ENCODER, SPACES_ENCODER
@@ -252,40 +252,19 @@ def read_responses(
     options: argparse.Namespace,
     table: FeatureTable,
     mask: list[Path] | Grid | Surface | None,
-    zscore: str,
-    rois: list[Path],
+    zscore: ZScore,
+    rois: Sequence[Path] = (),
 ) -> SubjectData:
     """Read the responses that the options name, to images that have features."""
-    label = getattr(options, "subject", None)
-    if len(options.betas) == 1 and is_prepared(options.betas[0]):
-        prepared = _read_prepared(options, table, rois)
-        return prepared if label is None else replace(prepared, name=label)
-    if not options.trials:
-        raise InputError("the following arguments are required: --trials (unless --betas is a prepared person)")
     with progress_bar("reading trials") as progress:
         return load_subject(
             options.betas,
             options.trials,
             mask,
             rois=rois,
-            zscore=zscore,  # type: ignore[arg-type]
+            zscore=zscore,
             images=table.image_ids.tolist(),
             ncsnr=options.ncsnr,
-            name=label,
+            name=getattr(options, "subject", None),
             progress=progress,
         )
-
-
-def _read_prepared(options: argparse.Namespace, table: FeatureTable, rois: list[Path]) -> SubjectData:
-    """Read a prepared person, who brings trials, mask, regions and scaling along."""
-    given = {"--trials": options.trials, "--rois": rois, "--ncsnr": options.ncsnr}
-    given["--mask"] = getattr(options, "mask", None)
-    extra = [name for name, value in given.items() if value]
-    if extra:
-        raise InputError(
-            f"{options.betas[0]} is a prepared person with its own mask and regions: leave out {extra[0]}."
-        )
-    subject = load_prepared(options.betas[0], images=table.image_ids.tolist())
-    if subject.zscore == "session" and options.zscore != "session":
-        logger.info("%s holds responses that were z-scored within sessions", options.betas[0])
-    return subject

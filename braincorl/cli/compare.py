@@ -150,7 +150,7 @@ def recorded(fit: Fit, key: str, option: str) -> list[Path]:
 
 def _held_out(options: argparse.Namespace, fits: tuple[Fit, Fit], tables: list[FeatureTable]) -> SubjectData:
     """Responses to the images that have features in both spaces and that neither fit has seen."""
-    subject = read_responses(options, tables[0], fits[0].grid, fits[0].config["zscore"], [])
+    subject = read_responses(options, tables[0], fits[0].grid, fits[0].config["zscore"])
     stated = fits[0].config.get("responses_sha256")
     if options.as_fitted and stated is not None and stated != hash_responses(subject.responses):
         raise InputError(

@@ -216,7 +216,7 @@ def _read(options: argparse.Namespace, fit: Fit, table: FeatureTable) -> tuple[S
     """Responses of images, or of single trials and what each showed."""
     zscore = fit.config["zscore"]
     if not options.single_trials:
-        return read_responses(options, table, fit.grid, zscore, []), None
+        return read_responses(options, table, fit.grid, zscore), None
     if not options.trials:
         raise InputError("--single-trials needs the betas with --trials: a prepared person holds means over trials.")
     known = set(table.image_ids.tolist())

@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> None:
     fit = Fit.load(options.fit_dir)
     check_destination(output_dir, overwrite=options.overwrite, kind="score")
     table = read_features(options)
-    subject = read_responses(options, table, fit.grid, options.zscore or fit.config["zscore"], [])
+    subject = read_responses(options, table, fit.grid, options.zscore or fit.config["zscore"])
     with progress_bar("testing voxels") as progress:
         scored = fit.score(
             subject,

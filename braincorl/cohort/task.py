@@ -22,8 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 from braincorl.cohort.people import Features, Person, PersonFiles, describe_files
-from braincorl.datasets import SubjectData, load_prepared, load_subject
-from braincorl.datasets.trials.prepared import is_prepared
+from braincorl.datasets import SubjectData, load_subject
 from braincorl.encoders import LinearEncoder
 from braincorl.encoders.choice import ENCODERS, NETWORK_ENCODER, PRIOR_ENCODER, SPACES_ENCODER, make_encoder
 from braincorl.errors import BraincorlError, InputError, OutputError
@@ -330,32 +329,14 @@ def make_person_encoder(options: FitOptions) -> LinearEncoder:
 
 
 def read_responses(name: str, files: PersonFiles, options: FitOptions, table: FeatureTable) -> SubjectData:
-    """Read a person's responses to images that have features, or a prepared person.
-
-    Raises
-    ------
-    InputError
-        If files are missing or do not fit together.
-    FileFormatError
-        If one is damaged.
-    """
-    images = table.image_ids.tolist()
-    if len(files.betas) == 1 and is_prepared(files.betas[0]):
-        for option in ("trials", "mask", "rois", "ncsnr"):
-            if getattr(files, option):
-                raise InputError(
-                    f"{files.betas[0]} is a prepared person with its own mask and regions: leave out {option}."
-                )
-        return replace(load_prepared(files.betas[0], images=images), name=name)
-    if not files.trials:
-        raise InputError(f"{name} has no trials tables: name them, unless betas is a prepared person.")
+    """Read a person's responses to images that have features; errors are those of `load_subject`."""
     return load_subject(
         files.betas,
         files.trials,
         files.mask or None,
         rois=files.rois,
         zscore=options.zscore,
-        images=images,
+        images=table.image_ids.tolist(),
         ncsnr=files.ncsnr or None,
         name=name,
     )

@@ -1,7 +1,8 @@
-"""`load_subject`: one person's betas, trials and mask, to one response per image and voxel."""
+"""`load_subject`: one person's betas, trials and mask, or a prepared file, to one response per image and voxel."""
 
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from braincorl.datasets.surfaces.hemispheres import (
     read_surface_ncsnr,
     read_surface_rois,
 )
+from braincorl.datasets.trials.prepared import is_prepared, load_prepared
 from braincorl.datasets.trials.recording import Recording
 from braincorl.datasets.trials.rois import read_rois
 from braincorl.datasets.trials.trials_table import match_trials, read_trials
@@ -34,7 +36,7 @@ Paths = str | Path | Sequence[str | Path]
 
 def load_subject(
     betas: Paths,
-    trials: Paths,
+    trials: Paths = (),
     mask: Paths | Grid | Surface | None = None,
     *,
     rois: Paths = (),
@@ -54,7 +56,8 @@ def load_subject(
         One or more 4-D NIfTI files (X, Y, Z, trials), GLMsingle files (`.hdf5`, `.mat`, `.npy` with a dictionary),
         `.npy` arrays (n_trials, n_voxels) without a mask, CIFTI files (`.dtseries.nii`, `.dscalar.nii`), or files of
         both hemispheres (`.func.gii`, `.mgh`, `.mgz`), which say of which they are and need no order. None may be
-        given twice, and all must be of one person.
+        given twice, and all must be of one person. Or one file of `prepare`, which brings trials, mask, regions and
+        scaling along: `trials`, files of `mask`, `rois` and `ncsnr` are then left out.
     trials
         Tab-separated tables, one row per volume: one per betas file, in order, or one for all. Column `image`;
         optional `session` (else the `ses-` in a betas file's name); `ses-01`, `01` and `1` are one session.
@@ -89,8 +92,26 @@ def load_subject(
     FileFormatError
         If a file is damaged.
     """
-    recording = open_subject(betas, trials, mask, rois=rois, zscore=zscore, ncsnr=ncsnr, name=name)
+    paths = _paths(betas, "betas")
+    if len(paths) == 1 and is_prepared(paths[0]):
+        files = None if isinstance(mask, Grid | Surface) else mask
+        return _load_prepared(paths[0], images, zscore, name, trials=trials, mask=files, rois=rois, ncsnr=ncsnr)
+    recording = open_subject(paths, trials, mask, rois=rois, zscore=zscore, ncsnr=ncsnr, name=name)
     return recording.load(images, progress)
+
+
+def _load_prepared(
+    path: Path, images: Iterable[str] | None, zscore: ZScore, name: str | None, **brought: Paths | None
+) -> SubjectData:
+    """Read a prepared person, who brings trials, mask, regions and scaling along."""
+    extra = [argument for argument, value in brought.items() if value]
+    if extra:
+        raise InputError(f"{path} is a prepared person with its own mask and regions: leave out {extra[0]}.")
+    subject = load_prepared(path, images=images)
+    if subject.zscore != zscore:
+        level = logging.WARNING if zscore == "session" else logging.INFO  # the other is what nobody may have asked for
+        logger.log(level, "%s holds responses that are scaled '%s', and are left so", path, subject.zscore)
+    return subject if name is None else replace(subject, name=name)
 
 
 def open_subject(
@@ -109,7 +130,10 @@ def open_subject(
     -------
     Recording
     """
-    beta_paths, trial_paths = _paths(betas, "betas"), _paths(trials, "trials")
+    beta_paths, trial_paths = (
+        _paths(betas, "betas"),
+        _paths(trials, "trials", remedy="a table of trials for each betas"),
+    )
     check_zscore(zscore)
     roi_paths = _paths(rois, "rois", empty=True)
     mask_paths = [] if mask is None or isinstance(mask, Grid | Surface) else _paths(mask, "mask")
@@ -231,10 +255,10 @@ def _same_voxels(sources: Sequence[BetasSource]) -> list[BetasSource]:
     return list(sources)
 
 
-def _paths(value: Paths, name: str, *, empty: bool = False) -> list[Path]:
+def _paths(value: Paths, name: str, *, empty: bool = False, remedy: str = "at least one") -> list[Path]:
     paths = [Path(value)] if isinstance(value, str | Path) else [Path(item) for item in value]
     if not paths and not empty:
-        raise InputError(f"{name} is empty: pass at least one file.")
+        raise InputError(f"{name} is empty: pass {remedy} file.")
     return paths
 
 

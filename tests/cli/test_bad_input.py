@@ -136,7 +136,7 @@ CASES = {
     "a name that is no text": (lambda i, f: {"mask": os.fsdecode(b"\xff.nii")}, "is no valid UTF-8: rename that file"),
     "a name that is too long": (lambda i, f: {"mask": f / ("n" * 300 + ".nii")}, "File name too long"),
     "responses beyond single precision": (betas_times_1e20, "numbers above 1e+12 in float32 have squares that"),
-    "a forgotten option": (lambda i, f: {"trials": None}, "required: --trials"),
+    "a forgotten option": (lambda i, f: {"trials": None}, "pass a table of trials for each betas file"),
 }  # fmt: skip
 
 

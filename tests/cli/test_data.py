@@ -112,8 +112,9 @@ def test_a_prepared_person_is_fitted_and_scored_without_further_files(nsd, brain
     assert "2250 trials" in result.out
     assert braincorl(*prepare).status == 0
     direct = load_nsd(nsd.root, 1, sessions=[1, 2, 3])
-    features = np.random.default_rng(0).standard_normal((direct.n_images, 8)).astype("f4")
-    save_features(tmp_path / "f.npz", FeatureTable(features, direct.image_ids, {}))
+    images = direct.image_ids[:200]
+    features = np.random.default_rng(0).standard_normal((images.size, 8)).astype("f4")
+    save_features(tmp_path / "f.npz", FeatureTable(features, images, {}))
     given = ("--features", tmp_path / "f.npz", "--betas", out)
     result = braincorl("fit", *given, "--n-context", 50, "--output-dir", tmp_path / "fit")
     assert result.status == 0, result.err
@@ -121,10 +122,14 @@ def test_a_prepared_person_is_fitted_and_scored_without_further_files(nsd, brain
     assert (config["zscore"], config["n_voxels"], config["n_context"]) == ("session", direct.n_voxels, 50)
     result = braincorl("score", tmp_path / "fit", *given, "--output-dir", tmp_path / "scores")
     assert result.status == 0, result.err
+    result = braincorl("compare", *[tmp_path / "fit"] * 2, "--permutations", 9, "--output-dir", tmp_path / "compared")
+    assert result.status == 0, result.err
+    result = braincorl("identify", tmp_path / "fit", *given, "--output-dir", tmp_path / "identified")
+    assert result.status == 0, result.err
     for extra in (("--mask", out), ("--trials", out)):
         result = braincorl("fit", *given, *extra, "--output-dir", tmp_path / "no")
         assert result.status == 2
-        assert f"leave out {extra[0]}" in result.err
+        assert f"leave out {extra[0][2:]}" in result.err
 
 
 @pytest.mark.parametrize(
