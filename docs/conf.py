@@ -14,7 +14,7 @@ from typing import Any
 FOLDER = Path(__file__).resolve().parent
 sys.path.insert(0, str(FOLDER))
 
-from tools import api, cards, command_line, links, notebooks  # noqa: E402
+from tools import api, cards, citation, command_line, formats, links, notebooks  # noqa: E402
 
 import braincorl  # noqa: E402
 
@@ -32,7 +32,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
 ]
-exclude_patterns = ["_build", "results/*", "tools"]
+exclude_patterns = ["_build", "reference/tables/*", "results/*", "tools"]
 root_doc = "index"
 templates_path = ["_templates"]
 
@@ -90,7 +90,9 @@ def setup(app: Any) -> None:
     app.connect("autodoc-skip-member", only_ours)
     app.add_config_value("run_notebooks", True, "env", bool)
     app.connect("builder-inited", cards.write_pages, priority=100)
+    app.connect("builder-inited", citation.write_pages, priority=100)
     app.connect("builder-inited", command_line.write_pages, priority=100)
+    app.connect("builder-inited", formats.write_pages, priority=100)
     app.connect("builder-inited", api.write_pages, priority=100)
     app.connect("builder-inited", notebooks.write_gallery, priority=100)
     app.connect("build-finished", links.check_site)

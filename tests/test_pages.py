@@ -63,6 +63,33 @@ def test_pages_are_in_the_table_of_contents(page):
     assert page.stem == "index" or f"\n{page.stem}\n" in index
 
 
+def test_python_of_the_page_on_file_formats_reads_an_encoder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    page = (DOCS / "reference" / "file_formats.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    exec(compile(code, "file_formats.md", "exec"), {})
+    assert capsys.readouterr().out.strip() == re.findall(r"# (braincorl-encoder.*)", code)[0]
+
+
+def test_kinds_of_binary_files_are_those_of_the_code():
+    page = (DOCS / "reference" / "file_formats.md").read_text(encoding="utf-8")
+    found = set()
+    for path in (ROOT / "braincorl").rglob("*.py"):
+        found |= set(re.findall(r'^\w*KIND = "(braincorl-\w+/\d)"', path.read_text(encoding="utf-8"), re.MULTILINE))
+    assert set(re.findall(r"`(braincorl-\w+/\d)`", page)) == found
+
+
+def test_terms_that_pages_use_are_in_the_glossary():
+    glossary = (DOCS / "reference" / "glossary.md").read_text(encoding="utf-8")
+    entries = set(re.findall(r"^(\S.*)\n", glossary.split("```{glossary}\n")[1].split("```")[0], re.MULTILINE))
+    pages = [path.read_text(encoding="utf-8") for path in [*DOCS.glob("*.md"), *DOCS.glob("reference/*.md")]]
+    used = set(re.findall(r"\{term\}`(?:[^`<]*<)?([^`>]*)>?`", "".join(pages)))
+    assert len(used) > 10
+    assert used <= entries
+    ordered = re.findall(r"(?:^|\n\n)(\S.*)\n", glossary.split("```{glossary}\n")[1].split("```")[0])
+    assert ordered == sorted(ordered, key=str.lower)
+
+
 def test_commands_of_the_recipes_are_what_the_parsers_take():
     code = "".join(re.findall(r"```sh\n(.*?)```", (DOCS / "how_to.md").read_text(encoding="utf-8"), flags=re.DOTALL))
     commands = [shlex.split(line)[1:] for line in code.splitlines()]

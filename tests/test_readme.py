@@ -3,6 +3,7 @@ import re
 import shlex
 import shutil
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import h5py
@@ -203,7 +204,8 @@ def expanded(word):
 
 def test_the_commands_run_one_after_the_other(shelf, small_clip, monkeypatch, capsys):
     monkeypatch.chdir(shelf)
-    done = set()
+    done, documented = set(), documented_files()
+    assert {"", "fit", "score", "predict", "query", "identify", "compare", "export"} <= set(documented)
     by_use = (
         "prior",
         "fit",
@@ -237,7 +239,22 @@ def test_the_commands_run_one_after_the_other(shelf, small_clip, monkeypatch, ca
             shutil.copytree("sub-01", "sub-01-dino")
         run(*words)
         done.add(arguments[0])
+        if arguments[0] in documented and "--output-dir" in words:
+            folder = Path(words[words.index("--output-dir") + 1])
+            strangers = {
+                path.name
+                for path in folder.iterdir()
+                if not any(fnmatch(path.name, name) for name in documented[""] | documented[arguments[0]])
+            }
+            assert strangers == set(), arguments
     assert done >= set(VERBS) - {"demo", "benchmark"}
+
+
+def documented_files():
+    """Patterns of the files that each verb writes, as the page on file formats has them; those of all under ""."""
+    page = (ROOT / "docs" / "reference" / "file_formats.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (?:`braincorl (\w+)`|every verb) \| (.*) \|$", page, flags=re.MULTILINE)
+    return {verb: set(re.findall(r"`([^`]+)`", files)) for verb, files in rows}
 
 
 def features_of_the_prior():
