@@ -130,6 +130,11 @@ class Bucket:
                 raise InputError(
                     f"{file.key} changed in the bucket while it was downloaded: run again to begin it anew."
                 ) from error
+            if error.response["Error"]["Code"] in ("AccessDenied", "Forbidden", "403"):
+                raise InputError(
+                    f"the bucket {self.name} does not give {file.key} to everybody ({first_line(error)}): leave it "
+                    "out, and run again to go on."
+                ) from error
             raise self._unreadable(error) from error
         except self._errors.BotoCoreError as error:
             raise ConnectionLostError(first_line(error)) from error

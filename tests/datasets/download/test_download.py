@@ -197,7 +197,7 @@ def test_the_disk_is_asked_first(bucket, tmp_path):
 
 def test_files_that_are_not_public_are_named_in_one_line(bucket, tmp_path):
     bucket.put("secret.txt", b"small", public=False)
-    with pytest.raises(InputError, match=r"natural-scenes-dataset cannot be read .*Forbidden"):
+    with pytest.raises(InputError, match=r"natural-scenes-dataset does not give secret.txt to everybody .*Forbidden"):
         fetch(bucket, tmp_path)
     with pytest.raises(InputError, match="cannot be read"):
         Bucket("no-such-bucket", REGION, endpoint_url=bucket.url).files("")

@@ -9,7 +9,7 @@ from laion import TinyLaion
 from s3 import LocalBucket
 
 from braincorl.cli.main import main
-from braincorl.datasets import fetch_laion_fmri, load_laion_fmri
+from braincorl.datasets import fetch_laion_fmri, fetch_mosaic, load_laion_fmri
 from braincorl.datasets.download.public_fetch import LAION_BUCKET, LAION_REGION, MOSAIC_BUCKET, MOSAIC_REGION
 from braincorl.datasets.mosaic import BETAS
 from braincorl.errors import InputError
@@ -67,3 +67,69 @@ def test_mosaic_is_fetched_by_the_names_of_its_files(s3_server, tmp_path, capsys
     for people, said in (("sub-03_NSD", "has no fMRIPrep"), ("sub-09_NSD", "people 1 to 8"), ("1", "as in sub-01_NSD")):
         assert main([*command, "--subject", people, "--accept-terms", "--quiet"]) == 2
         assert said in capsys.readouterr().err
+
+
+def laion_people(s3_server, folder):
+    """One person of LAION-fMRI in a bucket, and how to fetch them; the last is the key of a session's betas."""
+    tiny = TinyLaion(folder / "source", sessions=(1, 2))
+    bucket = LocalBucket(s3_server, LAION_BUCKET, LAION_REGION).emptied()
+    bucket.fill(tiny.root)
+    key = tiny.paths(2)[0].relative_to(tiny.root).as_posix()
+    large = np.random.default_rng(0).bytes(3 * 2**20)
+    bucket.put(key, large)
+    return bucket, lambda **options: fetch_laion_fmri(folder / "out", 1, **options), key, large
+
+
+def mosaic_people(s3_server, folder):
+    """Two people of MOSAIC in a bucket, and how to fetch them; the last is the key of the second."""
+    keys = [f"{BETAS}/NaturalScenesDataset/sub-{number:02d}_NSD.hdf5" for number in (1, 2)]
+    bucket = LocalBucket(s3_server, MOSAIC_BUCKET, MOSAIC_REGION).emptied()
+    large = np.random.default_rng(1).bytes(3 * 2**20)
+    for key, content in zip(keys, (b"small", large), strict=True):
+        bucket.put(key, content)
+    bucket.put("stimulus_info/nsd_stiminfo.tsv", b"filename")
+    people = ["sub-01_NSD", "sub-02_NSD"]
+    return bucket, lambda **options: fetch_mosaic(folder / "out", people, **options), keys[1], large
+
+
+@pytest.mark.parametrize("made", [laion_people, mosaic_people])
+def test_a_fetch_that_is_interrupted_goes_on_where_it_was(s3_server, tmp_path, made):
+    bucket, fetch, key, large = made(s3_server, tmp_path)
+    options = {"accept_terms": True, "parallel": 1, "endpoint_url": bucket.url}
+
+    def interrupt(done, total):
+        if done > total - 2 * 2**20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch(progress=interrupt, **options)
+    assert not (tmp_path / "out" / key).exists()
+    (part,) = (tmp_path / "out" / key).parent.glob("*.hdf5.*.partial" if key.endswith("5") else "*statmap*.partial")
+    have = part.stat().st_size
+    there = {path for path in (tmp_path / "out").rglob("*") if path.is_file() and path.suffix != ".partial"}
+    assert 0 < have < len(large)
+    told = []
+    files = fetch(progress=lambda *counts: told.append(counts), **options)
+    assert told[0][0] >= have, "what was there counts as there"
+    assert told[-1][0] == told[-1][1]
+    assert (tmp_path / "out" / key).read_bytes() == large
+    assert there <= {path for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert all(path.is_file() for path in files)
+    assert not list((tmp_path / "out").rglob("*.partial"))
+
+
+@pytest.mark.parametrize("made", [laion_people, mosaic_people])
+def test_what_the_bucket_does_not_give_is_named_and_the_rest_is_kept(s3_server, tmp_path, made):
+    """A session, or a person, that is held back since: 403 on the file, though it is listed."""
+    bucket, fetch, key, large = made(s3_server, tmp_path)
+    bucket.put(key, large, public=False)
+    options = {"accept_terms": True, "parallel": 1, "endpoint_url": bucket.url}
+    with pytest.raises(InputError, match=f"does not give {key} to everybody .*: leave it out") as caught:
+        fetch(**options)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out" / key).exists()
+    kept = [path for path in (tmp_path / "out").rglob("*") if path.suffix in (".gz", ".hdf5")]
+    assert kept
+    bucket.put(key, large)  # given to everybody again
+    fetch(**options)
+    assert (tmp_path / "out" / key).read_bytes() == large
