@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from braincorl.analysis.figures import new_figure, own_style
-from braincorl.analysis.maps.colours import COLOURS
+from braincorl.analysis.maps.colours import COLOURS, space_colours
 
 MOST_REGIONS = 16  # of a figure; the table has all
 LONGEST_NAME = 28  # letters beside an axis, before names take the room of the bars
@@ -123,7 +123,7 @@ def plot_partition(regions: pd.DataFrame, spaces: Sequence[str]) -> Figure:
     rows = np.arange(len(whole))[::-1]
     figure = new_figure(7.4, max(2.8, 1.3 + 0.3 * len(whole)))
     left, right = figure.subplots(1, 2, sharey=True)
-    colours = dict(zip(spaces, [*COLOURS[1:], COLOURS[0]], strict=False))
+    colours = space_colours(spaces)
     stacks = {
         left: [(name, "unique", name) for name in spaces] + [("not unique to one", "shared", "all")],
         right: [(name, "share", name) for name in spaces],

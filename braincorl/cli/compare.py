@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl import __version__
-from braincorl.analysis.maps.volume_plots import plot_mosaic
+from braincorl.analysis.maps.surface_plots import plot_in_own_space
 from braincorl.analysis.question_figures import plot_comparison
 from braincorl.analysis.report.page import SIMULATION, Section, write_page
 from braincorl.cli.common import (
@@ -32,7 +32,8 @@ from braincorl.fits import Fit
 from braincorl.fits.folder import hash_responses, identify_fit, write_description, write_maps
 from braincorl.fits.scores import common_voxels, predict_exactly
 from braincorl.fits.seen_images import check_features_fit, seen_by
-from braincorl.questions.comparison import FALSE_DISCOVERIES, Comparison, compare_predictions
+from braincorl.questions.comparison import Comparison, compare_predictions
+from braincorl.questions.permutation import FALSE_DISCOVERIES
 from braincorl.result_folders import check_destination, staged_directory
 
 logger = logging.getLogger(__name__)
@@ -236,10 +237,8 @@ def _write_page(
     n_images: int,
 ) -> None:
     figure = plot_comparison(result.ev_a, result.ev_b, result.regions, names)
-    difference = None
-    if space.mask is not None:
-        drawn = plot_mosaic(result.difference, space, label="difference in EV", signed=True, rois=fits[0].rois)
-        difference = {"figure": drawn, "names": names}
+    drawn = plot_in_own_space(result.difference, space, label="difference in EV", signed=True, rois=fits[0].rois)
+    difference = None if drawn is None else {"figure": drawn, "names": names}
     table = result.regions.rename(columns={"roi": "region", "n_voxels": "voxels"})
     paths = {"First": f"{names[0]}, {fits[0].path}", "Second": f"{names[1]}, {fits[1].path}"}
     write_page(

@@ -19,7 +19,7 @@ from braincorl.fits.maps import Outside
 from braincorl.fits.scores import Scores, encoder_partition, encoder_significance, score_encoder, summarize_rois
 from braincorl.fits.seen_images import check_features_fit, seen_by
 from braincorl.questions.partition import VariancePartition
-from braincorl.questions.permutation import PermutationTest, log10_orders
+from braincorl.questions.permutation import FALSE_DISCOVERIES, PermutationTest, log10_orders
 from braincorl.result_folders import staged_directory
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SIGNIFICANCE = ("p", "q", "pfamilywise")
-FALSE_DISCOVERIES = 0.05  # the share that the one line counts at, as is usual
 UNNAMED = SubjectData.name  # of a person whose files do not say
 
 

@@ -21,7 +21,7 @@ import pandas as pd
 from braincorl.errors import InputError
 from braincorl.files import Progress
 from braincorl.metrics import mean_over_voxels
-from braincorl.questions.permutation import fdr
+from braincorl.questions.permutation import FALSE_DISCOVERIES, fdr
 from braincorl.questions.resampling import (
     RegionSamples,
     check_level,
@@ -35,7 +35,6 @@ from braincorl.validation import FloatArray
 
 Array = npt.NDArray[np.float64]
 
-FALSE_DISCOVERIES = 0.05  # the field's 5 %
 _TIE = 1e-10  # sums of the same numbers in another order differ by rounding, and count as equal
 
 

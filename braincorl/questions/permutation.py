@@ -35,6 +35,8 @@ from braincorl.errors import InputError
 from braincorl.files import Progress
 from braincorl.validation import FloatArray, check_same_shape
 
+FALSE_DISCOVERIES = 0.05  # the share among the voxels found at which they are counted, as is usual
+
 # Sums of the same numbers in another order differ by rounding; an order as good as the observed one counts as such.
 _TIE = 1e-10
 # A batch's rows are gathered once per permutation, so they should stay in the processor's cache.

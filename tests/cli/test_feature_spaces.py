@@ -4,16 +4,20 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
+from matplotlib.container import BarContainer
 
 from braincorl import BandedRidgeEncoder, fit_person, load_encoder
 from braincorl.analysis import text_selectivity
-from braincorl.analysis.report.fit_report import _feature_spaces
+from braincorl.analysis.maps.colours import space_colours
 from braincorl.analysis.report.page import Section, render_page
+from braincorl.analysis.report.question_sections import feature_spaces
 from braincorl.cli.main import main
 from braincorl.datasets import load_subject
 from braincorl.encoders.one_space import in_one_space
 from braincorl.features import FeatureTable, join_tables, load_features, save_features
 from braincorl.fits import Fit
+from braincorl.fits.folder import read_maps
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +73,18 @@ def test_score_says_what_each_space_explains(spaces, inputs, braincorl, tmp_path
     assert ("FFA", "unique", "two") in table.index
     levels = json.loads((tmp_path / "s" / f"{prefix}-winningspace_statmap.json").read_text())["Levels"]
     assert levels["1"] == "one"
-    section = _feature_spaces(Fit.load(folder / "fit"), tmp_path / "s")
+    fit = Fit.load(folder / "fit")
+    section = feature_spaces(fit, read_maps(tmp_path / "s", "sub-01_task-simulated", fit.space), tmp_path / "s")
     page = render_page("", "", [Section("Feature spaces", "fit/feature_spaces.html", section)])
-    assert "1 one, 2 two" in page
     assert page.count("data:image/png") == 2
+    # The winners are named, in the colours of the bars.
+    colours = space_colours(["one", "two"])
+    bars = [found for found in section["figure"].axes[1].containers if isinstance(found, BarContainer)]
+    assert {bar.get_label(): to_hex(bar[0].get_facecolor()).upper() for bar in bars} == colours
+    key, outlined = section["winner"].legends
+    assert [text.get_text() for text in key.get_texts()] == ["largest part:", "one", "two"]
+    assert [to_hex(patch.get_facecolor()).upper() for patch in key.get_patches()[1:]] == list(colours.values())
+    assert "FFA" in [text.get_text() for text in outlined.get_texts()]
     predicted = braincorl("predict", folder / "fit", *named(folder), "--std", "--output-dir", tmp_path / "p")
     assert predicted.status == 0
 

@@ -1,13 +1,13 @@
 """Colour ranges that neither one wild voxel nor an empty map can spoil, and which voxels are worth a colour."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import ListedColormap, Normalize
 
 from braincorl.errors import InputError
 
@@ -53,6 +53,23 @@ def encoder_colours(names: Iterable[str]) -> dict[str, str]:
     return colours
 
 
+def space_colours(names: Iterable[str]) -> dict[str, str]:
+    """Colours of feature spaces: the same in bars and on the brain.
+
+    Parameters
+    ----------
+    names
+        Of the spaces, in the encoder's order.
+
+    Returns
+    -------
+    dict
+        Name -> colour.
+    """
+    colours = (*COLOURS[1:], COLOURS[0])
+    return {name: colours[number % len(colours)] for number, name in enumerate(names)}
+
+
 @dataclass(frozen=True)
 class ColourScale:
     """Which value gets which colour.
@@ -62,17 +79,22 @@ class ColourScale:
     low, high
         Values at the ends of the colour map; values beyond get the colour of the end.
     colormap
-        Name of a matplotlib colour map.
+        Name of a matplotlib colour map, or one of its own for levels.
     """
 
     low: float
     high: float
-    colormap: str
+    colormap: str | ListedColormap
 
     @property
     def signed(self) -> bool:
         """Whether zero is in the middle."""
         return self.low == -self.high
+
+    @property
+    def categorical(self) -> bool:
+        """Whether the values are numbers of levels, which have no order and no mean."""
+        return isinstance(self.colormap, ListedColormap)
 
     @property
     def mappable(self) -> ScalarMappable:
@@ -117,6 +139,33 @@ def colour_scale(values: npt.ArrayLike, signed: bool | None = None, percentile: 
         reach = max(abs(high), abs(low)) or 1.0
         return ColourScale(-reach, reach, SIGNED_MAP)
     return ColourScale(0.0, high if high > 0 else 1.0, UNSIGNED_MAP)
+
+
+def level_scale(values: npt.NDArray[np.float64], levels: Mapping[str, str]) -> ColourScale:
+    """Give each level of a categorical map its colour.
+
+    Parameters
+    ----------
+    values
+        Number of the level from 1, in the order of `levels`; NaN for none.
+    levels
+        Name -> colour.
+
+    Returns
+    -------
+    ColourScale
+
+    Raises
+    ------
+    InputError
+        If a value is the number of no level.
+    """
+    finite = values[np.isfinite(values)]
+    wrong = finite[~np.isin(finite, np.arange(1, len(levels) + 1))]
+    if wrong.size or not levels:
+        found = f"but one is {wrong[0]:g}" if wrong.size else "but there are no levels"
+        raise InputError(f"values must be numbers of levels, 1 to {len(levels)}, or NaN for none, {found}.")
+    return ColourScale(0.5, len(levels) + 0.5, ListedColormap(list(levels.values())))
 
 
 def reliable_values(

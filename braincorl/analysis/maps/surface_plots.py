@@ -7,7 +7,7 @@ between the white and the pial surface, which fsaverage meets to within some mil
 measuring.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -20,8 +20,8 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
 
 from braincorl.analysis.figures import new_figure, own_style
-from braincorl.analysis.maps.colours import OUTLINES, ColourScale, colour_scale, reliable_values
-from braincorl.analysis.maps.volume_plots import Rois, add_legend, legend_height
+from braincorl.analysis.maps.colours import OUTLINES, ColourScale, colour_scale, level_scale, reliable_values
+from braincorl.analysis.maps.volume_plots import Rois, add_key, key_height, legend_height, plot_mosaic
 from braincorl.datasets.space import VoxelSpace
 from braincorl.datasets.surfaces.cifti import CiftiFile
 from braincorl.datasets.surfaces.meshes import has_hcp_files, hcp_file
@@ -63,6 +63,7 @@ def plot_surface(
     ceiling: npt.ArrayLike | None = None,
     min_ceiling: float = 0.1,
     rois: Rois | None = None,
+    levels: Mapping[str, str] | None = None,
     views: Sequence[str] = ("lateral", "ventral", "posterior"),
 ) -> Figure:
     """Draw a map on the inflated cortex, a row per view, left hemisphere on the left.
@@ -73,7 +74,7 @@ def plot_surface(
         (n_voxels,).
     space
         Where the voxels are: vertices of fsaverage5, 6 or 7 or of fsLR32k, or a volume in MNI space.
-    title, label, signed, ceiling, min_ceiling, rois
+    title, label, signed, ceiling, min_ceiling, rois, levels
         As in `plot_mosaic`.
     views
         Among "lateral", "medial", "dorsal", "ventral", "anterior", "posterior".
@@ -85,35 +86,52 @@ def plot_surface(
     Raises
     ------
     InputError
-        If the space is neither, no value is finite, a view is unknown, or shapes do not match.
+        If the space is neither, no value is finite, a view is unknown, shapes do not match, or a value is the number of
+        no level.
     """
     unknown = [view for view in views if view not in VIEWS]
     if unknown or not views:
         raise InputError(f"views must be among {', '.join(VIEWS)}, but is {list(views)}.")
     shown = reliable_values(values, ceiling, min_ceiling)
-    scale = colour_scale(shown, signed)
-    halves = on_fsaverage(shown, space)
+    scale = level_scale(shown, levels) if levels else colour_scale(shown, signed)
+    halves = _levels_on_fsaverage(shown, space, len(levels)) if levels else on_fsaverage(shown, space)
     sides = [side for side in SIDES if side in halves]
     named = {name: members for name, members in (rois or {}).items() if np.any(members)}
     regions = [on_fsaverage(np.asarray(members, dtype=float), space) for members in named.values()]
-    height = 1.9 * len(views) + 0.6 + legend_height(list(named))
-    figure = new_figure(3.0 * len(sides), height)
-    foot = (0.55 + legend_height(list(named))) / height
+    inches = key_height(levels) + 0.05 + legend_height(list(named))
+    height = 1.9 * len(views) + 0.05 + inches
+    figure, foot = new_figure(3.0 * len(sides), height), inches / height
     size = (1 - foot - (0.3 if title else 0.02) / height) / len(views)
     for row, view in enumerate(views):
         for column, side in enumerate(sides):
             width = 1 / len(sides)
             box = (width * (column + 0.04), foot + size * (len(views) - 0.86 - row), 0.92 * width, 0.84 * size)
             _draw_hemisphere(figure.add_axes(box), side, view, halves[side], scale, [r[side] for r in regions])
-    bar = figure.colorbar(
-        scale.mappable, cax=figure.add_axes((0.3, foot - 0.2 / height, 0.4, 0.1 / height)), orientation="horizontal"
-    )
-    bar.ax.tick_params(labelsize=8)
-    bar.ax.text(-0.03, 0.5, label, transform=bar.ax.transAxes, ha="right", va="center", fontsize=9)
+    add_key(figure, scale, label, levels, list(named))
     figure.suptitle(title, fontsize=11, y=1 - 0.05 / height, va="top", parse_math=False)
-    if named:
-        add_legend(figure, list(named))
     return figure
+
+
+def plot_in_own_space(values: npt.ArrayLike, space: VoxelSpace, **look: Any) -> Figure | None:
+    """Draw a map where its voxels are: slices of a volume, or the cortex of a surface.
+
+    Parameters
+    ----------
+    values
+        (n_voxels,).
+    space
+        Where the voxels are.
+    **look
+        What `plot_mosaic` and `plot_surface` both take.
+
+    Returns
+    -------
+    matplotlib.figure.Figure or None
+        None where there is no grid, or no mesh at hand.
+    """
+    if space.surface is not None:
+        return plot_surface(values, space, **look) if can_draw(space) else None
+    return None if space.mask is None else plot_mosaic(values, space, **look)
 
 
 def on_fsaverage(values: npt.ArrayLike, space: VoxelSpace) -> dict[str, npt.NDArray[np.float64]]:
@@ -152,6 +170,19 @@ def on_fsaverage(values: npt.ArrayLike, space: VoxelSpace) -> dict[str, npt.NDAr
         vertices = np.full(chosen.size, np.nan)
         vertices[chosen] = part
         halves[side] = vertices if chosen.size == FSLR_VERTICES else vertices[:N_VERTICES]
+    return halves
+
+
+def _levels_on_fsaverage(
+    values: npt.NDArray[np.float64], space: VoxelSpace, n_levels: int
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Bring numbers of levels to the vertices: of each, the level that most of its voxels have."""
+    known = np.isfinite(values)
+    shares = [on_fsaverage(np.where(known, values == level, np.nan), space) for level in range(1, n_levels + 1)]
+    halves = {}
+    for side in shares[0]:
+        stacked = np.stack([share[side] for share in shares])
+        halves[side] = np.where(np.isfinite(stacked).all(axis=0), 1.0 + stacked.argmax(axis=0), np.nan)
     return halves
 
 
@@ -247,14 +278,17 @@ def _draw_hemisphere(
     seen = _look_at(side, view, values.size)
     grey = np.where(seen.folds[seen.triangles].mean(axis=1) > 0, 0.62, 0.82)
     colours = np.column_stack([grey, grey, grey, np.ones_like(grey)])
-    corners = values[seen.triangles]
-    known = np.isfinite(corners).sum(axis=1) >= 2
-    means = np.nanmean(corners[known], axis=1)
-    colours[known] = scale.mappable.to_rgba(means)
+    known = np.isfinite(values[seen.triangles]).sum(axis=1) >= 2
+    first, second, third = values[seen.triangles[known]].T
+    if scale.categorical:  # the level of most corners, else of the first
+        inside = np.where((second == third) | np.isnan(first), second, first)
+    else:
+        inside = np.nanmean([first, second, third], axis=0)
+    colours[known] = scale.mappable.to_rgba(inside)
     colours[:, :3] *= (0.55 + 0.45 * seen.light)[:, None]
-    axes.add_collection(
-        PolyCollection(list(seen.corners[seen.triangles]), facecolors=colours, edgecolors=colours, linewidths=0.3)
-    )
+    corners = seen.corners[seen.triangles]  # as one array: a list of triangles takes three times as long
+    look: dict[str, Any] = {"facecolors": colours, "edgecolors": colours, "linewidths": 0.3}
+    axes.add_collection(PolyCollection(corners, **look))  # type: ignore[arg-type]
     for number, members in enumerate(regions):
         axes.add_collection(
             LineCollection(_border(seen, members), colors=OUTLINES[number % len(OUTLINES)], linewidths=1.5)

@@ -3,7 +3,7 @@
 Every function returns a matplotlib figure of its own; none opens a window or touches pyplot's state.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import nibabel as nib
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from braincorl.analysis.figures import new_figure, own_style
-from braincorl.analysis.maps.colours import OUTLINES, ColourScale, colour_scale, reliable_values
+from braincorl.analysis.maps.colours import OUTLINES, ColourScale, colour_scale, level_scale, reliable_values
 from braincorl.datasets.space import VoxelSpace
 from braincorl.errors import InputError
 from braincorl.fits.maps import unmask
@@ -36,6 +36,7 @@ def plot_mosaic(
     ceiling: npt.ArrayLike | None = None,
     min_ceiling: float = 0.1,
     rois: Rois | None = None,
+    levels: Mapping[str, str] | None = None,
     n_slices: int = 12,
     template: Any = None,
 ) -> Figure:
@@ -57,6 +58,9 @@ def plot_mosaic(
         Voxels with a noise ceiling (n_voxels,) below `min_ceiling` stay grey.
     rois
         Region name -> bool (n_voxels,), outlined.
+    levels
+        Name -> colour of a categorical map, whose values are numbers of these from 1, NaN for none: a legend of names
+        takes the place of the colour bar.
     n_slices
         Slices at most, spread over those that have voxels.
     template
@@ -69,10 +73,10 @@ def plot_mosaic(
     Raises
     ------
     InputError
-        If the space has no grid, no value is finite, or shapes do not match.
+        If the space has no grid, no value is finite, shapes do not match, or a value is the number of no level.
     """
     shown = reliable_values(values, ceiling, min_ceiling)
-    scale = colour_scale(shown, signed)
+    scale = level_scale(shown, levels) if levels else colour_scale(shown, signed)
     volume = _to_ras(unmask(shown, space))
     slices = _Slices(volume.affine, _to_ras(unmask(np.ones(space.n_voxels), space)).get_fdata() > 0, template)
     outlines = {name: _to_ras(unmask(members * 1.0, space, "zero")).get_fdata() for name, members in _named(rois)}
@@ -80,7 +84,8 @@ def plot_mosaic(
     columns = min(COLUMNS, len(chosen))
     rows = -(-len(chosen) // columns)
     width = WIDTH if columns == COLUMNS else WIDTH * (columns + 0.3) / (COLUMNS + 0.3)
-    figure = new_figure(width, rows * width / columns * (slices.aspect + 0.06) + 0.95 + legend_height(list(outlines)))
+    foot = key_height(levels) + legend_height(list(outlines))
+    figure = new_figure(width, rows * width / columns * (slices.aspect + 0.06) + 0.45 + foot)
     panels = np.atleast_1d(figure.subplots(rows, columns)).ravel()
     for axes in panels:
         axes.set_axis_off()
@@ -88,7 +93,8 @@ def plot_mosaic(
         slices.draw(axes, k, volume.get_fdata(), scale)
         for colour, outline in zip(_cycle(len(outlines)), outlines.values(), strict=True):
             slices.outline(axes, outline[:, :, k], colour)
-    _finish(figure, panels, scale, title, label, list(outlines))
+    _finish(figure, panels, foot, title)
+    add_key(figure, scale, label, levels, list(outlines))
     return figure
 
 
@@ -165,25 +171,75 @@ def plot_glass_brain(
     return figure
 
 
-def legend_height(names: list[str]) -> float:
+def legend_height(names: Sequence[str]) -> float:
     """Height that `add_legend` needs (inches)."""
     return 0.2 * -(-len(names) // _legend_columns(names)) + 0.04 if names else 0.0
 
 
-def add_legend(figure: Figure, names: list[str]) -> None:
+def key_height(levels: Mapping[str, str] | None) -> float:
+    """Height of what says the colours' meaning: a bar, or the names of levels (inches)."""
+    return legend_height(list(levels)) + 0.12 if levels else 0.5
+
+
+def add_legend(figure: Figure, names: Sequence[str]) -> None:
     """Name the outlines' colours at the foot of a figure."""
+    _legend(figure, dict(zip(names, _cycle(len(names)), strict=True)), 0.0)
+
+
+def add_key(
+    figure: Figure, scale: ColourScale, label: str, levels: Mapping[str, str] | None, outlined: Sequence[str]
+) -> None:
+    """Say what the colours mean, and below it what is outlined.
+
+    Parameters
+    ----------
+    figure
+        With `key_height` and `legend_height` inches free at its foot.
+    scale
+        Of the values.
+    label
+        Their name.
+    levels
+        Name -> colour of a categorical map.
+    outlined
+        Names of the regions.
+    """
+    height = figure.get_size_inches()[1]
+    below = legend_height(outlined)
+    if levels:
+        _legend(figure, levels, below / height, label)
+    else:
+        axes = figure.add_axes((0.3, (below + 0.25) / height, 0.4, 0.1 / height))
+        bar = figure.colorbar(scale.mappable, cax=axes, orientation="horizontal")
+        bar.ax.tick_params(labelsize=8)
+        if label:
+            bar.ax.text(-0.03, 0.5, label, transform=bar.ax.transAxes, ha="right", va="center", fontsize=9)
+    if outlined:
+        add_legend(figure, outlined)
+
+
+def _legend(figure: Figure, colours: Mapping[str, str], bottom: float, title: str = "") -> None:
     handles = [
         Patch(facecolor=colour, edgecolor="black", linewidth=0.5, label=_shorten(name))
-        for colour, name in zip(_cycle(len(names)), names, strict=True)
+        for name, colour in colours.items()
     ]
+    if title:
+        handles.insert(0, Patch(alpha=0, label=f"{title}:"))
     spacing = {"handlelength": 1.2, "columnspacing": 1.2, "labelspacing": 0.3, "borderpad": 0.2, "borderaxespad": 0.2}
-    columns = _legend_columns(names)
-    legend = figure.legend(handles=handles, loc="lower center", ncols=columns, frameon=False, fontsize=8, **spacing)
+    legend = figure.legend(
+        handles=handles,
+        loc="lower center",
+        bbox_to_anchor=(0.5, bottom),
+        ncols=_legend_columns(list(colours)) + bool(title),
+        frameon=False,
+        fontsize=8,
+        **spacing,
+    )
     for text in legend.get_texts():
         text.set_parse_math(False)  # a $ in a name is a $
 
 
-def _legend_columns(names: list[str]) -> int:
+def _legend_columns(names: Sequence[str]) -> int:
     widest = 0.35 + 0.06 * min(max(map(len, names)), LONGEST_NAME)  # inches, at the legend's size of letters
     return max(1, min(8, len(names), int(LEGEND_WIDTH / widest)))
 
@@ -270,23 +326,12 @@ def _cycle(n: int) -> list[str]:
     return [OUTLINES[index % len(OUTLINES)] for index in range(n)]
 
 
-def _finish(
-    figure: Figure, panels: npt.NDArray[Any], scale: ColourScale, title: str, label: str, names: list[str]
-) -> None:
-    """Add title, left and right, colour bar and legend, with space for each (inches)."""
+def _finish(figure: Figure, panels: npt.NDArray[Any], foot: float, title: str) -> None:
+    """Add title, left and right, and leave `foot` inches free below."""
     height = figure.get_size_inches()[1]
-    foot = (0.5 + legend_height(names)) / height
-    figure.subplots_adjust(
-        left=0.01, right=0.99, top=1 - (0.5 if title else 0.2) / height, bottom=foot, wspace=0.04, hspace=0.2
-    )
+    top, bottom = 1 - (0.5 if title else 0.2) / height, foot / height
+    figure.subplots_adjust(left=0.01, right=0.99, top=top, bottom=bottom, wspace=0.04, hspace=0.2)
     for side, x in (("L", 0.02), ("R", 0.98)):
         panels[0].text(x, 0.02, side, transform=panels[0].transAxes, fontsize=8, ha="left" if side == "L" else "right")
-    bar_axes = figure.add_axes((0.3, foot - 0.25 / height, 0.4, 0.1 / height))
-    bar = figure.colorbar(scale.mappable, cax=bar_axes, orientation="horizontal")
-    bar.ax.tick_params(labelsize=8)
-    if label:
-        bar_axes.text(-0.03, 0.5, label, transform=bar_axes.transAxes, ha="right", va="center", fontsize=9)
     if title:
         figure.suptitle(title, fontsize=11, y=1 - 0.08 / height, va="top", parse_math=False)
-    if names:
-        add_legend(figure, names)

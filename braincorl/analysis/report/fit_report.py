@@ -2,41 +2,40 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import pandas as pd
 
 from braincorl import __version__
 from braincorl.analysis.benchmarking import Benchmark, find_benchmark
 from braincorl.analysis.figures import new_figure, own_style, plot_accuracy, plot_scaling
 from braincorl.analysis.maps.surface_plots import can_draw, plot_surface
 from braincorl.analysis.maps.volume_plots import plot_glass_brain, plot_mosaic
-from braincorl.analysis.question_figures import plot_partition
 from braincorl.analysis.report.page import SIMULATION, Section, plain, write_page
+from braincorl.analysis.report.question_sections import (
+    OUTLINED,
+    Maps,
+    Shown,
+    better_than_chance,
+    draw_known,
+    feature_spaces,
+    largest_rois,
+)
 from braincorl.analysis.report.top_images import Thumbnails, rank_images
 from braincorl.analysis.scaling import summarize_curve
 from braincorl.datasets import VoxelSpace
 from braincorl.datasets.subject import place_of
 from braincorl.datasets.surfaces.meshes import FSLR
-from braincorl.encoders.banded_ridge import BandedRidgeEncoder
 from braincorl.encoders.limits import choices_at_limit, tell_limits
 from braincorl.features import FeatureTable
-from braincorl.files import reading
 from braincorl.fits import Fit
 from braincorl.fits.folder import MAPS
 from braincorl.fits.localiser import likely_regions, region_probability
-from braincorl.fits.maps import read_map
 from braincorl.fits.methods import collect_maps
 from braincorl.fits.scores import summarize_rois
-
-Maps = Mapping[str, npt.NDArray[np.float64]]
-Shown = dict[str, Any] | None  # what a section's template shows; None for no section
 
 LABELS = {
     "ev": "EV",
@@ -47,7 +46,6 @@ LABELS = {
     "signalfraction": "explained share",
 }
 MAIN_MAPS = ("ev", "cvr2", "signalfraction")  # the first that a fit has says where its encoder works
-OUTLINED = 8  # more outlines than this hide the map
 FEW_IMAGES = 20  # below, a correlation of .4 is within chance (p > .05)
 N_BOOTSTRAP = 300  # enough for what a bar shows; `score --intervals` draws more
 LOW_CEILING = 0.1  # as `metrics.normalize_by_ceiling`: below, dividing by it shows noise
@@ -114,9 +112,10 @@ def fit_sections(fit: Fit, maps: Maps, options: ReportOptions) -> list[Section]:
         Section("Accuracy", "fit/accuracy.html", _accuracy(maps)),
         Section("Scaling", "fit/scaling.html", _scaling(fit, find_benchmark(fit, options.benchmark))),
         Section("Maps", "fit/maps.html", _brain_maps(fit, maps, options.in_mni)),
+        Section("Better than chance", "fit/chance.html", better_than_chance(fit, maps, options.scores)),
         Section("Regions", "fit/regions.html", _regions(fit, maps)),
         Section("Regions by likeness", "fit/likely_regions.html", _likely_regions(fit)),
-        Section("Feature spaces", "fit/feature_spaces.html", _feature_spaces(fit, options.scores)),
+        Section("Feature spaces", "fit/feature_spaces.html", feature_spaces(fit, maps, options.scores)),
         Section("Preferred images", "fit/preferred_images.html", _preferred_images(fit, options)),
         Section("Voxels", "fit/voxels.html", _voxels(fit)),
         Section("Methods", "fit/methods.html", {"methods": fit.methods(options.scores)}),
@@ -211,7 +210,7 @@ def _brain_maps(fit: Fit, maps: Maps, in_mni: bool | None) -> Shown:
         return None
     if in_mni is None:
         in_mni = "space-MNI" in fit.config["prefix"] or bool(fit.config.get("simulation"))
-    rois = dict(sorted(fit.rois.items(), key=lambda item: -int(item[1].sum()))[:OUTLINED])
+    rois = largest_rois(fit.rois)
     scale = "The colours end where 1 % of the voxels are stronger."
     scale += f" Outlined: the {len(rois)} largest regions." if len(fit.rois) > OUTLINED else ""
     what = MAPS[main][0]
@@ -226,10 +225,9 @@ def _brain_maps(fit: Fit, maps: Maps, in_mni: bool | None) -> Shown:
             how = "The largest value along each line of sight."
             shown.append({"figure": plot_glass_brain(maps[main], space, **look), "what": what, "how": how})
         shown.append({"figure": plot_mosaic(maps[main], space, rois=rois, **look), "what": what, "how": scale})
-        for name in ("evnormalized", "noiseceiling"):
-            if _known(maps, name):
-                figure = plot_mosaic(maps[name], space, label=LABELS[name], signed=False)
-                shown.append({"figure": figure, "what": MAPS[name][0], "how": "Grey voxels have no value."})
+    for name in ("evnormalized", "noiseceiling"):
+        if (drawn := draw_known(maps.get(name), space, label=LABELS[name])) is not None:
+            shown.append({"figure": drawn, "what": MAPS[name][0], "how": "Grey voxels have no value."})
     return {"shown": shown, "no_mesh": not can_draw(space)}
 
 
@@ -254,24 +252,6 @@ def _likely_regions(fit: Fit) -> Shown:
     table = likely_regions(*found)[["name", "n_voxels", "probability_mean"]]
     columns = {"name": "region", "n_voxels": "voxels", "probability_mean": "mean probability"}
     return {"table": table.rename(columns=columns)}
-
-
-def _feature_spaces(fit: Fit, scores: Path | None) -> Shown:
-    folder = scores or fit.beside("scores")
-    if folder is None or not (folder / "partition.tsv").is_file() or not isinstance(fit.encoder, BandedRidgeEncoder):
-        return None
-    with reading(folder / "partition.tsv", "is no table of what feature spaces explain"):
-        table = pd.read_csv(
-            folder / "partition.tsv", sep="\t", dtype={"roi": str, "space": str}, keep_default_na=False, na_values="n/a"
-        )
-        names = [name for name in fit.encoder.spaces_ if name in set(table["space"])]
-        figure = plot_partition(table, names)
-        whole = table[table["roi"] == "all"][["part", "space", "mean", "low", "high"]]
-    winners, winner = folder / f"{fit.config['prefix']}_stat-winningspace_statmap.nii.gz", None
-    if fit.space.mask is not None and winners.is_file():
-        values = read_map(winners, fit.space)
-        winner = plot_mosaic(np.where(values > 0, values, np.nan), fit.space, label="largest part", signed=False)
-    return {"figure": figure, "table": whole, "names": names, "winner": winner}
 
 
 def _preferred_images(fit: Fit, options: ReportOptions) -> Shown:

@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from matplotlib import colormaps
+from matplotlib.colors import to_rgb
 from nilearn.datasets import load_fsaverage
 from nilearn.surface import vol_to_surf
 
@@ -119,6 +120,31 @@ def test_plots_mark_regions_and_leave_unreliable_voxels_out(person, no_windows):
     outlined = plot_mosaic(values, space, rois=rois)
     assert [text.get_text() for text in outlined.legends[0].get_texts()] == ["FFA", "<b>"]
     assert has_colour(outlined, (0.0, 200 / 255, 1.0))
+
+
+def test_categories_keep_their_colours_and_are_named(person, no_windows):
+    levels = {"shape": "#0072B2", "meaning": "#D55E00", "$both$": "#009E73"}
+    blue, red, green = (np.array(to_rgb(colour)) for colour in levels.values())
+    mask = np.ones((3, 2, 1), dtype=bool)
+    space = VoxelSpace(np.ones(6, dtype=bool), mask, np.diag([2.0, 2, 2, 1]))
+    figure = plot_mosaic([1, 1, np.nan, 2, 2, 2], space, levels=levels, label="largest")
+    (image,) = [image for image in figure.axes[0].images if image.get_cmap().N == 3]
+    shown = image.to_rgba(image.get_array())[..., :3]
+    np.testing.assert_allclose(shown[0, [0, 2]], [blue, red], atol=1 / 255)
+    np.testing.assert_allclose(shown[1], [blue, red, red], atol=1 / 255)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["largest:", *levels]
+    assert len(figure.axes) == 1  # no bar: categories have no order
+    for wrong in (0, 4, 1.5):
+        with pytest.raises(InputError, match="numbers of levels, 1 to 3"):
+            plot_mosaic([1, 1, wrong, 2, 2, 2], space, levels=levels)
+    # Between the first and the third category on the cortex lies a border, and never the second.
+    front = person.space.coordinates()[:, 1] > -60
+    cortex = plot_surface(np.where(front, 3, 1), person.space, levels=levels, views=["lateral"])
+    faces = np.concatenate([axes.collections[0].get_facecolor()[:, :3] for axes in cortex.axes])
+    brightness = faces.max(axis=1, keepdims=True)
+    for colour, there in ((blue, True), (green, True), (red, False)):
+        same = np.abs(faces / brightness - colour / colour.max()).max(axis=1) < 0.01
+        assert same.any() == there
 
 
 def test_names_of_regions_are_shown_as_they_are_and_fit_into_the_picture(person):

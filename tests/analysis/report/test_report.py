@@ -13,6 +13,7 @@ from PIL import Image
 
 from braincorl.analysis.report.fit_report import ReportOptions, find_warnings, write_report
 from braincorl.analysis.report.page import Section, write_page
+from braincorl.analysis.report.question_sections import better_than_chance
 from braincorl.analysis.report.top_images import Thumbnails, rank_images
 from braincorl.datasets import Surface, VoxelSpace
 from braincorl.encoders import BayesianRidgeEncoder, RidgeEncoder
@@ -132,6 +133,33 @@ def test_reports_are_reproducible(fit_and_scores, tmp_path):
     for name in ("a.html", "b.html"):
         write_report(tmp_path / name, fit_and_scores[0], ReportOptions(in_mni=False))
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+
+
+def test_a_report_shows_what_is_better_than_chance(fit_and_scores, tmp_path):
+    fit, scores = fit_and_scores
+    n = fit.space.n_voxels
+    q = np.where(np.arange(n) < n // 4, 0.01, 0.5)
+    tested = {"ev": scores["ev"], "p": q / 4, "q": q, "pfamilywise": np.where(np.arange(n) < 3, 0.01, 1.0)}
+    table = summarize_rois({"r": scores["r"]}, fit.rois)
+    table["r_p"] = np.linspace(0.001, 0.2, len(table))
+    hemisphere = np.zeros(10_242, dtype=bool)
+    hemisphere[:n] = True
+    surface = VoxelSpace(np.ones(n, dtype=bool), surface=Surface(hemisphere, np.zeros(0, dtype=bool), "fsaverage5"))
+    for space in (fit.space, surface):
+        section = better_than_chance(replace(fit, space=space), tested, None)
+        assert [section[name] is not None for name in ("p", "q")] == [True, True]
+        assert (section["n_found"], section["n_family"], section["n_tested"]) == (n // 4, 3, n)
+    (tmp_path / "s").mkdir()
+    table.to_csv(tmp_path / "s" / "scores.tsv", sep="\t", index=False)
+    write_maps(tmp_path / "s", fit.config["prefix"], tested, fit.space)
+    write_report(tmp_path / "r.html", fit, ReportOptions(scores=tmp_path / "s", in_mni=False))
+    page = _section(tmp_path / "r.html", "Better than chance")
+    assert f"{n // 4} of {n} voxels are predicted better than chance" in page
+    assert page.count("data:image/png") == 2
+    ffa = int(fit.rois["FFA"].sum()), int((q < 0.05)[fit.rois["FFA"]].sum())
+    p_ffa = table.set_index("roi").loc["FFA", "r_p"]
+    assert f"<td>FFA</td><td>{ffa[0]}</td><td>{ffa[1]}</td><td>{p_ffa:.3f}</td>" in page
+    assert better_than_chance(fit, scores, None) is None
 
 
 def test_names_are_shown_and_never_run(world, table, tmp_path):
