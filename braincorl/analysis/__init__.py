@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from braincorl.analysis.context.influence import context_influence
     from braincorl.analysis.context.looked_at import context_attention, context_by_roi
     from braincorl.analysis.demonstration import Demonstration, demonstrate
+    from braincorl.analysis.fit_comparison import FitComparison, compare_fits
     from braincorl.analysis.maps.flatmap import plot_flatmap
     from braincorl.analysis.maps.surface_plots import plot_surface
     from braincorl.analysis.maps.volume_plots import plot_glass_brain, plot_mosaic
@@ -43,6 +44,8 @@ _HOMES = {
     "benchmark_simulation": "braincorl.analysis.benchmarking",
     "cluster_voxels": "braincorl.analysis.components",
     "compare_encoders": "braincorl.analysis.components",
+    "FitComparison": "braincorl.analysis.fit_comparison",
+    "compare_fits": "braincorl.analysis.fit_comparison",
     "compare_predictions": "braincorl.questions.comparison",
     "context_attention": "braincorl.analysis.context.looked_at",
     "context_by_roi": "braincorl.analysis.context.looked_at",
@@ -80,11 +83,13 @@ _HOMES = {
 __all__ = [
     "Benchmark",
     "Demonstration",
+    "FitComparison",
     "TextSelectivity",
     "benchmark_person",
     "benchmark_simulation",
     "cluster_voxels",
     "compare_encoders",
+    "compare_fits",
     "compare_predictions",
     "context_attention",
     "context_by_roi",

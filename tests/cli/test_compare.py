@@ -5,6 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from braincorl import Fit
+from braincorl.analysis import compare_fits
 from braincorl.cli.main import main
 from braincorl.datasets import load_subject
 from braincorl.encoders import load_encoder
@@ -38,6 +40,8 @@ def test_two_fits_are_compared_with_what_they_were_made_from(fits, inputs, brain
         ev.append(explained_variance(held_out.responses, predicted))
     (path,) = (tmp_path / "c").glob("*_stat-evdifference_statmap.nii.gz")
     np.testing.assert_allclose(nib.load(path).get_fdata()[subject.space.mask], ev[0] - ev[1], atol=1e-5)
+    found = compare_fits(Fit.load(fits / "all"), Fit.load(fits / "six"), n_permutations=1)
+    np.testing.assert_allclose(found.result.difference, ev[0] - ev[1], atol=1e-5)
     table = pd.read_csv(tmp_path / "c" / "comparison.tsv", sep="\t").set_index("roi")
     assert table.loc["all", "difference"] == pytest.approx((ev[0] - ev[1]).mean(), abs=1e-5)
     assert table.loc["all", "p"] < 0.01
