@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from braincorl import __version__
-from braincorl.analysis.words.query_directory import write_query_maps
+from braincorl.analysis.words.answers import write_query_maps
 from braincorl.analysis.words.query_selection import (
     localizer_accuracy,
     preferred_images,
@@ -16,9 +16,9 @@ from braincorl.analysis.words.query_selection import (
     selection_by_roi,
     top_voxels,
 )
+from braincorl.analysis.words.questions_in_words import Query, choose_space, read_pool, read_query
 from braincorl.analysis.words.selectivity import TextSelectivity, text_selectivity
 from braincorl.cli.common import add_output_options, add_verb, positive
-from braincorl.cli.query_inputs import Query, choose_space, read_pool, read_query
 from braincorl.datasets.surfaces.hemispheres import read_rois_at
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable

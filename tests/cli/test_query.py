@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from braincorl.analysis import text_selectivity
-from braincorl.analysis.words.query_directory import text_labels
+from braincorl.analysis.words.answers import text_labels
 from braincorl.features import FeatureTable, load_features, save_features
 from braincorl.fits import Fit
 
