@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from braincorl.analysis.maps.surface_plots import plot_surface
     from braincorl.analysis.maps.volume_plots import plot_glass_brain, plot_mosaic
     from braincorl.analysis.scaling import scaling_curve
+    from braincorl.analysis.words.answers import Answers, ask_fit
     from braincorl.analysis.words.query_selection import (
         localizer_accuracy,
         preferred_images,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         selection_by_roi,
         top_voxels,
     )
+    from braincorl.analysis.words.questions_in_words import Query, choose_space, own_pool, query_images, query_words
     from braincorl.analysis.words.selectivity import TextSelectivity, text_selectivity
     from braincorl.fits.maps import save_map, unmask
     from braincorl.fits.scores import score_encoder, summarize_rois
@@ -39,26 +41,30 @@ if TYPE_CHECKING:
 
 # Imported when first used: a verb that needs one of them should not wait for all.
 _HOMES = {
+    "Answers": "braincorl.analysis.words.answers",
+    "ask_fit": "braincorl.analysis.words.answers",
     "Benchmark": "braincorl.analysis.benchmarking",
     "benchmark_person": "braincorl.analysis.benchmarking",
     "benchmark_simulation": "braincorl.analysis.benchmarking",
+    "choose_space": "braincorl.analysis.words.questions_in_words",
     "cluster_voxels": "braincorl.analysis.components",
     "compare_encoders": "braincorl.analysis.components",
-    "FitComparison": "braincorl.analysis.fit_comparison",
     "compare_fits": "braincorl.analysis.fit_comparison",
     "compare_predictions": "braincorl.questions.comparison",
     "context_attention": "braincorl.analysis.context.looked_at",
     "context_by_roi": "braincorl.analysis.context.looked_at",
     "context_influence": "braincorl.analysis.context.influence",
     "context_noise": "braincorl.questions.identification",
-    "Demonstration": "braincorl.analysis.demonstration",
     "demonstrate": "braincorl.analysis.demonstration",
+    "Demonstration": "braincorl.analysis.demonstration",
     "embed_voxels": "braincorl.analysis.components",
     "encoder_components": "braincorl.analysis.components",
     "feature_posterior": "braincorl.questions.feature_posterior",
+    "FitComparison": "braincorl.analysis.fit_comparison",
     "identify": "braincorl.questions.identification",
     "localizer_accuracy": "braincorl.analysis.words.query_selection",
     "over_people": "braincorl.questions.people",
+    "own_pool": "braincorl.analysis.words.questions_in_words",
     "partition_variance": "braincorl.questions.partition",
     "permutation_test": "braincorl.questions.permutation",
     "plot_flatmap": "braincorl.analysis.maps.flatmap",
@@ -67,6 +73,9 @@ _HOMES = {
     "plot_surface": "braincorl.analysis.maps.surface_plots",
     "preferred_images": "braincorl.analysis.words.query_selection",
     "preferred_texts": "braincorl.analysis.words.query_selection",
+    "Query": "braincorl.analysis.words.questions_in_words",
+    "query_images": "braincorl.analysis.words.questions_in_words",
+    "query_words": "braincorl.analysis.words.questions_in_words",
     "repeat_noise": "braincorl.questions.identification",
     "save_map": "braincorl.fits.maps",
     "scaling_curve": "braincorl.analysis.scaling",
@@ -81,12 +90,16 @@ _HOMES = {
 }
 
 __all__ = [
+    "Answers",
     "Benchmark",
     "Demonstration",
     "FitComparison",
+    "Query",
     "TextSelectivity",
+    "ask_fit",
     "benchmark_person",
     "benchmark_simulation",
+    "choose_space",
     "cluster_voxels",
     "compare_encoders",
     "compare_fits",
@@ -102,6 +115,7 @@ __all__ = [
     "identify",
     "localizer_accuracy",
     "over_people",
+    "own_pool",
     "partition_variance",
     "permutation_test",
     "plot_flatmap",
@@ -110,6 +124,8 @@ __all__ = [
     "plot_surface",
     "preferred_images",
     "preferred_texts",
+    "query_images",
+    "query_words",
     "repeat_noise",
     "save_map",
     "scaling_curve",

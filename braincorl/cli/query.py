@@ -5,27 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
-from braincorl import __version__
-from braincorl.analysis.words.answers import write_query_maps
-from braincorl.analysis.words.query_selection import (
-    localizer_accuracy,
-    preferred_images,
-    preferred_texts,
-    selection_by_roi,
-    top_voxels,
-)
-from braincorl.analysis.words.questions_in_words import Query, choose_space, read_pool, read_query
-from braincorl.analysis.words.selectivity import TextSelectivity, text_selectivity
+from braincorl.analysis.words.answers import ask_fit
+from braincorl.analysis.words.questions_in_words import Query, choose_space, own_pool, query_images, query_words
 from braincorl.cli.common import add_output_options, add_verb, positive
 from braincorl.datasets.surfaces.hemispheres import read_rois_at
 from braincorl.errors import InputError
-from braincorl.features import FeatureTable
-from braincorl.files import write_json
+from braincorl.features import FeatureTable, load_features
 from braincorl.fits import Fit
-from braincorl.fits.folder import identify_fit, write_description
-from braincorl.result_folders import check_destination, staged_directory
+from braincorl.fits.seen_images import check_features_fit
+from braincorl.result_folders import check_destination
 
 EPILOG = """The words go to the fit's own backbone, which must be one that embeds text (its weights come from --weights,
 the download caches, or the network); or their features are looked up in --text-features, a file of braincorl embed
@@ -83,44 +72,36 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run(options: argparse.Namespace) -> None:
-    """Ask, and write maps and tables at once."""
+    """Ask, write maps and tables at once, and print a line per text."""
     check_destination(options.output_dir, overwrite=options.overwrite, kind="query")
-    if not 0 < options.q < 1:
-        raise InputError(f"--q must be between 0 and 1, but is {options.q}.")
-    fit, space = choose_space(options, Fit.load(options.fit_dir))
-    pool = read_pool(options, fit)
-    rois = _rois(options, fit)
-    localizers = _localizers(options.localizer)
-    query = read_query(options, fit, pool)
-    plain = _ask(options, fit, query, pool, contrast=False)
-    accuracy = localizer_accuracy(plain, localizers, rois, options.q) if localizers else None
-    results = [(plain, "")]
-    if query.versus:
-        results.append((_ask(options, fit, query, pool, contrast=True), ", ".join(query.versus)))
-    selection = pd.concat([_with_versus(selection_by_roi(r, rois, options.q), versus) for r, versus in results])
-    voxels = pd.concat([_with_versus(top_voxels(r, rois, fit.space, options.top), v) for r, v in results])
-    with staged_directory(options.output_dir, overwrite=options.overwrite, kind="query") as folder:
-        for result, versus in results:
-            write_query_maps(
-                folder, fit.config["prefix"], result, fit.space, query.versus if versus else (), options.outside
-            )
-        tables = {"selection": selection, "voxels": voxels, "accuracy": accuracy}
-        if pool is not None:
-            tables["images"] = _images(fit, pool, plain, rois, options)
-        if query.background_names is not None:
-            tables["words"] = _words(fit, query, pool, rois, options)
-        for name, table in tables.items():
-            if table is not None:
-                table.to_csv(folder / f"{name}.tsv", sep="\t", index=False, na_rep="n/a", float_format="%.5g")
-        write_json(folder / "config.json", _config(options, fit, query, plain, space))
-        write_description(folder, "Selectivity of voxels for texts")
-    for result, versus in results:
-        _describe(result, versus, rois, options.q)
-    if accuracy is not None:
-        print(accuracy.round(3).to_string(index=False))
+    _check(options)
+    words = None if options.text_features is None else load_features(options.text_features)
+    pool = None if options.features is None else load_features(options.features, options.image_ids)
+    fit = choose_space(Fit.load(options.fit_dir), options.space, pool if words is None else words)
+    if pool is None:
+        pool = own_pool(fit, options.image_ids)
+    else:
+        check_features_fit(fit, pool)
+    answers = ask_fit(
+        fit,
+        _read_query(options, fit, words, pool),
+        pool,
+        rois=_rois(options, fit),
+        localizers=_localizers(options.localizer),
+        q=options.q,
+        top=options.top,
+        words_by=options.words_by,
+        significance=options.significance,
+    )
+    files = {"example_images": list(map(str, options.like)), "text_features": options.text_features}
+    answers.save(options.output_dir, notes=files, overwrite=options.overwrite, outside=options.outside)
+    print(answers)
+    if "accuracy" in answers.tables:
+        print(answers.tables["accuracy"].round(3).to_string(index=False))
+    space = fit.config.get("feature_space")
     through = "" if space is None else f" through the feature space '{space}'"
-    counts = f"{len(query.texts)} texts{through}, {fit.space.n_voxels} voxels"
-    print(f"{fit.config['subject']}: {counts} -> {options.output_dir}")
+    counts = f"{len(answers.query.texts)} texts{through}, {fit.space.n_voxels} voxels"
+    print(f"{fit.subject}: {counts} -> {options.output_dir}")
 
 
 def _add_numbers(parser: argparse.ArgumentParser) -> None:
@@ -162,18 +143,24 @@ def _add_backbone_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--offline", action="store_true", help="never download weights")
 
 
-def _ask(
-    options: argparse.Namespace, fit: Fit, query: Query, pool: FeatureTable | None, *, contrast: bool
-) -> TextSelectivity:
-    return text_selectivity(
-        fit.encoder,
-        query.features,
-        None if pool is None else pool.features,
-        versus=query.versus_features if contrast else None,
-        background=query.background,
-        texts=query.texts,
-        significance=options.significance,
-    )
+def _check(options: argparse.Namespace) -> None:
+    """Refuse options that say nothing together."""
+    if not 0 < options.q < 1:
+        raise InputError(f"--q must be between 0 and 1, but is {options.q}.")
+    if bool(options.texts) == bool(options.like):
+        raise InputError("pass either texts or --like with example images, one of them.")
+    if options.like and options.text_features is not None:
+        raise InputError("--text-features is for texts: leave it out with --like.")
+    if options.template and options.text_features is not None:
+        raise InputError("--template is for texts that are embedded here: leave it out with --text-features.")
+
+
+def _read_query(options: argparse.Namespace, fit: Fit, words: FeatureTable | None, pool: FeatureTable | None) -> Query:
+    backbone = {name: getattr(options, name) for name in ("backbone", "weights", "offline")}
+    if options.like:
+        return query_images(fit, options.like, [Path(name) for name in options.versus], pool=pool, **backbone)
+    embedding = {} if words is not None else {"template": options.template, **backbone}
+    return query_words(fit, options.texts, options.versus, words=words, **embedding)
 
 
 def _rois(options: argparse.Namespace, fit: Fit) -> dict[str, npt.NDArray[np.bool_]]:
@@ -193,64 +180,3 @@ def _localizers(given: list[str]) -> dict[str, list[str]]:
             raise InputError(f"--localizer {item} must be TEXT=ROI or TEXT=ROI,ROI, as in place=PPA,OPA.")
         localizers[text] = names.split(",")
     return localizers
-
-
-def _with_versus(table: pd.DataFrame, versus: str) -> pd.DataFrame:
-    table.insert(1, "versus", versus or "n/a")
-    return table
-
-
-def _images(
-    fit: Fit,
-    pool: FeatureTable,
-    result: TextSelectivity,
-    rois: dict[str, npt.NDArray[np.bool_]],
-    options: argparse.Namespace,
-) -> pd.DataFrame:
-    """Images that drive each region most, and the voxels that each text selects."""
-    selected = result.selected(options.q)
-    groups = {f"selected by {text}": selected[:, column] for column, text in enumerate(result.texts)}
-    return preferred_images(fit.encoder, pool.features, pool.image_ids, rois | groups, options.top)
-
-
-def _words(
-    fit: Fit,
-    query: Query,
-    pool: FeatureTable | None,
-    rois: dict[str, npt.NDArray[np.bool_]],
-    options: argparse.Namespace,
-) -> pd.DataFrame:
-    """Of all texts at hand, those that each region is most selective for."""
-    assert query.background_names is not None
-    images = None if pool is None else pool.features
-    names, order = query.background_names, options.words_by
-    return preferred_texts(fit.encoder, query.background, names, rois, images, options.top, order)
-
-
-def _config(
-    options: argparse.Namespace, fit: Fit, query: Query, result: TextSelectivity, space: str | None
-) -> dict[str, object]:
-    return {
-        "braincorl": __version__,
-        **identify_fit(fit),
-        "feature_space": space,
-        "texts": query.texts,
-        "versus": query.versus,
-        "example_images": [str(path) for path in options.like],
-        "text_features": None if options.text_features is None else str(options.text_features),
-        "text_provenance": dict(query.source),
-        "n_background": len(query.background),
-        "significance": result.significance,
-        "q": options.q,
-    }
-
-
-def _describe(result: TextSelectivity, versus: str, rois: dict[str, npt.NDArray[np.bool_]], q: float) -> None:
-    """One line per text: how many voxels it selects, and the regions with the largest share of them."""
-    selected = result.selected(q)
-    for column, text in enumerate(result.texts):
-        shares = {name: float(selected[members, column].mean()) for name, members in rois.items() if members.any()}
-        best = sorted((name for name in shares if shares[name] > 0), key=lambda name: -shares[name])[:3]
-        where = f", most of {', '.join(f'{name} ({shares[name]:.0%})' for name in best)}" if best else ""
-        asked = f"{text} versus {versus}" if versus else text
-        print(f"{asked}: {int(selected[:, column].sum())} of {len(selected)} voxels selected (q < {q:g}){where}")

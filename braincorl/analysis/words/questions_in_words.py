@@ -1,6 +1,5 @@
-"""What `braincorl query` asks: words from a file or through the fit's backbone, or example images."""
+"""What a fit is asked: words from a file of text features or through the fit's backbone, or kinds of example images."""
 
-import argparse
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -60,37 +59,47 @@ class Query:
     source: Mapping[str, Any]
 
 
-def choose_space(options: argparse.Namespace, fit: Fit) -> tuple[Fit, str | None]:
-    """Of a fit of several feature spaces, the one that the question is of, and its name; other fits as they are.
+def choose_space(fit: Fit, name: str | None = None, features: FeatureTable | None = None) -> Fit:
+    """Of a fit of several feature spaces, the one that a question is of; other fits as they are.
 
-    That is the one that --space names; or the only one that has the features of --text-features or --features; or the
-    only one whose backbone embeds text.
+    Parameters
+    ----------
+    fit
+        The fit.
+    name
+        Of the space; by default the only one that has `features`, or else whose backbone embeds text.
+    features
+        Of words or images that the question is of.
+
+    Returns
+    -------
+    Fit
+        To be asked; `config["feature_space"]` is the name, where there are several.
 
     Raises
     ------
     InputError
-        If that leaves none or more than one, naming all.
+        If that leaves no space or more than one, naming all.
     """
     made = fit.config["features_provenance"]
     spaces = made.get(SPACES) if isinstance(made, Mapping) else None
     if not isinstance(spaces, Mapping) or len(spaces) < 2:
-        if options.space is not None:
+        if name is not None:
             raise InputError(f"--space is for fits of several feature spaces, but {fit.title} has one: leave it out.")
-        return fit, None
-    name = options.space or _only_space(options, fit, spaces)
+        return fit
+    name = name or _only_space(fit, spaces, features)
     sizes = {space: int(stated["n_features"]) for space, stated in spaces.items()}
     encoder = in_one_space(fit.encoder, sizes, name)
     stated, files = {key: value for key, value in spaces[name].items() if key != "n_features"}, fit.config["features"]
-    config = {"features_provenance": stated, "features": files.get(name) if isinstance(files, Mapping) else None}
-    return replace(fit, encoder=encoder, config=fit.config | config), name
+    file = files.get(name) if isinstance(files, Mapping) else None
+    config = {"feature_space": name, "features_provenance": stated, "features": file}
+    return replace(fit, encoder=encoder, config=fit.config | config)
 
 
-def _only_space(options: argparse.Namespace, fit: Fit, spaces: Mapping[str, Mapping[str, Any]]) -> str:
-    file = options.text_features or options.features
-    if file is not None:
-        table = load_features(file, options.image_ids if file == options.features else None)
-        fitting = [name for name, stated in spaces.items() if _is_of(table, stated)]
-        what = f"{file} fits"
+def _only_space(fit: Fit, spaces: Mapping[str, Mapping[str, Any]], features: FeatureTable | None) -> str:
+    if features is not None:
+        fitting = [name for name, stated in spaces.items() if _is_of(features, stated)]
+        what = "the features that the question is of fit"
     else:
         fitting = [name for name, stated in spaces.items() if str(stated.get("backbone", "")).startswith("open_clip:")]
         what = "backbones that embed text are those of"
@@ -110,22 +119,26 @@ def _is_of(table: FeatureTable, stated: Mapping[str, Any]) -> bool:
     return bool(table.n_features == stated["n_features"])
 
 
-def read_pool(options: argparse.Namespace, fit: Fit) -> FeatureTable | None:
-    """Features of the pool of images: those named, or the fit's own if they are still where they were."""
-    if options.features is None:
-        return _read_own_pool(options, fit)
-    table = load_features(options.features, options.image_ids)
-    check_features_fit(fit, table)
-    return table
+def own_pool(fit: Fit, image_ids: Path | None = None) -> FeatureTable | None:
+    """Features that the fit names, if they prove to be its own: config.json is data, and may name any file.
 
+    Parameters
+    ----------
+    fit
+        On disk.
+    image_ids
+        Names of the images of an .npy file.
 
-def _read_own_pool(options: argparse.Namespace, fit: Fit) -> FeatureTable | None:
-    """Features that the fit names, if they prove to be its own: config.json is data, and may name any file."""
+    Returns
+    -------
+    FeatureTable or None
+        None, with a warning, where they are not to be had.
+    """
     path = Path(str(fit.config.get("features") or ""))
     why = "are no longer at hand"
     if path.is_file():
         try:
-            table = load_features(path, options.image_ids)
+            table = load_features(path, image_ids)
             table.rows(fit.context)
             check_features_fit(fit, table)
             return table
@@ -139,36 +152,53 @@ def _read_own_pool(options: argparse.Namespace, fit: Fit) -> FeatureTable | None
     return None
 
 
-def read_query(options: argparse.Namespace, fit: Fit, pool: FeatureTable | None) -> Query:
-    """Features of what the options ask.
+def query_words(
+    fit: Fit, texts: Sequence[str], versus: Sequence[str] = (), *, words: FeatureTable | None = None, **embedding: Any
+) -> Query:
+    """Ask in words.
+
+    Parameters
+    ----------
+    fit
+        Whose feature space the words must be in.
+    texts
+        Words, such as "face".
+    versus
+        Words to contrast them with.
+    words
+        Features of many words, these among them; by default they are embedded through the fit's backbone.
+    **embedding
+        `template` and the options of `fit_backbone`, for words that are embedded.
+
+    Returns
+    -------
+    Query
 
     Raises
     ------
     InputError
-        If words and images are mixed, a word is unknown, or features are of another space than the fit's.
+        If a text is empty or unknown, or features are of another space than the fit's.
     """
-    if bool(options.texts) == bool(options.like):
-        raise InputError("pass either texts or --like with example images, one of them.")
-    if options.like:
-        if options.text_features is not None:
-            raise InputError("--text-features is for texts: leave it out with --like.")
-        return _query_images(options, fit, pool)
-    asked, versus = (list(dict.fromkeys(map(normal_name, texts))) for texts in (options.texts, options.versus))
-    if any(not text.strip() for text in (*asked, *versus)):
+    asked, opposed = (list(dict.fromkeys(map(normal_name, names))) for names in (texts, versus))
+    if any(not text.strip() for text in (*asked, *opposed)):
         raise InputError("a text is empty: pass words, such as face.")
-    if options.text_features is None:
-        table = _embed_texts(options, fit, list(dict.fromkeys([*asked, *versus, *COMMON_WORDS])))
-        others = table.select(COMMON_WORDS)
+    if words is None:
+        template = embedding.pop("template", None) or "ensemble"
+        backbone = fit_backbone(fit, **embedding)
+        words = backbone.embed_text(list(dict.fromkeys([*asked, *opposed, *COMMON_WORDS])), template)
+        others = words.select(COMMON_WORDS)
     else:
-        if options.template:
-            raise InputError("--template is for texts that are embedded here: leave it out with --text-features.")
-        table = others = load_features(options.text_features)
-    check_same_space(table.provenance, fit.config["features_provenance"], fit.title)
-    _check_width(table, fit)
-    rows = [_rows(table, names) for names in (asked, versus)]
-    opposite = table.features[rows[1]] if versus else None
+        others = words
+    check_same_space(words.provenance, fit.config["features_provenance"], fit.title)
+    if words.n_features != fit.encoder.coef_.shape[1]:
+        raise InputError(
+            f"the texts have {words.n_features} features but {fit.title} was made with "
+            f"{fit.encoder.coef_.shape[1]}: embed the texts with the fit's backbone."
+        )
+    rows = [_rows(words, names) for names in (asked, opposed)]
+    opposite = words.features[rows[1]] if opposed else None
     return Query(
-        asked, table.features[rows[0]], versus, opposite, others.features, others.image_ids, dict(table.provenance)
+        asked, words.features[rows[0]], opposed, opposite, others.features, others.image_ids, dict(words.provenance)
     )
 
 
@@ -182,39 +212,77 @@ def _rows(table: FeatureTable, names: Sequence[str]) -> npt.NDArray[np.intp]:
     return table.rows(names)
 
 
-def _query_images(options: argparse.Namespace, fit: Fit, pool: FeatureTable | None) -> Query:
-    """Kinds of images, each the mean of its examples."""
+def query_images(
+    fit: Fit, like: Sequence[Path], versus: Sequence[Path] = (), *, pool: FeatureTable | None, **embedding: Any
+) -> Query:
+    """Ask with kinds of images, each the mean of its examples.
+
+    Parameters
+    ----------
+    fit
+        Whose feature space the images must be in.
+    like
+        For each kind a feature file, a .txt list of names in the pool, a picture, or a folder of pictures.
+    versus
+        Kinds to contrast them with.
+    pool
+        Images of all kinds.
+    **embedding
+        Options of `fit_backbone`, for pictures.
+
+    Returns
+    -------
+    Query
+
+    Raises
+    ------
+    InputError
+        If there is no pool, two kinds have one name, a file is missing, or features are of another space.
+    """
     if pool is None:
         raise InputError("--like needs --features, a pool of images of all kinds to compare the examples with.")
-    names = [path.name.partition(".")[0] for path in (*options.like, *map(Path, options.versus))]
+    paths = [*like, *versus]
+    names = [path.name.partition(".")[0] for path in paths]
     check_names(names, "the kind of images")
     if len(set(names)) < len(names):
         raise InputError(f"--like and --versus name {len(names)} kinds of images, but some names are the same.")
-    kinds = [_mean_image(path, options, fit, pool) for path in (*options.like, *map(Path, options.versus))]
-    n, features = len(options.like), np.stack(kinds)
+    n, features = len(like), np.stack([_mean_image(path, fit, pool, embedding) for path in paths])
     return Query(names[:n], features[:n], names[n:], features[n:] if names[n:] else None, pool.features, None, {})
 
 
-def _mean_image(path: Path, options: argparse.Namespace, fit: Fit, pool: FeatureTable) -> Array:
+def _mean_image(path: Path, fit: Fit, pool: FeatureTable, embedding: Mapping[str, Any]) -> Array:
     """Mean features of example images: a list of names in the pool, a feature file, or pictures."""
     if path.suffix == ".txt":
         return np.asarray(pool.features[pool.rows(read_names(path))].mean(axis=0))
     if path.suffix in FEATURE_FILES:
         table = load_features(path)
     elif path.exists():
-        table = make_embedder(options, fit).embed([path])
+        table = fit_backbone(fit, **embedding).embed([path])
     else:
         raise InputError(f"{path} does not exist: pass a feature file, a .txt list of image names, or pictures.")
     check_space_fits(fit, table)  # whatever the examples are called
     return np.asarray(table.features.mean(axis=0))
 
 
-def _embed_texts(options: argparse.Namespace, fit: Fit, texts: list[str]) -> FeatureTable:
-    return make_embedder(options, fit).embed_text(texts, options.template or "ensemble")
+def fit_backbone(
+    fit: Fit, *, backbone: str | None = None, weights: str | None = None, offline: bool = False
+) -> ImageEmbedder:
+    """Open the backbone that the fit's features were made with.
 
+    Parameters
+    ----------
+    fit
+        The fit.
+    backbone
+        Its name with the tag of its weights, as in "clip-vit-b32", where its features do not tell.
+    weights
+        Local weights.
+    offline
+        Never download weights.
 
-def make_embedder(options: argparse.Namespace, fit: Fit) -> ImageEmbedder:
-    """Backbone that the fit's features were made with.
+    Returns
+    -------
+    ImageEmbedder
 
     Raises
     ------
@@ -222,36 +290,28 @@ def make_embedder(options: argparse.Namespace, fit: Fit) -> ImageEmbedder:
         If the fit does not say which, or its weights are not to be had.
     """
     stated = fit.config["features_provenance"]
-    backbone, weights = str(stated.get("backbone", "")), str(stated.get("weights", ""))
-    kind = backbone.partition(":")[0]
+    network, tag = str(stated.get("backbone", "")), str(stated.get("weights", ""))
+    kind = network.partition(":")[0]
     if kind not in ("open_clip", "timm", "gabor"):
         raise InputError(
-            f"{fit.title} names no backbone that can be loaded here ('{backbone or 'none'}'): pass the "
+            f"{fit.title} names no backbone that can be loaded here ('{network or 'none'}'): pass the "
             "features of the words as --text-features, or of example images as --like."
         )
-    local = options.weights or (weights if weights.startswith("random:") else None)
-    named = options.backbone or stated.get("made_by")
+    local = weights or (tag if tag.startswith("random:") else None)
+    named = backbone or stated.get("made_by")
     if named is None and kind != "gabor" and local is None:  # features of before names were kept
-        if weights.endswith(WEIGHT_SUFFIXES):
+        if tag.endswith(WEIGHT_SUFFIXES):
             raise InputError(
-                f"the fit's features were made with the weights file '{weights}': pass it as --weights, and as "
-                f"--backbone what {backbone} was called then, tag included, as in clip-vit-b32."
+                f"the fit's features were made with the weights file '{tag}': pass it as --weights, and as "
+                f"--backbone what {network} was called then, tag included, as in clip-vit-b32."
             )
-        named = backbone + ("/" if kind == "open_clip" else ".") + weights
+        named = network + ("/" if kind == "open_clip" else ".") + tag
     layer = None if kind == "gabor" or stated.get("layer") == "output" else stated.get("layer")
     return ImageEmbedder(
-        str(named or backbone),
+        str(named or network),
         weights=local,
         layer=layer,
         pooling="auto" if layer is None else str(stated.get("pooling", "auto")),
         normalize=stated.get("normalized", "auto"),
-        offline=True if options.offline else None,
+        offline=True if offline else None,
     )
-
-
-def _check_width(table: FeatureTable, fit: Fit) -> None:
-    if table.n_features != fit.encoder.coef_.shape[1]:
-        raise InputError(
-            f"the texts have {table.n_features} features but {fit.title} was made with "
-            f"{fit.encoder.coef_.shape[1]}: embed the texts with the fit's backbone."
-        )
