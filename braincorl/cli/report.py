@@ -57,7 +57,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--space",
         choices=("auto", "mni", "native"),
         default="auto",
-        help="mni also draws a glass brain and the cortical surface (default: auto, by the maps' names)",
+        help="mni also draws a glass brain and the cortical surface, inflated and flat (default: auto, by the maps' "
+        "names)",
     )
     parser.add_argument(
         "--methods",

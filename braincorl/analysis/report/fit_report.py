@@ -12,7 +12,8 @@ import numpy as np
 from braincorl import __version__
 from braincorl.analysis.benchmarking import Benchmark, find_benchmark
 from braincorl.analysis.figures import new_figure, own_style, plot_accuracy, plot_scaling
-from braincorl.analysis.maps.surface_plots import can_draw, plot_surface
+from braincorl.analysis.maps.flatmap import plot_flatmap
+from braincorl.analysis.maps.surface_plots import can_draw, plot_surface, share_in_cuts
 from braincorl.analysis.maps.volume_plots import plot_glass_brain, plot_mosaic
 from braincorl.analysis.report.page import SIMULATION, Section, plain, write_page
 from braincorl.analysis.report.question_sections import (
@@ -220,6 +221,10 @@ def _brain_maps(fit: Fit, maps: Maps, in_mni: bool | None) -> Shown:
         on = FSLR if space.surface is not None and space.surface.name == FSLR else "fsaverage"
         figure = plot_surface(maps[main], space, rois=rois, **look)
         shown.append({"figure": figure, "what": what, "how": f"{scale} On {on}."})
+        flat = f"{scale} On {on}, cut and laid flat, with the front on the outside."
+        if hidden := share_in_cuts(maps[main], space):
+            flat += f" {hidden:.1%} of the vertices with a value lie in the cuts and are not shown."
+        shown.append({"figure": plot_flatmap(maps[main], space, rois=rois, **look), "what": what, "how": flat})
     if space.mask is not None:
         if in_mni:
             how = "The largest value along each line of sight."
@@ -228,7 +233,7 @@ def _brain_maps(fit: Fit, maps: Maps, in_mni: bool | None) -> Shown:
     for name in ("evnormalized", "noiseceiling"):
         if (drawn := draw_known(maps.get(name), space, label=LABELS[name])) is not None:
             shown.append({"figure": drawn, "what": MAPS[name][0], "how": "Grey voxels have no value."})
-    return {"shown": shown, "no_mesh": not can_draw(space)}
+    return {"shown": shown, "no_mesh": not can_draw(space), "native": space.surface is None and not in_mni}
 
 
 def _regions(fit: Fit, maps: Maps) -> Shown:

@@ -15,7 +15,7 @@ from braincorl import analysis
 from braincorl.analysis import plot_flatmap, plot_glass_brain, plot_mosaic, plot_surface
 from braincorl.analysis.figures import save_figure
 from braincorl.analysis.maps.colours import colour_scale, reliable_values
-from braincorl.analysis.maps.surface_plots import VIEWS, _look_at, on_fsaverage
+from braincorl.analysis.maps.surface_plots import VIEWS, _look_at, on_fsaverage, share_in_cuts
 from braincorl.datasets import Surface, VoxelSpace
 from braincorl.errors import InputError
 
@@ -215,7 +215,66 @@ def test_hemispheres_mirror_each_other(view):
         assert (seen.light > 0).all()
 
 
+def fsaverage(n_vertices):
+    """All vertices of a surface of fsaverage's, and which are left."""
+    space = VoxelSpace(np.ones(2 * n_vertices, bool), surface=Surface(*[np.ones(n_vertices, bool)] * 2))
+    return space, np.arange(2 * n_vertices) < n_vertices
+
+
+def test_a_flat_map_lies_as_it_says():
+    """Front on the outside and top up, by the vertices' own places; the hemispheres mirror each other."""
+    for side, out in (("left", -1), ("right", 1)):
+        seen = _look_at(side, "flat")
+        shown = np.unique(seen.triangles)
+        assert 9_000 < shown.size < 10_242
+        assert np.isfinite(seen.corners).all()
+        places = load_fsaverage("fsaverage5")["pial"].parts[side].coordinates[shown]
+        assert np.corrcoef(seen.corners[shown, 0] * out, places[:, 1])[0, 1] > 0.9
+        assert np.corrcoef(seen.corners[shown, 1], places[:, 2])[0, 1] > 0.8
+        # It is the same surface: each triangle is one of the closed mesh, and neighbours lie side by side.
+        closed = {tuple(sorted(face)) for face in load_fsaverage("fsaverage5")["inflated"].parts[side].faces.tolist()}
+        assert {tuple(sorted(face)) for face in seen.triangles.tolist()} <= closed
+        first, second, third = seen.corners[seen.triangles].transpose(1, 0, 2)
+        (ax, ay), (bx, by) = (second - first).T, (third - first).T
+        assert np.median(np.abs(ax * by - ay * bx) / 2) < 10, "square millimetres"
+
+
+def test_a_flat_map_shows_values_at_their_vertices(no_windows, rng):
+    space, left = fsaverage(10_242)
+    values = np.zeros(space.n_voxels)
+    middle = np.unique(_look_at("left", "flat").triangles)
+    values[middle[_look_at("left", "flat").corners[middle, 0] > 60]] = 1  # the back of the left hemisphere
+    figure = plot_flatmap(values, space, signed=False, title="flat")
+    shown = pixels(figure).astype(int)
+    yellow = np.abs(shown - np.round(255 * np.asarray(colormaps["inferno"](1.0)[:3]))).max(axis=-1) <= 3
+    columns = np.flatnonzero(yellow[: shown.shape[0] * 3 // 5].any(axis=0)) / shown.shape[1]
+    assert 0.3 < columns.min() < columns.max() < 0.5
+    # A finer surface shows its first vertices, as anywhere else.
+    finer, _ = fsaverage(40_962)
+    fine = (rng.random(finer.n_voxels) < 0.5).astype(float)
+    fine[:10_242], fine[40_962 : 40_962 + 10_242] = values[left], values[~left]
+    np.testing.assert_array_equal(pixels(plot_flatmap(fine, finer, signed=False, title="flat")), shown)
+
+
+def test_what_lies_in_the_cuts_is_counted():
+    space, left = fsaverage(10_242)
+    in_cuts = np.ones(10_242, dtype=bool)
+    in_cuts[_look_at("left", "flat").triangles] = False
+    values = np.full(space.n_voxels, np.nan)
+    values[np.flatnonzero(left)[in_cuts]] = 1
+    assert share_in_cuts(values, space) == 1
+    values[np.flatnonzero(left)[~in_cuts][: in_cuts.sum()]] = 1
+    assert share_in_cuts(values, space) == 0.5
+
+
 def test_flat_maps_say_what_they_need(person):
+    space = VoxelSpace(np.ones(4, dtype=bool), surface=Surface(np.ones(2, dtype=bool), np.ones(2, dtype=bool)))
+    with pytest.raises(InputError, match="2 vertices, but only fsaverage5"):
+        plot_flatmap(np.ones(4), space)
+    with pytest.raises(InputError, match="both a subject and a transform"):
+        plot_flatmap(np.ones(person.space.n_voxels), person.space, "S1")
+    with pytest.raises(InputError, match="with_labels are options of pycortex"):
+        plot_flatmap(np.ones(person.space.n_voxels), person.space, with_labels=False)
     try:
         import cortex  # noqa: F401
     except ImportError:

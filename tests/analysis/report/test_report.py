@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from braincorl.analysis.maps.surface_plots import share_in_cuts
 from braincorl.analysis.report.fit_report import ReportOptions, find_warnings, write_report
 from braincorl.analysis.report.page import Section, write_page
 from braincorl.analysis.report.question_sections import better_than_chance
@@ -115,7 +116,10 @@ def test_a_report_says_the_numbers_of_the_fit(report, fit_and_scores, table):
     expected = summarize_rois({"ev": scores["ev"]}, fit.rois)
     assert [row[0] for row in cells] == expected["roi"].tolist()
     assert [row[2] for row in cells] == [f"{mean:.3f}" for mean in expected["ev_mean"]]
-    assert len(re.findall("<img", _section(report, "Maps"))) == 5
+    maps = _section(report, "Maps")
+    assert len(re.findall("<img", maps)) == 6
+    hidden = share_in_cuts(scores["ev"], fit.space)
+    assert f"laid flat, with the front on the outside. {hidden:.1%} of the vertices" in maps
     first = rank_images(fit.encoder, table, fit.rois, 3)["image"].iloc[0]
     assert first in page.text
     assert all(name in page.text for name in fit.context)
