@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from braincorl.analysis.context.looked_at import context_attention, context_by_roi
     from braincorl.analysis.demonstration import Demonstration, demonstrate
     from braincorl.analysis.fit_comparison import FitComparison, compare_fits
+    from braincorl.analysis.image_identification import ImagesTold, identify_images
     from braincorl.analysis.maps.flatmap import plot_flatmap
     from braincorl.analysis.maps.surface_plots import plot_surface
     from braincorl.analysis.maps.volume_plots import plot_glass_brain, plot_mosaic
@@ -62,6 +63,8 @@ _HOMES = {
     "feature_posterior": "braincorl.questions.feature_posterior",
     "FitComparison": "braincorl.analysis.fit_comparison",
     "identify": "braincorl.questions.identification",
+    "identify_images": "braincorl.analysis.image_identification",
+    "ImagesTold": "braincorl.analysis.image_identification",
     "localizer_accuracy": "braincorl.analysis.words.query_selection",
     "over_people": "braincorl.questions.people",
     "own_pool": "braincorl.analysis.words.questions_in_words",
@@ -94,6 +97,7 @@ __all__ = [
     "Benchmark",
     "Demonstration",
     "FitComparison",
+    "ImagesTold",
     "Query",
     "TextSelectivity",
     "ask_fit",
@@ -113,6 +117,7 @@ __all__ = [
     "encoder_components",
     "feature_posterior",
     "identify",
+    "identify_images",
     "localizer_accuracy",
     "over_people",
     "own_pool",

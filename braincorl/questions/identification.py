@@ -51,6 +51,12 @@ Array = npt.NDArray[np.float64]
 Ranking = Literal["shared", "independent", "correlation"]
 Spread = Literal["candidate", "mean"]
 
+RANKINGS: dict[Ranking, str] = {
+    "independent": "candidates are ranked as if voxels shared no noise",
+    "shared": "voxels are weighed by the noise that they share",
+    "correlation": "correlation of measured and predicted patterns over voxels",
+}
+
 # The spread of predictions is a mean over this many candidates: it hardly differs between images.
 _SPREAD_FROM = 64
 
