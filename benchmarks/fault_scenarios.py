@@ -250,10 +250,10 @@ SCENARIOS = [
 
 def make_smaller() -> None:
     """Let this process simulate fewer and coarser voxels for `demo` than its user gets: the steps are the same."""
-    from braincorl.cli import demo
+    from braincorl.analysis import demonstration
 
-    demo.simulate_people = partial(simulate_people, n_own=20, n_shared=12, n_features=24, voxel_size_mm=12)
-    demo.N_CONTEXT = (10, 20)
+    demonstration.simulate_people = partial(simulate_people, n_own=20, n_shared=12, n_features=24, voxel_size_mm=12)
+    demonstration.N_CONTEXT = (10, 20)
 
 
 SERVER = """

@@ -44,7 +44,7 @@ def fits(tmp_path_factory):
 def test_predicting_and_the_verbs_that_do_need_no_torch(fits):
     code = (
         "import sys, numpy as np\n"
-        "import braincorl.cli.predict, braincorl.cli.score, braincorl.cli.report, braincorl.cli.query\n"
+        "from braincorl.cli.fits import predict, query, report, score\n"
         "from braincorl import load_encoder\n"
         "for name in ('RidgeEncoder', 'BayesianRidgeEncoder', 'InContextEncoder', 'GroupPriorEncoder'):\n"
         "    load_encoder(f'{sys.argv[1]}/{name}.safetensors').predict(np.ones((2, 6)))\n"

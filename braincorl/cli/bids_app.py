@@ -28,7 +28,7 @@ SECONDS_TO_VALIDATE = 3600
 
 def build_parser() -> argparse.ArgumentParser:
     """Parser of the app's options: those of every BIDS App, and those of `braincorl cohort`."""
-    from braincorl.cli.cohort import add_fit_options, add_group_options, add_people_options, add_worker_options
+    from braincorl.cli.people.cohort import add_fit_options, add_group_options, add_people_options, add_worker_options
 
     parser = OneLineParser(
         prog="braincorl-bids",
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Fit people, or make the group's products of those who are fitted."""
-    from braincorl.cli.cohort import SOME_FAILED, fit_people, group_people, read_people
+    from braincorl.cli.people.cohort import SOME_FAILED, fit_people, group_people, read_people
 
     if not options.people.is_dir():
         raise InputError(f"bids_dir {options.people} is not a folder.")

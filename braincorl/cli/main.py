@@ -44,7 +44,12 @@ VERBS = {
     "convert": "convert the authors' checkpoint of the published network",
     "export": "write a fit for those who do not use braincorl: NumPy, himalaya, BERG",
 }
-
+# The room of a verb's module; the others are beside this one.
+ROOMS = {
+    "fits": ("fit", "predict", "score", "identify", "compare", "report", "query", "export"),
+    "people": ("data", "prior", "cohort", "select"),
+    "networks": ("embed", "train", "convert"),
+}
 
 LONGEST_LINE = 2000  # a message of a library can hold a whole file
 # Ctrl-C, the word of schedulers and of `kill`, and a terminal that was closed or a connection that broke.
@@ -102,10 +107,15 @@ def build_parser(verb: str | None) -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=OneLineParser)
     for name, summary in VERBS.items():
         if name == verb:
-            import_module(f"braincorl.cli.{name}").add_parser(subparsers)
+            import_module(_module(name)).add_parser(subparsers)
         else:
             subparsers.add_parser(name, help=summary)
     return parser
+
+
+def _module(verb: str) -> str:
+    room = next((f"{room}." for room, verbs in ROOMS.items() if verb in verbs), "")
+    return f"braincorl.cli.{room}{verb}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from braincorl.cli import data_fetch, data_split
 from braincorl.cli.common import add_verb, parse_numbers, progress_bar
+from braincorl.cli.people import data_fetch, data_split
 from braincorl.datasets import Recording, load_prepared, prepare
 from braincorl.datasets.algonauts import open_algonauts2023
 from braincorl.datasets.bids import open_bids

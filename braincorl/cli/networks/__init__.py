@@ -1,0 +1,1 @@
+"""Verbs on networks: features of images, meta-training, the authors' files."""

@@ -1,0 +1,1 @@
+"""Verbs on people: fetch and prepare them, fit many, remember them, choose images for the next."""
