@@ -16,6 +16,7 @@ from braincorl.analysis import (
     permutation_test,
     plot_mosaic,
 )
+from braincorl.analysis.maps.colours import space_colours
 from braincorl.analysis.question_figures import plot_comparison, plot_identification, plot_partition
 
 world = simulate_people(n_people=1, n_own=60, n_shared=60, n_features=48, voxel_size_mm=10, random_state=1)
@@ -53,6 +54,15 @@ dict(zip(encoder.spaces_, encoder.shares_.mean(axis=0).round(3).tolist(), strict
 # %%
 parts = partition_variance(encoder, spaces_of(test.image_ids), test.responses, rois=subject.rois, n_bootstrap=100)
 plot_partition(parts.regions, parts.spaces)
+
+# %% [markdown]
+# The space with the largest part, in the colours of the bars; grey where nothing is explained.
+
+# %%
+winner = np.where(parts.winner > 0, parts.winner, np.nan)
+plot_mosaic(
+    winner, subject.space, levels=space_colours(parts.spaces), label="largest part (simulation)", rois=subject.rois
+)
 
 # %% [markdown]
 # ## Better than chance?

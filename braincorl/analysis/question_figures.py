@@ -1,6 +1,7 @@
 """Figures of what encoders are asked: one encoder beside another, what each feature space explains, who is found."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,7 @@ def plot_identification(tables: Mapping[str, pd.DataFrame]) -> Figure:
     -------
     matplotlib.figure.Figure
     """
-    figure = new_figure(7.2, 3.2)
+    figure = new_figure(7.2, 3.4)
     panels = figure.subplots(1, 2, sharey=True)
     for axes, top, title in zip(panels, (1, 5), ("seen image ranked first", "among the best five"), strict=True):
         for colour, (name, table) in zip(COLOURS[1:], tables.items(), strict=False):
@@ -93,14 +94,21 @@ def plot_identification(tables: Mapping[str, pd.DataFrame]) -> Figure:
             axes.fill_between(x, table[f"top{top}_low"], table[f"top{top}_high"], color=colour, alpha=0.18, linewidth=0)
         axes.plot(x, table[f"top{top}_chance"], color="black", linestyle=":", linewidth=1.5, label="chance")
         axes.set(xscale="log", ylim=(0, 1.02), xlabel="candidates", title=title)
-        ticks = x[:: max(1, len(x) // 5)]
+        ticks = _spread_out(x[:: max(1, len(x) // 5)].tolist())
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
         axes.minorticks_off()
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("share of responses")
-    panels[0].legend(frameon=False, fontsize=8)
-    figure.tight_layout()
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=len(labels), frameon=False, fontsize=8)
+    figure.tight_layout(rect=(0, 0.07, 1, 1))
     return figure
+
+
+def _spread_out(numbers: list[int]) -> list[int]:
+    """Leave out the numbers, in ascending order, whose labels would run into the next on a logarithmic axis."""
+    room = (numbers[-1] / numbers[0]) ** 0.08
+    return [a for a, b in pairwise(numbers) if b > room * a] + numbers[-1:]
 
 
 @own_style

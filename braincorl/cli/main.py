@@ -282,6 +282,21 @@ class _OneLineFormatter(logging.Formatter):
         return f"braincorl: {_one_line(record.getMessage())}"
 
 
+class _SaidOnce(logging.Filter):
+    """Lets a note that several steps of a run have through once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        note = record.getMessage()
+        if record.levelno != logging.WARNING or note not in self._said:
+            self._said.add(note)
+            return True
+        return False
+
+
 class _Interrupts:
     """Lets every interrupt end a run in one way, and none, pressed twice, end the cleaning up after it.
 
@@ -373,6 +388,7 @@ def _fail(line: str, status: int) -> int:
 def _show_log(*, quiet: bool) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_OneLineFormatter())
+    handler.addFilter(_SaidOnce())
     logger = logging.getLogger("braincorl")
     logger.handlers = [handler]
     logger.propagate = False

@@ -116,10 +116,13 @@ def test_more_regions_and_no_pool(fitted, inputs, words, braincorl, tmp_path):
     moved = tmp_path / "fit"
     shutil.copytree(fitted, moved)
     (moved / "config.json").write_text(json.dumps(config | {"features": "/gone.npz"}))
-    arguments = ("face", "--text-features", words, "--rois", tmp_path / "labels.txt", "--output-dir", tmp_path / "q")
-    result = braincorl("query", moved, *arguments)
+    few = load_features(words).select([*WORDS])
+    save_features(tmp_path / "few.npz", few)
+    given = ("--text-features", tmp_path / "few.npz", "--rois", tmp_path / "labels.txt", "--output-dir", tmp_path / "q")
+    result = braincorl("query", moved, "face", *given)
     assert result.status == 0
     assert "no longer at hand" in result.err
+    assert result.err.count(f"{len(WORDS)} texts say little about texts in general") == 1
     assert {"front", "back", "FFA"} <= set(pd.read_csv(tmp_path / "q" / "selection.tsv", sep="\t")["roi"])
     assert not (tmp_path / "q" / "images.tsv").exists()
 
