@@ -211,7 +211,7 @@ def craft_array(array: Any, rng: Rng) -> Any:
 def _craft_safetensors(path: Path, rng: Rng) -> None:
     from safetensors.numpy import load_file, save_file
 
-    from braincorl.tensorfile import content_hash, read_metadata
+    from braincorl.storage.tensorfile import content_hash, read_metadata
 
     stated, arrays = read_metadata(path), dict(load_file(path))
     kind, header = stated.get("format"), json.loads(stated.get("header", "{}"))

@@ -82,7 +82,7 @@ CLASSES = {
     "crafted": 10,
 }
 HARM = {"damage", "hostile", "crafted"}  # of which there must be a file to do it to
-WATCHED = r"/braincorl/(files|result_folders|leftovers|hdf5|tensorfile|cli/\w+|features/(\w+/)?(journal|feature_files)"
+WATCHED = r"/braincorl/(storage/\w+|cli/(\w+/)?\w+|features/(\w+/)?(journal|feature_files)"
 WATCHED += r"|datasets/(\w+/)?prepared|training/(loop|state)|(analysis|fits)/(maps|page|folder))\.py$"
 
 

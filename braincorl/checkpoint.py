@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 
 from braincorl.errors import FileFormatError, InputError
-from braincorl.files import check_regular, reading
 from braincorl.foreign_state import own_torch_state
 from braincorl.models import ReferenceConfig, ReferenceTransformer
-from braincorl.named_files import find_pretrained, is_name
 from braincorl.names import NATIVE
-from braincorl.tensorfile import read_tensors, write_tensors
+from braincorl.storage.files import check_regular, reading
+from braincorl.storage.named_files import find_pretrained, is_name
+from braincorl.storage.tensorfile import read_tensors, write_tensors
 
 logger = logging.getLogger(__name__)
 

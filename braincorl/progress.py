@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from braincorl.files import Progress
+from braincorl.storage.files import Progress
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from braincorl.checkpoint import KIND, convert_reference_checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
 from braincorl.errors import FileFormatError, InputError, OutputError
 from braincorl.models import ReferenceConfig
-from braincorl.tensorfile import write_tensors
+from braincorl.storage.tensorfile import write_tensors
 
 
 @pytest.fixture(scope="module")

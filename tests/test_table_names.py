@@ -8,8 +8,8 @@ from braincorl.datasets import SubjectData, VoxelSpace
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable
 from braincorl.features.store.feature_files import read_names
-from braincorl.files import text_lines
 from braincorl.names import check_names, file_labels
+from braincorl.storage.files import text_lines
 
 BAD = [
     "a\tb",

@@ -32,14 +32,14 @@ from braincorl.encoders.choice import ENCODERS, PRIOR_ENCODER
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable, check_same_space
 from braincorl.features.store.feature_files import read_names
-from braincorl.files import Progress, read_json, write_json
 from braincorl.fits import Fit
 from braincorl.fits.fitting import check_features_vary, fit_arguments, pool_without
 from braincorl.fits.folder import hash_responses, write_description
 from braincorl.fits.seen_images import without_copies
 from braincorl.metrics import mean_over_voxels
 from braincorl.priors import GroupPrior
-from braincorl.result_folders import staged_directory
+from braincorl.storage.files import Progress, read_json, write_json
+from braincorl.storage.result_folders import staged_directory
 
 logger = logging.getLogger(__name__)
 

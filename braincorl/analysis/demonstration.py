@@ -20,14 +20,14 @@ from braincorl.datasets import simulate_people
 from braincorl.datasets.simulation import SimulatedPeople, SimulatedPerson
 from braincorl.encoders.choice import ENCODERS
 from braincorl.features import FeatureTable, save_features
-from braincorl.files import Progress
 from braincorl.fits import Fit, fit_person
 from braincorl.fits.fit import write_fit
 from braincorl.fits.folder import write_description
 from braincorl.fits.maps import Outside
 from braincorl.fits.methods import collect_maps
 from braincorl.fits.scores import Scores
-from braincorl.result_folders import check_destination, staged_directory
+from braincorl.storage.files import Progress
+from braincorl.storage.result_folders import check_destination, staged_directory
 
 N_CONTEXT = (10, 20, 50, 100)  # as `benchmark` counts
 NOTE = (

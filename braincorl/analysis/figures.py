@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from braincorl.analysis.maps.colours import COLOURS, encoder_colours
-from braincorl.files import atomic_file
+from braincorl.storage.files import atomic_file
 
 DPI = 110  # sharp on a page of usual width
 FINE_DPI = 200  # of files and notebooks: sharp in print and on a screen with small pixels

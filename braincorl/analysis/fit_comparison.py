@@ -20,7 +20,6 @@ from braincorl.analysis.report.page import SIMULATION, Section, write_page
 from braincorl.datasets import SubjectData
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable
-from braincorl.files import Progress, write_json
 from braincorl.fits import Fit
 from braincorl.fits.folder import hash_responses, identify_fit, write_description, write_maps
 from braincorl.fits.maps import Outside
@@ -29,7 +28,8 @@ from braincorl.fits.scores import common_voxels, predict_exactly
 from braincorl.fits.seen_images import check_features_fit, seen_by
 from braincorl.questions.comparison import Comparison, compare_predictions
 from braincorl.questions.permutation import FALSE_DISCOVERIES
-from braincorl.result_folders import staged_directory
+from braincorl.storage.files import Progress, write_json
+from braincorl.storage.result_folders import staged_directory
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,6 @@ from braincorl.datasets import SubjectData
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable, save_features
 from braincorl.features.store.table import take_rows
-from braincorl.files import write_json
 from braincorl.fits import Fit
 from braincorl.fits.folder import hash_responses, identify_fit, write_description
 from braincorl.fits.scores import common_voxels
@@ -43,7 +42,8 @@ from braincorl.questions.identification import (
     repeat_noise,
 )
 from braincorl.questions.noise import NoiseModel
-from braincorl.result_folders import staged_directory
+from braincorl.storage.files import write_json
+from braincorl.storage.result_folders import staged_directory
 
 logger = logging.getLogger(__name__)
 

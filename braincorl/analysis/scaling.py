@@ -13,9 +13,9 @@ from sklearn.base import clone
 from braincorl.encoders.base import LinearEncoder
 from braincorl.encoders.limits import AtLimit, choices_at_limit, mean_limits, tell_limits
 from braincorl.errors import InputError
-from braincorl.files import Progress, ProgressCounter
 from braincorl.fits.scores import predict_exactly, summarize_rois
 from braincorl.metrics import explained_variance, mean_over_voxels, pearson_r
+from braincorl.storage.files import Progress, ProgressCounter
 from braincorl.validation import check_pair
 
 logger = logging.getLogger(__name__)

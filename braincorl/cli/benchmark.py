@@ -23,7 +23,7 @@ from braincorl.cli.common import (
 from braincorl.encoders import LinearEncoder
 from braincorl.encoders.choice import ENCODERS, NETWORK_ENCODER, PRIOR_ENCODER
 from braincorl.errors import InputError
-from braincorl.result_folders import check_destination
+from braincorl.storage.result_folders import check_destination
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -22,7 +22,7 @@ from typing import Any, Never, Self, TextIO
 
 from braincorl import __version__
 from braincorl.errors import BraincorlError, InputError
-from braincorl.files import one_line
+from braincorl.storage.files import one_line
 
 # In the order of a first use. A verb's module is imported only for its own command: scientific libraries take seconds.
 VERBS = {

@@ -25,14 +25,14 @@ from braincorl.encoders import BayesianRidgeEncoder, GroupPriorEncoder, LinearEn
 from braincorl.encoders.choice import make_network_encoder
 from braincorl.errors import InputError
 from braincorl.features.store.feature_files import read_names
-from braincorl.files import read_json, write_json
 from braincorl.fits import Fit
 from braincorl.fits.fitting import fit_arguments, pool_without
 from braincorl.fits.folder import hash_responses
 from braincorl.fits.remembering import features_of_contexts, remember_fits
 from braincorl.priors.image_digests import image_digests
-from braincorl.result_folders import holds_result, staged_directory
-from braincorl.tensorfile import read_metadata
+from braincorl.storage.files import read_json, write_json
+from braincorl.storage.result_folders import holds_result, staged_directory
+from braincorl.storage.tensorfile import read_metadata
 from braincorl.threads import limited_threads
 
 CURVE = "curve.tsv"

@@ -23,9 +23,9 @@ from braincorl.cohort.workers import Workers
 from braincorl.datasets.load import open_subject
 from braincorl.datasets.trials.prepared import is_prepared
 from braincorl.errors import InputError, OutputError
-from braincorl.files import GENERATOR, Progress, ProgressCounter, atomic_file, json_text, read_json, write_json
 from braincorl.fits.folder import BIDS_VERSION
-from braincorl.result_folders import holds_result
+from braincorl.storage.files import GENERATOR, Progress, ProgressCounter, atomic_file, json_text, read_json, write_json
+from braincorl.storage.result_folders import holds_result
 
 logger = logging.getLogger(__name__)
 

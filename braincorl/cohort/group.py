@@ -25,13 +25,13 @@ from braincorl.cohort.people import Person
 from braincorl.cohort.task import FitOptions, Outcome, read_table
 from braincorl.cohort.workers import Workers
 from braincorl.errors import InputError
-from braincorl.files import Progress, ProgressCounter, read_json, write_json
 from braincorl.fits import Fit
 from braincorl.fits.folder import write_description
 from braincorl.fits.remembering import features_of_contexts, remember_fits
 from braincorl.questions.people import interval_over_people
-from braincorl.result_folders import holds_result, staged_directory
-from braincorl.tensorfile import read_metadata
+from braincorl.storage.files import Progress, ProgressCounter, read_json, write_json
+from braincorl.storage.result_folders import holds_result, staged_directory
+from braincorl.storage.tensorfile import read_metadata
 from braincorl.threads import limited_threads
 
 logger = logging.getLogger(__name__)

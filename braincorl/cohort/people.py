@@ -14,8 +14,8 @@ from typing import Any
 from braincorl.datasets.bids import find_files, find_person
 from braincorl.datasets.file_names import plain
 from braincorl.errors import InputError
-from braincorl.files import read_text, text_lines
 from braincorl.names import natural_order
+from braincorl.storage.files import read_text, text_lines
 
 Features = Path | Mapping[str, Path]
 

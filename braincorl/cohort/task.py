@@ -28,12 +28,12 @@ from braincorl.encoders.choice import ENCODERS, NETWORK_ENCODER, PRIOR_ENCODER, 
 from braincorl.errors import BraincorlError, InputError, OutputError
 from braincorl.features import FeatureTable
 from braincorl.features.store.feature_files import load_spaces, read_names
-from braincorl.files import first_line, lock_file, one_line
 from braincorl.fits import describe, fit_person
 from braincorl.fits.folder import bids_prefix, read_config
 from braincorl.fits.maps import Outside
 from braincorl.priors import load_prior
-from braincorl.result_folders import check_destination, holds_result
+from braincorl.storage.files import first_line, lock_file, one_line
+from braincorl.storage.result_folders import check_destination, holds_result
 from braincorl.threads import limited_threads
 
 logger = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ import psutil
 
 from braincorl import __version__
 from braincorl.errors import BraincorlError, InputError, OutputError
-from braincorl.files import first_line, read_text
+from braincorl.storage.files import first_line, read_text
 from braincorl.threads import limited_threads
 
 logger = logging.getLogger(__name__)

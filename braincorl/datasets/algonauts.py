@@ -26,7 +26,7 @@ from braincorl.datasets.trials.recording import Recording
 from braincorl.datasets.trials.rois import Rois
 from braincorl.datasets.trials.trials_table import TrialsTable
 from braincorl.errors import FileFormatError, InputError
-from braincorl.files import Progress
+from braincorl.storage.files import Progress
 
 N_SUBJECTS = 8  # those of NSD
 FSAVERAGE_VERTICES = 163_842  # of one hemisphere, at FreeSurfer's full resolution

@@ -31,7 +31,7 @@ from braincorl.datasets.surfaces.hemispheres import is_on_surface
 from braincorl.datasets.surfaces.surface_file import ENDINGS, n_vertices
 from braincorl.datasets.trials.recording import Recording
 from braincorl.errors import InputError
-from braincorl.files import Progress, read_json, walk_files
+from braincorl.storage.files import Progress, read_json, walk_files
 
 logger = logging.getLogger(__name__)
 

@@ -29,8 +29,8 @@ from braincorl.datasets.trials.rois import Rois
 from braincorl.datasets.trials.trials_table import TrialsTable
 from braincorl.datasets.trials.zscoring import check_zscore
 from braincorl.errors import InputError
-from braincorl.files import Progress, read_text, text_lines, walk_files
 from braincorl.names import normal_name
+from braincorl.storage.files import Progress, read_text, text_lines, walk_files
 
 logger = logging.getLogger(__name__)
 

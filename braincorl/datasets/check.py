@@ -26,7 +26,7 @@ from braincorl.datasets.nsd.areas import FUNCTIONAL, RETINOTOPIC
 from braincorl.datasets.nsd.person import open_nsd
 from braincorl.datasets.trials.recording import Recording
 from braincorl.errors import InputError
-from braincorl.files import walk_files
+from braincorl.storage.files import walk_files
 
 logger = logging.getLogger(__name__)
 

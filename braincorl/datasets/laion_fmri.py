@@ -33,8 +33,8 @@ from braincorl.datasets.trials.rois import Rois, read_rois
 from braincorl.datasets.trials.trials_table import TrialsTable
 from braincorl.datasets.trials.zscoring import check_zscore
 from braincorl.errors import FileFormatError, InputError
-from braincorl.files import Progress, read_json, read_text, text_lines
 from braincorl.names import normal_name
+from braincorl.storage.files import Progress, read_json, read_text, text_lines
 
 logger = logging.getLogger(__name__)
 

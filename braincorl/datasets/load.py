@@ -27,7 +27,7 @@ from braincorl.datasets.trials.rois import read_rois
 from braincorl.datasets.trials.trials_table import match_trials, read_trials
 from braincorl.datasets.trials.zscoring import ZScore, check_zscore
 from braincorl.errors import InputError
-from braincorl.files import Progress
+from braincorl.storage.files import Progress
 
 logger = logging.getLogger(__name__)
 

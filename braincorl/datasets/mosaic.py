@@ -40,9 +40,9 @@ from braincorl.datasets.trials.rois import Rois
 from braincorl.datasets.trials.same import FEWEST_NUMBERS
 from braincorl.datasets.trials.trials_table import TrialsTable
 from braincorl.errors import FileFormatError, InputError
-from braincorl.files import Progress, one_line, read_text, reading
-from braincorl.hdf5 import dataset_in, names_in, open_hdf5
 from braincorl.names import normal_name
+from braincorl.storage.files import Progress, one_line, read_text, reading
+from braincorl.storage.hdf5 import dataset_in, names_in, open_hdf5
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from braincorl.closed_forms.stored import posterior_arrays, restore_posterior
 from braincorl.encoders.attending import read_prior
 from braincorl.encoders.base import LinearEncoder, unknown_if_constant
 from braincorl.errors import FileFormatError, InputError
-from braincorl.files import Progress
+from braincorl.storage.files import Progress
 from braincorl.validation import FloatArray, as_float, check_batch_size, check_finite
 
 Spaces = npt.ArrayLike | Mapping[str, npt.ArrayLike]

@@ -18,10 +18,10 @@ from sklearn.exceptions import DataConversionWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from braincorl.errors import FileFormatError, InputError
-from braincorl.files import reading
 from braincorl.metrics import r2_score
 from braincorl.priors.image_digests import NO_IMAGES, image_digests
-from braincorl.tensorfile import read_metadata, read_tensors, write_tensors
+from braincorl.storage.files import reading
+from braincorl.storage.tensorfile import read_metadata, read_tensors, write_tensors
 from braincorl.validation import FloatArray, as_float, check_finite, check_not_tiny, check_pair, check_pool, check_real
 
 KIND = "braincorl-encoder/1"

@@ -22,11 +22,11 @@ from braincorl.closed_forms.decomposition import varying_voxels
 from braincorl.closed_forms.items import Items, Nearby
 from braincorl.closed_forms.spoilt_images import weights_under
 from braincorl.encoders.attention_posterior import AttentionPosterior
-from braincorl.files import Progress
 from braincorl.foreign_state import own_torch_state
 from braincorl.models.attention import AttentionConfig, VoxelAttention, Written
 from braincorl.models.hardware import mind_forks
 from braincorl.models.own_voxels import OwnVoxels
+from braincorl.storage.files import Progress
 from braincorl.validation import FloatArray, check_batch_size
 
 # What a response's signal share is taken to be when spoilt images are looked for.

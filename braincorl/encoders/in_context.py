@@ -20,8 +20,8 @@ from braincorl.encoders.attending import AttendingEncoder, read_prior
 from braincorl.encoders.base import LinearEncoder, unknown_if_constant
 from braincorl.encoders.published import check_feature_count, check_query_length, feature_length, fit_published
 from braincorl.errors import InputError
-from braincorl.files import Progress
 from braincorl.names import NATIVE
+from braincorl.storage.files import Progress
 from braincorl.validation import FloatArray, check_batch_size
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import, and predicting needs none

@@ -1,6 +1,6 @@
 """`load_pretrained`: memories and networks by name; `save_pretrained`: a folder that the Hub takes as it is.
 
-`braincorl.named_files` says where they are looked for and what such a folder holds.
+`braincorl.storage.named_files` says where they are looked for and what such a folder holds.
 """
 
 import json
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from braincorl import __version__
 from braincorl.errors import FileFormatError, InputError
-from braincorl.named_files import CARD, CONFIG, MODEL, file_hash, find_pretrained
 from braincorl.priors import GroupPrior
 from braincorl.priors.group_prior import KIND as MEMORY
-from braincorl.result_folders import staged_directory
+from braincorl.storage.named_files import CARD, CONFIG, MODEL, file_hash, find_pretrained
+from braincorl.storage.result_folders import staged_directory
 
 if TYPE_CHECKING:
     from braincorl.models import ReferenceTransformer

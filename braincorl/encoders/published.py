@@ -21,7 +21,7 @@ import numpy as np
 from braincorl.batching import batches
 from braincorl.closed_forms.decomposition import moments, varying_voxels
 from braincorl.errors import InputError
-from braincorl.files import Progress
+from braincorl.storage.files import Progress
 from braincorl.validation import FloatArray
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import, and predicting needs none

@@ -32,8 +32,8 @@ from braincorl.features.images.pictures import check_background
 from braincorl.features.store.feature_files import check_ending, load_features, write_matrix
 from braincorl.features.store.journal import Journal
 from braincorl.features.store.table import FeatureTable
-from braincorl.files import Progress
 from braincorl.names import check_names
+from braincorl.storage.files import Progress
 from braincorl.validation import FloatArray
 
 if TYPE_CHECKING:

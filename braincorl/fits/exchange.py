@@ -22,8 +22,8 @@ from braincorl import __version__
 from braincorl.datasets.space import VoxelSpace
 from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import InputError, OutputError
-from braincorl.files import atomic_file
-from braincorl.result_folders import check_destination, staged_directory
+from braincorl.storage.files import atomic_file
+from braincorl.storage.result_folders import check_destination, staged_directory
 
 Format = Literal["npz", "himalaya", "berg"]
 

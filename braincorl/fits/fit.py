@@ -22,7 +22,6 @@ from braincorl.datasets import Grid, SubjectData, Surface, VoxelSpace
 from braincorl.encoders import LinearEncoder, load_encoder
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable
-from braincorl.files import Progress, atomic_file, read_text, reading, text_lines, write_json
 from braincorl.fits.exchange import Format, export, to_himalaya
 from braincorl.fits.folder import (
     check_prefix,
@@ -40,7 +39,8 @@ from braincorl.fits.methods import MethodsText, describe_methods
 from braincorl.fits.predictions import features_to_predict, save_predictions
 from braincorl.fits.scored import Scored, score_fit
 from braincorl.fits.scores import Scores, summarize_rois
-from braincorl.result_folders import recover, staged_directory
+from braincorl.storage.files import Progress, atomic_file, read_text, reading, text_lines, write_json
+from braincorl.storage.result_folders import recover, staged_directory
 
 Array = npt.NDArray[Any]
 

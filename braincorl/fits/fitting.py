@@ -23,7 +23,6 @@ from braincorl.encoders.limits import choices_at_limit, tell_limits
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable, check_same_space, join_tables
 from braincorl.features.store.table import SPACES, take_rows
-from braincorl.files import Progress
 from braincorl.fits.fit import Fit
 from braincorl.fits.folder import hash_responses
 from braincorl.fits.scores import score_encoder
@@ -32,6 +31,7 @@ from braincorl.metrics import trials_per_image
 from braincorl.priors.group_prior import GroupPrior, load_prior
 from braincorl.priors.image_digests import image_digests
 from braincorl.priors.regions import label_voxels
+from braincorl.storage.files import Progress
 
 logger = logging.getLogger(__name__)
 

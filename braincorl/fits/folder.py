@@ -17,11 +17,11 @@ from braincorl import __version__
 from braincorl.datasets.space import ALIGNED, Surface, VoxelSpace
 from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import FileFormatError, InputError
-from braincorl.files import GENERATOR, read_json, write_json
 from braincorl.fits.maps import Outside, read_map, save_map
 from braincorl.names import check_names, file_labels
 from braincorl.questions.partition import VariancePartition
-from braincorl.tensorfile import read_metadata, read_tensors, write_tensors
+from braincorl.storage.files import GENERATOR, read_json, write_json
+from braincorl.storage.tensorfile import read_metadata, read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from braincorl.fits.fit import Fit

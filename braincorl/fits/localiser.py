@@ -18,9 +18,9 @@ from braincorl.datasets.space import VoxelSpace
 from braincorl.encoders.attending import AttendingEncoder
 from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import OutputError
-from braincorl.files import GENERATOR, atomic_file, write_json
 from braincorl.fits.maps import Outside, save_map, unmask
 from braincorl.names import file_labels
+from braincorl.storage.files import GENERATOR, atomic_file, write_json
 
 # Below this the likeliest region is not named in the `dseg`: more likely than all others together.
 LIKELY = 0.5

@@ -18,8 +18,8 @@ from braincorl.datasets.betas.nifti import NiftiFile
 from braincorl.datasets.space import VoxelSpace
 from braincorl.datasets.surfaces.cifti import CiftiFile
 from braincorl.errors import InputError, OutputError
-from braincorl.files import atomic_file, check_regular, reading, write_json
 from braincorl.fits.surface_maps import save_surface_map
+from braincorl.storage.files import atomic_file, check_regular, reading, write_json
 
 Outside = Literal["nan", "zero"]
 

@@ -21,8 +21,8 @@ from braincorl.encoders.in_context import InContextEncoder
 from braincorl.encoders.ridge import RidgeEncoder
 from braincorl.errors import InputError
 from braincorl.features.store.table import SPACES
-from braincorl.files import read_json
 from braincorl.fits.folder import read_maps
+from braincorl.storage.files import read_json
 
 if TYPE_CHECKING:
     from braincorl.fits.fit import Fit

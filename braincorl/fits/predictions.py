@@ -13,11 +13,11 @@ from braincorl.batching import at_a_time
 from braincorl.encoders import LinearEncoder
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable
-from braincorl.files import GENERATOR, Progress, ProgressCounter, write_json
 from braincorl.fits.folder import identify_fit, write_description
 from braincorl.fits.maps import LARGEST_SERIES, Outside, save_series
 from braincorl.fits.seen_images import check_features_fit
-from braincorl.result_folders import staged_directory
+from braincorl.storage.files import GENERATOR, Progress, ProgressCounter, write_json
+from braincorl.storage.result_folders import staged_directory
 
 if TYPE_CHECKING:
     from braincorl.fits.fit import Fit

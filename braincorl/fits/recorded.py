@@ -7,9 +7,9 @@ from braincorl.datasets import SubjectData, load_subject
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable
 from braincorl.features.store.feature_files import load_spaces
-from braincorl.files import Progress
 from braincorl.fits.fit import Fit
 from braincorl.fits.folder import hash_responses
+from braincorl.storage.files import Progress
 
 
 def recorded_features(fit: Fit, argument: str = "features", image_ids: Path | None = None) -> FeatureTable:

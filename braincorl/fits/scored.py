@@ -13,14 +13,14 @@ from braincorl import __version__
 from braincorl.datasets import SubjectData
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable
-from braincorl.files import Progress, write_json
 from braincorl.fits.folder import hash_responses, identify_fit, write_description, write_maps, write_partition
 from braincorl.fits.maps import Outside
 from braincorl.fits.scores import Scores, encoder_partition, encoder_significance, score_encoder, summarize_rois
 from braincorl.fits.seen_images import check_features_fit, seen_by
 from braincorl.questions.partition import VariancePartition
 from braincorl.questions.permutation import FALSE_DISCOVERIES, PermutationTest, log10_orders
-from braincorl.result_folders import staged_directory
+from braincorl.storage.files import Progress, write_json
+from braincorl.storage.result_folders import staged_directory
 
 if TYPE_CHECKING:
     from braincorl.fits.fit import Fit

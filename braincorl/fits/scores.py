@@ -14,10 +14,10 @@ from braincorl.datasets.subject import SubjectData
 from braincorl.encoders.banded_ridge import BandedRidgeEncoder
 from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import InputError
-from braincorl.files import Progress
 from braincorl.fits.intervals import bootstrap_interval
 from braincorl.questions.partition import VariancePartition, partition_variance
 from braincorl.questions.permutation import PermutationTest, permutation_test
+from braincorl.storage.files import Progress
 from braincorl.validation import check_finite
 
 Scores = dict[str, npt.NDArray[np.float64]]

@@ -18,7 +18,7 @@ from nibabel.gifti.gifti import GiftiDataArray, GiftiImage, GiftiMetaData
 from braincorl.datasets.space import VoxelSpace
 from braincorl.datasets.surfaces.cifti import brain_axis
 from braincorl.errors import OutputError
-from braincorl.files import atomic_file
+from braincorl.storage.files import atomic_file
 
 STRUCTURES = {"L": "CortexLeft", "R": "CortexRight"}
 

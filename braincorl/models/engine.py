@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from braincorl.errors import InputError, OutOfMemoryError
-from braincorl.files import Progress
 from braincorl.foreign_state import own_torch_state
 from braincorl.models import hardware
 from braincorl.models.inference import EAGER, Capture, Layers, NetworkWeights, SharedContext, encode_context, forward
 from braincorl.models.reference import ArrayLike, ReferenceConfig, ReferenceTransformer, check_context
+from braincorl.storage.files import Progress
 from braincorl.validation import check_batch_size
 
 logger = logging.getLogger(__name__)

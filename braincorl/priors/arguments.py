@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from braincorl.errors import InputError
-from braincorl.named_files import find_pretrained
+from braincorl.storage.named_files import find_pretrained
 from braincorl.validation import FloatArray, check_finite, check_pool
 
 

@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from braincorl.closed_forms.items import Items, Nearby
 from braincorl.errors import FileFormatError, InputError
-from braincorl.files import reading
 from braincorl.priors.arguments import check_features, find_prior, nonempty, positive_integer
 from braincorl.priors.compression import DIRECTIONS, cluster
 from braincorl.priors.image_digests import NO_IMAGES
@@ -28,7 +27,8 @@ from braincorl.priors.people import (
 )
 from braincorl.priors.places import WIDTH, check_places, neighbours, spacing
 from braincorl.priors.regions import Rois, index_labels, index_regions
-from braincorl.tensorfile import read_metadata, read_tensors, write_tensors
+from braincorl.storage.files import reading
+from braincorl.storage.tensorfile import read_metadata, read_tensors, write_tensors
 from braincorl.validation import check_finite, check_pool
 
 KIND = "braincorl-prior/2"

@@ -19,7 +19,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from braincorl.errors import InputError
-from braincorl.files import Progress
 from braincorl.metrics import mean_over_voxels
 from braincorl.questions.permutation import FALSE_DISCOVERIES, fdr
 from braincorl.questions.resampling import (
@@ -31,6 +30,7 @@ from braincorl.questions.resampling import (
     name_regions,
     resampled_ev,
 )
+from braincorl.storage.files import Progress
 from braincorl.validation import FloatArray
 
 Array = npt.NDArray[np.float64]

@@ -29,7 +29,6 @@ import pandas as pd
 
 from braincorl.encoders.banded_ridge import BandedRidgeEncoder
 from braincorl.errors import InputError
-from braincorl.files import Progress
 from braincorl.metrics import mean_over_voxels
 from braincorl.questions.resampling import (
     ALL,
@@ -44,6 +43,7 @@ from braincorl.questions.resampling import (
     resampled_ev,
     resampled_variance,
 )
+from braincorl.storage.files import Progress
 
 Array = npt.NDArray[np.float64]
 

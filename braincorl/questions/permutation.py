@@ -32,7 +32,7 @@ from scipy.stats import false_discovery_control
 
 from braincorl.batching import at_a_time, batches
 from braincorl.errors import InputError
-from braincorl.files import Progress
+from braincorl.storage.files import Progress
 from braincorl.validation import FloatArray, check_same_shape
 
 FALSE_DISCOVERIES = 0.05  # the share among the voxels found at which they are counted, as is usual

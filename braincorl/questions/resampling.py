@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from braincorl.batching import batches
 from braincorl.errors import InputError
-from braincorl.files import Progress
+from braincorl.storage.files import Progress
 from braincorl.validation import FloatArray
 
 Array = npt.NDArray[np.float64]

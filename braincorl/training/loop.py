@@ -24,9 +24,9 @@ from torch.utils.data import DataLoader
 
 from braincorl.checkpoint import save_checkpoint
 from braincorl.errors import InputError, OutputError
-from braincorl.files import Progress
 from braincorl.models import ReferenceTransformer
 from braincorl.priors import GroupPrior
+from braincorl.storage.files import Progress
 from braincorl.threads import limited_threads
 from braincorl.training.episodes import Episodes, PreparedEpisode, to_device
 from braincorl.training.judge import Judge

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.errors import InputError
-from braincorl.files import check_regular, reading
+from braincorl.storage.files import check_regular, reading
 from braincorl.training.recipe import RealConfig
 from braincorl.training.voxels import log_integer
 from braincorl.training.worlds import Episode

@@ -31,8 +31,8 @@ from pathlib import Path
 from typing import Any
 
 from braincorl.errors import InputError
-from braincorl.files import read_text, reading
 from braincorl.models import ReferenceConfig
+from braincorl.storage.files import read_text, reading
 from braincorl.training.tables import build
 from braincorl.training.worlds import WorldConfig
 

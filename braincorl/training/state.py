@@ -10,7 +10,7 @@ import torch
 
 from braincorl.checkpoint import read_pickled_tensors
 from braincorl.errors import FileFormatError, InputError, OutputError
-from braincorl.files import atomic_file, first_line
+from braincorl.storage.files import atomic_file, first_line
 
 STATE, LOG = "state.pt", "log.tsv"
 

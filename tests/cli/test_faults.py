@@ -23,7 +23,7 @@ from braincorl.features import FeatureTable, load_features, save_features
 from braincorl.fits import Fit
 from braincorl.models import ReferenceConfig, ReferenceTransformer
 from braincorl.priors import GroupPrior
-from braincorl.result_folders import staged_directory
+from braincorl.storage.result_folders import staged_directory
 from braincorl.training.state import STATE, read_state, write_state
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"

@@ -7,14 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from braincorl import tensorfile
 from braincorl.encoders import RidgeEncoder
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable, load_features, save_features
 from braincorl.fits import Fit
 from braincorl.fits.folder import SPACE_KIND
 from braincorl.fits.seen_images import check_same_across
-from braincorl.tensorfile import read_tensors
+from braincorl.storage import tensorfile
+from braincorl.storage.tensorfile import read_tensors
 
 
 @pytest.fixture(scope="module")

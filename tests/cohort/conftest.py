@@ -2,7 +2,7 @@ import pytest
 
 from braincorl.datasets import simulate_people
 from braincorl.features import FeatureTable, save_features
-from braincorl.files import write_json
+from braincorl.storage.files import write_json
 
 
 class Tree:

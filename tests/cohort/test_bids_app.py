@@ -10,7 +10,7 @@ from test_fitting import same_files
 
 import braincorl
 from braincorl.cli.bids_app import build_parser, main
-from braincorl.files import read_json
+from braincorl.storage.files import read_json
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOW = ["--n-context", "20", "--encoder", "bayesian-ridge", "--n_cpus", "1"]

@@ -18,7 +18,7 @@ from braincorl.cohort import (
 )
 from braincorl.cohort.task import claimed
 from braincorl.errors import InputError, OutputError
-from braincorl.files import read_json
+from braincorl.storage.files import read_json
 from braincorl.threads import limited_threads
 
 HERE = Workers(n_workers=1)

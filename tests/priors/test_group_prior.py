@@ -6,7 +6,7 @@ from braincorl import BayesianRidgeEncoder, GroupPrior, GroupPriorEncoder, InCon
 from braincorl.errors import FileFormatError, InputError
 from braincorl.metrics import explained_variance
 from braincorl.priors.people import pool_moments
-from braincorl.tensorfile import write_tensors
+from braincorl.storage.tensorfile import write_tensors
 
 
 @pytest.fixture

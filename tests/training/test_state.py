@@ -10,7 +10,7 @@ from recipes import SMALL_RECIPE
 from braincorl.checkpoint import read_checkpoint
 from braincorl.cli.main import main
 from braincorl.errors import FileFormatError, OutputError
-from braincorl.files import atomic_file
+from braincorl.storage.files import atomic_file
 from braincorl.training import state
 from braincorl.training.loop import CHECKPOINT
 from braincorl.training.state import LOG, STATE, read_state, write_state

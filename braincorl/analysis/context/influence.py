@@ -17,7 +17,7 @@ from sklearn.base import clone
 from braincorl.analysis.context.looked_at import Array, check_context
 from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import InputError
-from braincorl.files import Progress, ProgressCounter
+from braincorl.storage.files import Progress, ProgressCounter
 from braincorl.validation import FloatArray
 
 

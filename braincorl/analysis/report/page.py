@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from braincorl import __version__
 from braincorl.analysis.figures import png_bytes
-from braincorl.files import GENERATOR, atomic_file
+from braincorl.storage.files import GENERATOR, atomic_file
 
 # The page's own mark, by which a report is known as ours before it is replaced.
 GENERATOR_TAG = f'<meta name="generator" content="{GENERATOR}'

@@ -14,9 +14,9 @@ from braincorl.analysis.maps.surface_plots import plot_in_own_space
 from braincorl.analysis.question_figures import largest_regions, plot_partition
 from braincorl.datasets import VoxelSpace
 from braincorl.encoders.banded_ridge import BandedRidgeEncoder
-from braincorl.files import reading
 from braincorl.fits import Fit
 from braincorl.questions.permutation import FALSE_DISCOVERIES
+from braincorl.storage.files import reading
 
 Maps = Mapping[str, npt.NDArray[np.float64]]
 Shown = dict[str, Any] | None  # what a section's template shows; None for no section

@@ -28,11 +28,11 @@ from braincorl.analysis.words.selectivity import TextSelectivity, text_selectivi
 from braincorl.datasets.space import VoxelSpace
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable
-from braincorl.files import GENERATOR, write_json
 from braincorl.fits import Fit
 from braincorl.fits.folder import check_prefix, identify_fit, write_description
 from braincorl.fits.maps import Outside, save_map
-from braincorl.result_folders import staged_directory
+from braincorl.storage.files import GENERATOR, write_json
+from braincorl.storage.result_folders import staged_directory
 
 Rois = Mapping[str, npt.NDArray[np.bool_]]
 

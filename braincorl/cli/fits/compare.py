@@ -19,7 +19,7 @@ from braincorl.features import FeatureTable
 from braincorl.features.store.feature_files import load_spaces
 from braincorl.fits import Fit
 from braincorl.fits.recorded import recorded_features, recorded_responses
-from braincorl.result_folders import check_destination
+from braincorl.storage.result_folders import check_destination
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from braincorl.cli.common import add_verb
 from braincorl.fits import Fit
 from braincorl.fits.exchange import FORMATS, KIND
-from braincorl.result_folders import check_destination
+from braincorl.storage.result_folders import check_destination
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -20,7 +20,7 @@ from braincorl.cli.common import (
 from braincorl.features.store.feature_files import read_names
 from braincorl.fits import describe, fit_person
 from braincorl.fits.folder import bids_prefix
-from braincorl.result_folders import check_destination
+from braincorl.storage.result_folders import check_destination
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -20,7 +20,7 @@ from braincorl.features import FeatureTable, load_features
 from braincorl.fits import Fit
 from braincorl.fits.seen_images import check_features_fit
 from braincorl.questions.identification import RANKINGS
-from braincorl.result_folders import check_destination
+from braincorl.storage.result_folders import check_destination
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

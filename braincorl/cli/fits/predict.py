@@ -6,7 +6,7 @@ from pathlib import Path
 from braincorl.cli.common import add_features_options, add_output_options, add_verb, progress_bar, read_features
 from braincorl.features.store.feature_files import read_names
 from braincorl.fits import Fit
-from braincorl.result_folders import check_destination
+from braincorl.storage.result_folders import check_destination
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -14,7 +14,7 @@ from braincorl.errors import InputError
 from braincorl.features import FeatureTable, load_features
 from braincorl.fits import Fit
 from braincorl.fits.seen_images import check_features_fit
-from braincorl.result_folders import check_destination
+from braincorl.storage.result_folders import check_destination
 
 EPILOG = """The words go to the fit's own backbone, which must be one that embeds text (its weights come from --weights,
 the download caches, or the network); or their features are looked up in --text-features, a file of braincorl embed

@@ -8,11 +8,11 @@ from braincorl.analysis.report.fit_report import ReportOptions, write_report
 from braincorl.analysis.report.page import is_own_page
 from braincorl.cli.common import FeaturesOption, add_verb, positive, read_features
 from braincorl.errors import InputError
-from braincorl.files import check_new_file
 from braincorl.fits import Fit
 from braincorl.fits.folder import check_of_fit
 from braincorl.fits.seen_images import check_features_fit
-from braincorl.result_folders import list_in_result
+from braincorl.storage.files import check_new_file
+from braincorl.storage.result_folders import list_in_result
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -14,7 +14,7 @@ from braincorl.cli.common import (
     read_responses,
 )
 from braincorl.fits import Fit, describe_partition, describe_test
-from braincorl.result_folders import check_destination
+from braincorl.storage.result_folders import check_destination
 
 N_BOOTSTRAP = 1000  # bounds at 95 % rest on 25 samples each side
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from braincorl.cli.common import add_verb
-from braincorl.files import check_new_file
+from braincorl.storage.files import check_new_file
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -12,7 +12,7 @@ from braincorl.features.backbones.network import PRECISIONS
 from braincorl.features.backbones.prompts import TEMPLATES
 from braincorl.features.images.image_sources import DEFAULT_DATASET
 from braincorl.features.store.feature_files import check_ending, read_names
-from braincorl.files import check_new_file
+from braincorl.storage.files import check_new_file
 
 BACKBONES = """backbones:
   gabor                        local orientation and frequency (2,728 features); needs no weights; early visual cortex

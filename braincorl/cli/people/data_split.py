@@ -8,7 +8,7 @@ from braincorl.datasets.laion_fmri import SHARED, split_laion_fmri
 from braincorl.datasets.mosaic import MosaicPerson, split_mosaic
 from braincorl.datasets.splits import Split
 from braincorl.datasets.trials.prepared import load_prepared
-from braincorl.result_folders import check_destination, staged_directory
+from braincorl.storage.result_folders import check_destination, staged_directory
 
 
 def add_parser(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

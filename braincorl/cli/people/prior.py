@@ -5,9 +5,9 @@ from pathlib import Path
 
 from braincorl.cli.common import add_verb
 from braincorl.features import load_features
-from braincorl.files import check_new_file
 from braincorl.fits import Fit
 from braincorl.fits.remembering import remember_fits
+from braincorl.storage.files import check_new_file
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 from braincorl.cli.common import add_features_options, add_verb, read_features
 from braincorl.errors import InputError
 from braincorl.features import check_same_space
-from braincorl.files import atomic_file, check_new_file
 from braincorl.priors import GroupPrior
 from braincorl.priors.image_selection import select_images
+from braincorl.storage.files import atomic_file, check_new_file
 
 # The variance over all pairs of candidates is held in memory: 8 bytes each.
 _MOST_CANDIDATES = 20_000

@@ -19,8 +19,8 @@ from braincorl.datasets.betas.nifti import NiftiFile
 from braincorl.datasets.betas.safe_pickle import map_npy
 from braincorl.datasets.space import ALIGNED
 from braincorl.errors import InputError
-from braincorl.files import reading
-from braincorl.hdf5 import dataset_in, open_hdf5
+from braincorl.storage.files import reading
+from braincorl.storage.hdf5 import dataset_in, open_hdf5
 
 logger = logging.getLogger(__name__)
 

@@ -21,8 +21,8 @@ from braincorl.datasets.betas.grids import Grid
 from braincorl.datasets.betas.matlab import is_hdf5_mat, read_mat
 from braincorl.datasets.betas.safe_pickle import load_pickled_npy
 from braincorl.errors import FileFormatError, InputError
-from braincorl.files import check_regular, reading
-from braincorl.hdf5 import open_hdf5
+from braincorl.storage.files import check_regular, reading
+from braincorl.storage.hdf5 import open_hdf5
 
 BETAS = "betasmd"
 MAT_NAMES = ("modelmd", BETAS)

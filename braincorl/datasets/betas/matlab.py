@@ -1,4 +1,4 @@
-"""Arrays of numbers in MATLAB's `.mat` files of versions 5 to 7; from 7.3 on they are HDF5, see `braincorl.hdf5`.
+"""Arrays of numbers in MATLAB's `.mat` files of versions 5 to 7; from 7.3 on they are HDF5 (`storage/hdf5.py`).
 
 SciPy reads such files, too, but takes types and sizes from the file as they are, and a damaged one ends the process.
 So this reader checks each tag before it follows it. A file is a header of 128 bytes and elements: a tag of type and
@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.errors import FileFormatError, InputError
-from braincorl.files import check_regular, reading
+from braincorl.storage.files import check_regular, reading
 
 KIND = "MATLAB file"
 HDF5_START = b"\x89HDF"

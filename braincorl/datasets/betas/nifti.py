@@ -17,7 +17,7 @@ from nibabel.nifti2 import Nifti2Header
 
 from braincorl.datasets.betas.streams import Stream, check_room, open_stream, read_to_end
 from braincorl.errors import FileFormatError, InputError
-from braincorl.files import other_kind, reading
+from braincorl.storage.files import other_kind, reading
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.errors import FileFormatError
-from braincorl.files import check_regular, reading
+from braincorl.storage.files import check_regular, reading
 
 PLAIN_TYPE = re.compile(r"[<>=|]?([?bBhHiIlLqQefdgFD]|b1|[iu][1248]|f[248]|c(8|16)|[SU]\d{1,6}|O8?)")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from braincorl.errors import FileFormatError
-from braincorl.files import check_regular, reading
+from braincorl.storage.files import check_regular, reading
 
 BLOCK_BYTES = 2**20  # a read buffer
 # Deflate packs at most 1,032 bytes into one; no image of the brain comes near what bzip2 could do.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from braincorl.errors import InputError
-from braincorl.files import first_line
+from braincorl.storage.files import first_line
 
 BLOCK_BYTES = 2**20  # a read buffer
 CONNECT_SECONDS, READ_SECONDS = 10, 60

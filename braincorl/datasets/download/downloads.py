@@ -18,7 +18,7 @@ from typing import BinaryIO, Literal
 
 from braincorl.datasets.download.bucket import Bucket, ConnectionLostError, RemoteFile
 from braincorl.errors import OutputError
-from braincorl.files import (
+from braincorl.storage.files import (
     GENERATOR,
     Progress,
     ProgressCounter,

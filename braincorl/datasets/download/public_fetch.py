@@ -10,7 +10,7 @@ from braincorl.datasets.file_names import session_numbers
 from braincorl.datasets.laion_fmri import CEILINGS, HELD_BACK, LaionFolder
 from braincorl.datasets.mosaic import DATA_SETS, MosaicPerson
 from braincorl.errors import InputError
-from braincorl.files import Progress
+from braincorl.storage.files import Progress
 
 LAION_BUCKET, LAION_REGION = "laion-fmri", "us-west-2"
 

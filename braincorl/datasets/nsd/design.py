@@ -22,7 +22,7 @@ import pandas as pd
 from braincorl.datasets.betas.matlab import read_mat
 from braincorl.datasets.nsd.layout import N_SESSIONS, N_STIMULI, TRIALS_PER_SESSION, check_subject
 from braincorl.errors import FileFormatError, InputError
-from braincorl.files import check_regular, reading
+from braincorl.storage.files import check_regular, reading
 
 TABLES = ("masterordering", "subjectim")
 

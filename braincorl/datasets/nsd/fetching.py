@@ -14,7 +14,7 @@ from braincorl.datasets.download.downloads import Downloads
 from braincorl.datasets.nsd.areas import CORTICAL
 from braincorl.datasets.nsd.layout import PREPARATION, SPACES, NsdFolder, check_space, check_subject, in_runs
 from braincorl.errors import InputError
-from braincorl.files import Progress
+from braincorl.storage.files import Progress
 
 logger = logging.getLogger(__name__)
 

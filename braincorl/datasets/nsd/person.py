@@ -35,7 +35,7 @@ from braincorl.datasets.trials.recording import Recording
 from braincorl.datasets.trials.trials_table import TrialsTable
 from braincorl.datasets.trials.zscoring import check_zscore
 from braincorl.errors import InputError
-from braincorl.files import Progress
+from braincorl.storage.files import Progress
 
 logger = logging.getLogger(__name__)
 

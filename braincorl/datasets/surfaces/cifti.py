@@ -21,7 +21,7 @@ from braincorl.datasets.file_names import entities
 from braincorl.datasets.space import Subcortex, Surface
 from braincorl.datasets.surfaces.meshes import surface_name
 from braincorl.errors import FileFormatError, InputError
-from braincorl.files import check_regular, reading
+from braincorl.storage.files import check_regular, reading
 
 KIND = "CIFTI file"
 NIFTI2_HEADER = 540  # bytes, as the standard says

@@ -16,7 +16,7 @@ from nibabel.freesurfer.io import read_geometry
 
 from braincorl.datasets.space import Surface
 from braincorl.errors import InputError
-from braincorl.files import reading
+from braincorl.storage.files import reading
 
 FSLR = "fsLR32k"
 # Vertices of a hemisphere -> name of the surface that has so many.

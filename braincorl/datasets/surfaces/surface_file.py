@@ -18,7 +18,7 @@ from braincorl.datasets.betas.streams import check_room, open_stream, read_to_en
 from braincorl.datasets.file_names import entities
 from braincorl.datasets.space import Surface
 from braincorl.errors import FileFormatError, InputError
-from braincorl.files import check_regular, reading
+from braincorl.storage.files import check_regular, reading
 
 KIND = "surface file"
 SIDES = {"CortexLeft": "left", "CortexRight": "right"}

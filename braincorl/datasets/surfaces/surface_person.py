@@ -20,7 +20,7 @@ from braincorl.datasets.trials.same import check_different
 from braincorl.datasets.trials.trials_table import match_trials, read_trials
 from braincorl.datasets.trials.zscoring import check_zscore
 from braincorl.errors import InputError
-from braincorl.files import Progress
+from braincorl.storage.files import Progress
 
 Paths = str | Path | Sequence[str | Path]
 Pair = tuple[str | Path | None, str | Path | None]

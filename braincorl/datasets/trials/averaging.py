@@ -22,8 +22,8 @@ from braincorl.datasets.trials.same import FEWEST_NUMBERS, raise_same
 from braincorl.datasets.trials.trials_table import TrialsTable
 from braincorl.datasets.trials.zscoring import SessionMoments, SessionScaling
 from braincorl.errors import InputError
-from braincorl.files import Progress, ProgressCounter
 from braincorl.metrics import ncsnr_from_sums
+from braincorl.storage.files import Progress, ProgressCounter
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from braincorl.datasets.betas.grids import as_labels, read_volume
 from braincorl.datasets.trials.rois import Rois
 from braincorl.errors import FileFormatError, InputError
-from braincorl.files import read_text, text_lines
+from braincorl.storage.files import read_text, text_lines
 
 logger = logging.getLogger(__name__)
 

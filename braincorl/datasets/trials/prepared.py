@@ -45,7 +45,7 @@ from braincorl.datasets.trials.same import FEWEST_NUMBERS, find_same, raise_same
 from braincorl.datasets.trials.trials_table import TrialsTable
 from braincorl.datasets.trials.zscoring import ZScore
 from braincorl.errors import FileFormatError, InputError, OutputError
-from braincorl.files import (
+from braincorl.storage.files import (
     Progress,
     ProgressCounter,
     atomic_file,
@@ -57,7 +57,7 @@ from braincorl.files import (
     reading,
     this_process,
 )
-from braincorl.hdf5 import dataset_in, new_hdf5, open_hdf5
+from braincorl.storage.hdf5 import dataset_in, new_hdf5, open_hdf5
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from braincorl.datasets.subject import SubjectData
 from braincorl.datasets.trials.averaging import ImageAverages, average_trials
 from braincorl.datasets.trials.trials_table import TrialsTable
 from braincorl.errors import InputError
-from braincorl.files import Progress
+from braincorl.storage.files import Progress
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from braincorl.datasets.betas.grids import Grid, as_labels, check_same_grid, read_volume
 from braincorl.datasets.file_names import blanked, entities
 from braincorl.errors import InputError
-from braincorl.files import read_text, text_lines
+from braincorl.storage.files import read_text, text_lines
 
 Rois = dict[str, npt.NDArray[np.bool_]]
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from braincorl.datasets.file_names import blanked, check_agree, identity, plain
 from braincorl.datasets.trials.same import check_different
 from braincorl.errors import InputError
-from braincorl.files import read_text, text_lines
+from braincorl.storage.files import read_text, text_lines
 
 
 @dataclass(frozen=True)

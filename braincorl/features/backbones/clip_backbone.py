@@ -25,8 +25,8 @@ from braincorl.features.backbones.weights import (
     reading_weights,
     weights_hash,
 )
-from braincorl.files import one_line
 from braincorl.foreign_state import own_torch_state
+from braincorl.storage.files import one_line
 from braincorl.validation import FloatArray
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from braincorl.errors import FileFormatError, InputError
 from braincorl.features.backbones import lite
-from braincorl.files import one_line
-from braincorl.named_files import check_reachable, is_offline
+from braincorl.storage.files import one_line
+from braincorl.storage.named_files import check_reachable, is_offline
 
 if TYPE_CHECKING:
     import torch

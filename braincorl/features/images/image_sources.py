@@ -18,9 +18,9 @@ import numpy.typing as npt
 
 from braincorl.errors import InputError
 from braincorl.features.images.pictures import IMAGE_SUFFIXES, array_to_picture, open_picture
-from braincorl.files import reading, walk_files
-from braincorl.hdf5 import find_dataset, open_hdf5
 from braincorl.names import check_names, natural_order, normal_name
+from braincorl.storage.files import reading, walk_files
+from braincorl.storage.hdf5 import find_dataset, open_hdf5
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage

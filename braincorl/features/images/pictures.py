@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.errors import FileFormatError, InputError
-from braincorl.files import check_regular, reading
+from braincorl.storage.files import check_regular, reading
 
 if TYPE_CHECKING:
     from PIL import Image as PILImage

@@ -21,10 +21,10 @@ import numpy.typing as npt
 from braincorl.batching import working_memory
 from braincorl.errors import FileFormatError, InputError
 from braincorl.features.store.table import FeatureTable, join_tables, row_blocks, rows_of, take_rows
-from braincorl.files import atomic_file, check_regular, json_text, read_text, reading, text_lines
-from braincorl.hdf5 import dataset_in, find_dataset, is_sealed, new_hdf5, open_hdf5
 from braincorl.names import normal_name
-from braincorl.tensorfile import read_metadata, read_tensors, write_tensors
+from braincorl.storage.files import atomic_file, check_regular, json_text, read_text, reading, text_lines
+from braincorl.storage.hdf5 import dataset_in, find_dataset, is_sealed, new_hdf5, open_hdf5
+from braincorl.storage.tensorfile import read_metadata, read_tensors, write_tensors
 from braincorl.validation import FloatArray
 
 logger = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.errors import InputError, OutputError
-from braincorl.files import lock_file
+from braincorl.storage.files import lock_file
 
 _RECORD = struct.Struct("<II32s")  # number of rows, CRC-32 of their bytes, fingerprint of their images
 

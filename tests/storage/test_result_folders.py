@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from braincorl import leftovers, result_folders
 from braincorl.errors import OutputError
-from braincorl.files import atomic_file
-from braincorl.result_folders import check_destination, staged_directory
+from braincorl.storage import leftovers, result_folders
+from braincorl.storage.files import atomic_file
+from braincorl.storage.result_folders import check_destination, staged_directory
 
 
 def make_result(folder, kind="result"):
@@ -151,7 +151,7 @@ def test_a_killed_run_leaves_the_earlier_result(tmp_path):
     out = tmp_path / "out"
     make_result(out)
     code = (
-        "import sys, time; from pathlib import Path; from braincorl.result_folders import staged_directory\n"
+        "import sys, time; from pathlib import Path; from braincorl.storage.result_folders import staged_directory\n"
         "with staged_directory(sys.argv[1], overwrite=True) as folder:\n"
         "    (folder / 'half').write_text('x'); print('writing', flush=True); time.sleep(60)\n"
     )

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from braincorl.errors import FileFormatError, InputError
-from braincorl.files import check_regular, reading
+from braincorl.storage.files import check_regular, reading
 
 KIND = "HDF5 file"
 _BLOCK, _SEAL, _READ = 512, b"braincorl sha256 ", 2**20
@@ -209,7 +209,7 @@ def new_hdf5(path: Path, *, sealed: bool = False) -> Iterator[tuple[Any, Callabl
     Parameters
     ----------
     path
-        The file, usually one of `braincorl.files.atomic_file`; what it holds is replaced.
+        The file, usually one of `braincorl.storage.files.atomic_file`; what it holds is replaced.
     sealed
         Whether to put a checksum before the content, which `is_sealed` compares.
 

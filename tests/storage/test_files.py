@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from braincorl.errors import FileFormatError, InputError, OutputError
-from braincorl.files import (
+from braincorl.storage.files import (
     atomic_file,
     check_new_file,
     check_regular,

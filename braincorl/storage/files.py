@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from braincorl.errors import BraincorlError, FileFormatError, InputError, OutputError
-from braincorl.leftovers import at_work
+from braincorl.storage.leftovers import at_work
 
 try:
     import fcntl

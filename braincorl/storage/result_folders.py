@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from braincorl.errors import InputError, OutputError
-from braincorl.files import GENERATOR, flush_to_disk, output_error, read_json, remove_anyway, umask, write_json
-from braincorl.leftovers import at_work, nobody_works_in
+from braincorl.storage.files import GENERATOR, flush_to_disk, output_error, read_json, remove_anyway, umask, write_json
+from braincorl.storage.leftovers import at_work, nobody_works_in
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from braincorl.errors import FileFormatError, OutputError
-from braincorl.files import atomic_file, check_regular, json_text, reading
+from braincorl.storage.files import atomic_file, check_regular, json_text, reading
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 

@@ -3,7 +3,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from braincorl.errors import FileFormatError, InputError
-from braincorl.tensorfile import read_tensors, write_tensors
+from braincorl.storage.tensorfile import read_tensors, write_tensors
 
 KIND = "test/1"
 

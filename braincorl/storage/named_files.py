@@ -18,15 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from braincorl.errors import FileFormatError, InputError
-from braincorl.files import one_line, read_json, read_text, reading
-from braincorl.tensorfile import read_metadata
+from braincorl.storage.files import one_line, read_json, read_text, reading
+from braincorl.storage.tensorfile import read_metadata
 
 HUB = "hub:"
 MODEL, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 # Name -> SHA-256; the file is priors/shipped/NAME.safetensors, with its card beside it.
 SHIPPED = {"bold5000-resnet18": "3611ae6ac5f7db0ddf6dd6537d61585aad96518486b070699d83e15f4b40730c"}
-_SHELF = Path(__file__).parent / "priors" / "shipped"
+_SHELF = Path(__file__).parent.parent / "priors" / "shipped"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from braincorl.errors import FileFormatError, InputError
-from braincorl.hdf5 import dataset_in, new_hdf5, open_hdf5
+from braincorl.storage.hdf5 import dataset_in, new_hdf5, open_hdf5
 
 
 @pytest.fixture
