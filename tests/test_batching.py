@@ -7,8 +7,8 @@ from braincorl.analysis.words.pool import make_pool
 from braincorl.batching import at_a_time, batches, working_memory
 from braincorl.encoders import BayesianRidgeEncoder
 from braincorl.errors import InputError
-from braincorl.fits.intervals import bootstrap_interval
 from braincorl.questions.comparison import compare_predictions
+from braincorl.questions.intervals import bootstrap_interval
 
 
 @pytest.mark.parametrize(

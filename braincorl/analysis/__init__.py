@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from braincorl.fits.scores import score_encoder, summarize_rois
     from braincorl.questions.comparison import compare_predictions
     from braincorl.questions.feature_posterior import feature_posterior
+    from braincorl.questions.group_means import over_people
     from braincorl.questions.identification import context_noise, identify, repeat_noise
     from braincorl.questions.partition import partition_variance
-    from braincorl.questions.people import over_people
     from braincorl.questions.permutation import permutation_test
 
 # Imported when first used: a verb that needs one of them should not wait for all.
@@ -66,7 +66,7 @@ _HOMES = {
     "identify_images": "braincorl.analysis.image_identification",
     "ImagesTold": "braincorl.analysis.image_identification",
     "localizer_accuracy": "braincorl.analysis.words.query_selection",
-    "over_people": "braincorl.questions.people",
+    "over_people": "braincorl.questions.group_means",
     "own_pool": "braincorl.analysis.words.questions_in_words",
     "partition_variance": "braincorl.questions.partition",
     "permutation_test": "braincorl.questions.permutation",

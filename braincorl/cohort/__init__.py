@@ -9,9 +9,9 @@ The verb cohort of the command line, and the BIDS App `braincorl-bids`, do the s
 """
 
 from braincorl.cohort.few_shot import FewShot
-from braincorl.cohort.fitting import fit_cohort
 from braincorl.cohort.group import Group, GroupOptions, make_group
 from braincorl.cohort.people import BidsTree, Person, PersonFiles, people_of_table, people_of_tree
+from braincorl.cohort.running import fit_cohort
 from braincorl.cohort.task import FitOptions, FitTask, Outcome, fit_one
 from braincorl.cohort.workers import Workers, read_queue_config
 

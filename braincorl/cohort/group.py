@@ -20,15 +20,15 @@ import pandas as pd
 from braincorl import __version__
 from braincorl.analysis.report.group_report import GroupFacts, write_group_report
 from braincorl.cohort.few_shot import FewShot, FewShotTask, few_shot_curve, read_curves
-from braincorl.cohort.fitting import MEMORY_OF_A_WORKER, tell
 from braincorl.cohort.people import Person
+from braincorl.cohort.running import MEMORY_OF_A_WORKER, tell
 from braincorl.cohort.task import FitOptions, Outcome, read_table
 from braincorl.cohort.workers import Workers
 from braincorl.errors import InputError
 from braincorl.fits import Fit
 from braincorl.fits.folder import write_description
 from braincorl.fits.remembering import features_of_contexts, remember_fits
-from braincorl.questions.people import interval_over_people
+from braincorl.questions.group_means import interval_over_people
 from braincorl.storage.files import Progress, ProgressCounter, read_json, write_json
 from braincorl.storage.result_folders import holds_result, staged_directory
 from braincorl.storage.tensorfile import read_metadata

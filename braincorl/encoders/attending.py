@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.closed_forms.stored import posterior_arrays, restore_posterior
-from braincorl.encoders.attention_posterior import (
+from braincorl.closed_forms.attention_posterior import (
     AttentionPosterior,
     predictive_std,
 )
+from braincorl.closed_forms.stored import posterior_arrays, restore_posterior
 from braincorl.encoders.base import LinearEncoder, unknown_if_constant
 from braincorl.errors import InputError
 from braincorl.priors import GroupPrior, load_prior

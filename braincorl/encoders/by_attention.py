@@ -17,11 +17,11 @@ import numpy.typing as npt
 import torch
 
 from braincorl.batching import at_a_time
+from braincorl.closed_forms.attention_posterior import AttentionPosterior
 from braincorl.closed_forms.bases import Basis, Metric
 from braincorl.closed_forms.decomposition import varying_voxels
 from braincorl.closed_forms.items import Items, Nearby
 from braincorl.closed_forms.spoilt_images import weights_under
-from braincorl.encoders.attention_posterior import AttentionPosterior
 from braincorl.foreign_state import own_torch_state
 from braincorl.models.attention import AttentionConfig, VoxelAttention, Written
 from braincorl.models.hardware import mind_forks

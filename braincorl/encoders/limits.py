@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from braincorl.closed_forms.attention_posterior import AttentionPosterior
 from braincorl.closed_forms.evidence import EvidencePosterior
 from braincorl.closed_forms.feature_spaces import SpacesPosterior
-from braincorl.encoders.attention_posterior import AttentionPosterior
 from braincorl.encoders.base import LinearEncoder
 from braincorl.encoders.ridge import RidgeEncoder
 

@@ -14,7 +14,7 @@ from braincorl.datasets.subject import SubjectData
 from braincorl.encoders.banded_ridge import BandedRidgeEncoder
 from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import InputError
-from braincorl.fits.intervals import bootstrap_interval
+from braincorl.questions.intervals import bootstrap_interval
 from braincorl.questions.partition import VariancePartition, partition_variance
 from braincorl.questions.permutation import PermutationTest, permutation_test
 from braincorl.storage.files import Progress
@@ -237,7 +237,7 @@ def summarize_rois(
         Name -> bool (n_voxels,).
     n_bootstrap
         Bootstrap samples for confidence intervals of the means over voxels and draws
-        (`braincorl.fits.intervals`); 0 for none.
+        (`braincorl.questions.intervals`); 0 for none.
     level
         Confidence of these.
     random_state

@@ -13,7 +13,9 @@ from braincorl.errors import FileFormatError, InputError
 from braincorl.priors.arguments import check_features, find_prior, nonempty, positive_integer
 from braincorl.priors.compression import DIRECTIONS, cluster
 from braincorl.priors.image_digests import NO_IMAGES
-from braincorl.priors.people import (
+from braincorl.priors.places import WIDTH, check_places, neighbours, spacing
+from braincorl.priors.regions import Rois, index_labels, index_regions
+from braincorl.priors.remembered import (
     PoolMoments,
     RememberedPerson,
     check_person,
@@ -25,8 +27,6 @@ from braincorl.priors.people import (
     seen_images,
     signal_variance,
 )
-from braincorl.priors.places import WIDTH, check_places, neighbours, spacing
-from braincorl.priors.regions import Rois, index_labels, index_regions
 from braincorl.storage.files import reading
 from braincorl.storage.tensorfile import read_metadata, read_tensors, write_tensors
 from braincorl.validation import check_finite, check_pool
@@ -44,7 +44,7 @@ class GroupPrior:
     """A memory of earlier people's voxels, to which a new person's voxels attend.
 
     Made by `GroupPrior.fit`; read by `GroupPriorEncoder` and `InContextEncoder`. Nothing is learned but one closed-form
-    fit per person (`braincorl.priors.people`); `braincorl.models.attention` says how it is read.
+    fit per person (`braincorl.priors.remembered`); `braincorl.models.attention` says how it is read.
 
     Attributes
     ----------

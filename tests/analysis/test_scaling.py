@@ -5,8 +5,8 @@ from braincorl import BayesianRidgeEncoder, RidgeEncoder
 from braincorl.analysis import scaling_curve, summarize_rois
 from braincorl.analysis.scaling import summarize_curve
 from braincorl.errors import InputError
-from braincorl.fits.intervals import bootstrap_interval
 from braincorl.metrics import explained_variance
+from braincorl.questions.intervals import bootstrap_interval
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from people import P, make_person, make_pool
 from braincorl import BayesianRidgeEncoder, GroupPrior, GroupPriorEncoder, InContextEncoder, RidgeEncoder, load_encoder
 from braincorl.errors import FileFormatError, InputError
 from braincorl.metrics import explained_variance
-from braincorl.priors.people import pool_moments
+from braincorl.priors.remembered import pool_moments
 from braincorl.storage.tensorfile import write_tensors
 
 

@@ -5,7 +5,7 @@ from scipy import stats
 
 from braincorl.analysis import over_people
 from braincorl.errors import InputError
-from braincorl.questions.people import interval_over_people
+from braincorl.questions.group_means import interval_over_people
 
 
 def test_intervals_are_those_of_the_t_distribution_and_hold_the_mean_of_all_people(rng):
