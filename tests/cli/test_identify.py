@@ -7,10 +7,14 @@ from PIL import Image
 
 from braincorl import load_encoder
 from braincorl.analysis import context_noise, identify
+from braincorl.analysis.report.page import Section, render_page
+from braincorl.analysis.report.question_sections import which_image
 from braincorl.cli.main import main
 from braincorl.datasets import load_subject
 from braincorl.datasets.load import open_subject
+from braincorl.errors import InputError
 from braincorl.features import FeatureTable, load_features, save_features
+from braincorl.fits import Fit
 from braincorl.metrics import trials_per_image
 
 
@@ -58,6 +62,18 @@ def test_images_are_identified_as_by_the_library(fitted, inputs, braincorl, tmp_
     config = json.loads((tmp_path / "i" / "config.json").read_text())
     assert config["noise_ratio"] == pytest.approx(ratio)
     assert config["noise"] == "residuals of the 20 context images"
+    shown = which_image(Fit.load(fitted), tmp_path / "i")
+    section = render_page("", "", [Section("Which image was seen", "fit/which_image.html", shown)])
+    assert f"Shares of {len(new)} responses" in section
+    assert section.count("data:image/png") == 1
+    assert f"<td>all</td><td>{whole['n_voxels']}</td><td>{whole['top1']:.3f}</td>" in section
+    (tmp_path / "i" / "config.json").write_text(json.dumps(config | {"fit_sha256": "another"}))
+    result = braincorl("report", fitted, "--identification", tmp_path / "i", "--output", tmp_path / "r.html")
+    assert (result.status, "was made with another fit" in result.err) == (2, True)
+    assert not (tmp_path / "r.html").exists()
+    (tmp_path / "i" / "config.json").unlink()
+    with pytest.raises(InputError, match="no identification"):
+        which_image(Fit.load(fitted), tmp_path / "i")
     assert 0 < config["temperature"] <= 1
 
 

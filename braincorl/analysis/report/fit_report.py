@@ -24,6 +24,7 @@ from braincorl.analysis.report.question_sections import (
     draw_known,
     feature_spaces,
     largest_rois,
+    which_image,
 )
 from braincorl.analysis.report.top_images import Thumbnails, rank_images
 from braincorl.analysis.scaling import summarize_curve
@@ -70,6 +71,8 @@ class ReportOptions:
         Images per region.
     benchmark
         Folder of `braincorl benchmark` on the same person; by default `benchmark` in the fit's folder, if it is there.
+    identification
+        Folder of `braincorl identify` with this fit; by default `identification` in the fit's folder, if it is there.
     """
 
     scores: Path | None = None
@@ -78,6 +81,7 @@ class ReportOptions:
     in_mni: bool | None = None
     n_top: int = 8
     benchmark: Path | None = None
+    identification: Path | None = None
 
 
 def write_report(path: str | Path, fit: Fit, options: ReportOptions | None = None) -> None:
@@ -117,6 +121,7 @@ def fit_sections(fit: Fit, maps: Maps, options: ReportOptions) -> list[Section]:
         Section("Regions", "fit/regions.html", _regions(fit, maps)),
         Section("Regions by likeness", "fit/likely_regions.html", _likely_regions(fit)),
         Section("Feature spaces", "fit/feature_spaces.html", feature_spaces(fit, maps, options.scores)),
+        Section("Which image was seen", "fit/which_image.html", which_image(fit, options.identification)),
         Section("Preferred images", "fit/preferred_images.html", _preferred_images(fit, options)),
         Section("Voxels", "fit/voxels.html", _voxels(fit)),
         Section("Methods", "fit/methods.html", {"methods": fit.methods(options.scores)}),

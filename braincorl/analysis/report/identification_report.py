@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from braincorl.analysis.question_figures import plot_identification
 from braincorl.analysis.report.page import SIMULATION, Section, write_page
@@ -29,14 +30,17 @@ def write_identification_page(path: Path, told: "ImagesTold", thumbnails: Thumbn
     thumbnails
         Pictures of the images, to show them.
     """
+    accuracy = told.accuracy
+    curve = None if accuracy is None else accuracy_curve(accuracy, len(told.ranks))
+    regions = None if accuracy is None else accuracy_of_regions(accuracy, told.found.ranking)
     pictures = {"responses": _pictures(told, thumbnails), "n_responses": len(told.ranks)}
     write_page(
         path,
         f"{told.fit.subject}: what was seen",
         str(told),
         [
-            Section("Accuracy", "identification/accuracy.html", _curve(told)),
-            Section("Regions", "identification/regions.html", _regions(told)),
+            Section("Accuracy", "identification/accuracy.html", curve),
+            Section("Regions", "identification/regions.html", regions),
             Section("Seen and best-ranked", "identification/seen.html", pictures),
             Section("Nearest", "identification/nearest.html", None if told.decoded is None else _nearest(told.decoded)),
         ],
@@ -44,21 +48,17 @@ def write_identification_page(path: Path, told: "ImagesTold", thumbnails: Thumbn
     )
 
 
-def _curve(told: "ImagesTold") -> dict[str, Any] | None:
-    """Accuracy of all voxels against the number of candidates, by every ranking."""
-    if told.accuracy is None:
-        return None
-    whole = told.accuracy[told.accuracy["roi"] == "all"]
+def accuracy_curve(accuracy: pd.DataFrame, n_responses: int) -> dict[str, Any]:
+    """Show the accuracy of all voxels against the number of candidates, by every ranking."""
+    whole = accuracy[accuracy["roi"] == "all"]
     by_ranking = {str(name): rows for name, rows in whole.groupby("ranking", sort=False)}
     said = {str(name): what for name, what in RANKINGS.items() if name in by_ranking}
-    return {"figure": plot_identification(by_ranking), "n_responses": len(told.ranks), "rankings": said}
+    return {"figure": plot_identification(by_ranking), "n_responses": n_responses, "rankings": said}
 
 
-def _regions(told: "ImagesTold") -> dict[str, Any] | None:
-    """Accuracy of every region among all candidates, by the ranking that was chosen."""
-    if (accuracy := told.accuracy) is None:
-        return None
-    last = accuracy[(accuracy["n_candidates"] == told.n_candidates) & (accuracy["ranking"] == told.found.ranking)]
+def accuracy_of_regions(accuracy: pd.DataFrame, ranking: str) -> dict[str, Any]:
+    """Show the accuracy of every region among all candidates, by the ranking that was chosen."""
+    last = accuracy[(accuracy["n_candidates"] == accuracy["n_candidates"].max()) & (accuracy["ranking"] == ranking)]
     columns = {"roi": "region", "n_voxels": "voxels", "top1": "first", "top1_low": "low", "top1_high": "high"}
     columns |= {"top1_chance": "chance", "top5": "best five", "median_rank": "median rank"}
     return {"table": last[list(columns)].rename(columns=columns)}

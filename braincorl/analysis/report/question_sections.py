@@ -1,4 +1,4 @@
-"""Sections of a fit's report on what it was asked: is it better than chance, what does each feature space explain."""
+"""Sections of a fit's report on what it was asked: better than chance, what a feature space explains, what was seen."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,11 +12,14 @@ from matplotlib.figure import Figure
 from braincorl.analysis.maps.colours import space_colours
 from braincorl.analysis.maps.surface_plots import plot_in_own_space
 from braincorl.analysis.question_figures import largest_regions, plot_partition
+from braincorl.analysis.report.identification_report import accuracy_curve, accuracy_of_regions
 from braincorl.datasets import VoxelSpace
 from braincorl.encoders.banded_ridge import BandedRidgeEncoder
+from braincorl.errors import InputError
 from braincorl.fits import Fit
+from braincorl.fits.folder import check_of_fit
 from braincorl.questions.permutation import FALSE_DISCOVERIES
-from braincorl.storage.files import reading
+from braincorl.storage.files import read_json, reading
 
 Maps = Mapping[str, npt.NDArray[np.float64]]
 Shown = dict[str, Any] | None  # what a section's template shows; None for no section
@@ -81,6 +84,43 @@ def feature_spaces(fit: Fit, maps: Maps, scores: Path | None) -> Shown:
         look = {"label": "largest part", "levels": space_colours(names), "rois": largest_rois(fit.rois)}
         winner = draw_known(numbers, fit.space, **look)
     return {"figure": figure, "table": whole, "winner": winner}
+
+
+def which_image(fit: Fit, identification: Path | None) -> Shown:
+    """Show how often the image that was seen is found, where the fit was asked.
+
+    Parameters
+    ----------
+    fit
+        A fit on disk.
+    identification
+        Folder of `braincorl identify`; by default `identification` in the fit's folder.
+
+    Returns
+    -------
+    dict or None
+        What the template shows; None where nothing was asked, or words.
+
+    Raises
+    ------
+    InputError
+        If the folder is of another fit, or holds no answers.
+    """
+    folder = identification or fit.beside("identification")
+    if folder is None:
+        return None
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder} is no identification: pass the --output-dir of braincorl identify.")
+    check_of_fit(folder, fit)
+    if not (folder / "accuracy.tsv").is_file():
+        return None
+    with reading(folder / "accuracy.tsv", "is no table of how often seen images are found"):
+        made = read_json(folder / "config.json")
+        accuracy = pd.read_csv(
+            folder / "accuracy.tsv", sep="\t", dtype={"roi": str}, keep_default_na=False, na_values="n/a"
+        )
+        curve = accuracy_curve(accuracy, made["n_responses"])
+        return {"curve": curve, "regions": accuracy_of_regions(accuracy, made["ranking"])}
 
 
 def largest_rois(rois: Mapping[str, npt.NDArray[np.bool_]]) -> dict[str, npt.NDArray[np.bool_]]:

@@ -40,6 +40,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "(default: FIT_DIR/benchmark, if it is there)",
     )
     parser.add_argument(
+        "--identification",
+        type=Path,
+        metavar="IDENTIFY_DIR",
+        help="folder of braincorl identify with this fit (default: FIT_DIR/identification, if it is there)",
+    )
+    parser.add_argument(
         "--features",
         action=FeaturesOption,
         metavar="[NAME=]FILE",
@@ -87,7 +93,9 @@ def run(options: argparse.Namespace) -> None:
         table = read_features(options)
         check_features_fit(fit, table)
     in_mni = None if options.space == "auto" else options.space == "mni"
-    chosen = ReportOptions(options.score, table, options.images, in_mni, options.n_top, options.benchmark)
+    chosen = ReportOptions(
+        options.score, table, options.images, in_mni, options.n_top, options.benchmark, options.identification
+    )
     new = not output.exists()
     try:
         write_report(output, fit, chosen)
