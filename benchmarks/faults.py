@@ -83,7 +83,7 @@ CLASSES = {
 }
 HARM = {"damage", "hostile", "crafted"}  # of which there must be a file to do it to
 WATCHED = r"/braincorl/(storage/\w+|cli/(\w+/)?\w+|features/(\w+/)?(journal|feature_files)"
-WATCHED += r"|datasets/(\w+/)?prepared|training/(loop|state)|(analysis|fits)/(maps|page|folder))\.py$"
+WATCHED += r"|datasets/(\w+/)?prepar(ed|ing)|training/(loop|state)|(analysis|fits)/(\w+/)?(maps|page|folder))\.py$"
 
 
 @dataclass

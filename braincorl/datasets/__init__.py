@@ -16,7 +16,8 @@ from braincorl.datasets.splits import Split, split_repeated
 from braincorl.datasets.subject import SubjectData
 from braincorl.datasets.surfaces.surface_image import load_surface_image, to_surface_image
 from braincorl.datasets.surfaces.surface_person import load_surface
-from braincorl.datasets.trials.prepared import load_prepared, prepare
+from braincorl.datasets.trials.prepared import load_prepared
+from braincorl.datasets.trials.preparing import prepare
 from braincorl.datasets.trials.recording import Recording
 
 __all__ = [

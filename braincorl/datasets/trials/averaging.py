@@ -4,7 +4,7 @@ Memory holds one row per distinct image, never the trials. With z-scoring the fi
 standard deviation, the second averages the scaled trials. The same pass collects the sums from which the noise ceiling
 follows (`braincorl.metrics.ncsnr_from_sums`). All of it is done for each voxel by itself, so `average_block` serves
 all voxels at once, straight from the files (`average_trials`), and block after block of them
-(`braincorl.datasets.trials.prepared`), to the same last digit.
+(`braincorl.datasets.trials.preparing`), to the same last digit.
 """
 
 import logging

@@ -2,7 +2,7 @@
 
 Every reader of a data set ends here: it says where the trials are, what each of them showed, which voxels are looked
 at, and what is known of them. From a recording follows a `SubjectData`, read at once (`load`), or session by session
-into a file (`braincorl.datasets.trials.prepared`).
+into a file (`braincorl.datasets.trials.preparing`).
 """
 
 import logging
