@@ -67,12 +67,16 @@ MAPS = {
     "alpha": ("Regularisation of each voxel's ridge regression, chosen by cross-validation", "arbitrary"),
     "cvr2": ("Cross-validated R² over the context images, at the regularisation chosen on it", "1"),
     "ev": ("Explained variance of held-out responses, 1 - Var(y - prediction) / Var(y)", "1"),
+    "evlow": ("Lower end of the 95 % bootstrap interval over images of ev, of several feature spaces", "1"),
+    "evhigh": ("Upper end of the 95 % bootstrap interval over images of ev, of several feature spaces", "1"),
     "evnormalized": (
         "Explained variance of held-out responses over its noise ceiling; both are estimates, so it can exceed 1",
         "1",
     ),
     "evdifference": ("Explained variance of held-out responses by the first fit less that by the second", "1"),
     "evshared": ("Explained variance that is not unique to one feature space", "1"),
+    "evsharedlow": ("Lower end of the 95 % bootstrap interval over images of evshared", "1"),
+    "evsharedhigh": ("Upper end of the 95 % bootstrap interval over images of evshared", "1"),
     "winningspace": ("Number of the feature space with the largest part of the explained variance, 0 for none", "1"),
     "noiseceiling": ("Largest explained variance that a perfect encoder could reach, given the noise", "1"),
     "noisevariance": ("Variance of a response around the encoder's prediction", "squared response unit"),
@@ -186,6 +190,8 @@ def write_maps(
 # Maps of each feature space, with desc-NAME in their names: (part, bound) -> (name, what it is).
 SPACE_MAPS = {
     ("share", "values"): ("evshare", "Part of the explained variance that a feature space has (product measure)"),
+    ("share", "low"): ("evsharelow", "Lower end of the 95 % bootstrap interval over images of evshare"),
+    ("share", "high"): ("evsharehigh", "Upper end of the 95 % bootstrap interval over images of evshare"),
     ("unique", "values"): ("evunique", "Explained variance that is lost without a feature space"),
     ("unique", "low"): ("evuniquelow", "Lower end of the 95 % bootstrap interval over images of evunique"),
     ("unique", "high"): ("evuniquehigh", "Upper end of the 95 % bootstrap interval over images of evunique"),
@@ -201,6 +207,8 @@ def write_partition(
     Parameters are those of `write_maps`.
     """
     maps = {"evshared": partition.values["shared", "all"], "winningspace": partition.winner}
+    for part, name in (("ev", "ev"), ("shared", "evshared")):
+        maps |= {f"{name}low": partition.low[part, "all"], f"{name}high": partition.high[part, "all"]}
     write_maps(folder, prefix, maps, space, outside)
     described = read_json(folder / f"{prefix}_stat-winningspace_statmap.json")
     levels = {"0": "none: EV is not positive", **{str(n): name for n, name in enumerate(partition.spaces, start=1)}}

@@ -67,6 +67,10 @@ def test_score_says_what_each_space_explains(spaces, inputs, braincorl, tmp_path
     np.testing.assert_allclose(voxels("evshare_desc-one") + voxels("evshare_desc-two"), voxels("ev"), atol=1e-5)
     unique = voxels("evunique_desc-one") + voxels("evunique_desc-two")
     np.testing.assert_allclose(unique + voxels("evshared"), voxels("ev"), atol=1e-5)
+    for name, end in (("ev", ""), ("evshared", ""), ("evshare", "_desc-one"), ("evunique", "_desc-two")):
+        low, value, high = (voxels(f"{name}{bound}{end}") for bound in ("low", "", "high"))
+        assert np.mean((low <= value) & (value <= high)) > 0.95  # a bootstrap's interval need not hold the estimate
+        assert np.mean(high - low) > 0.01
     assert set(np.unique(voxels("winningspace"))) == {0, 1, 2}
     table = pd.read_csv(tmp_path / "s" / "partition.tsv", sep="\t").set_index(["roi", "part", "space"])
     assert table.loc[("all", "share", "one"), "mean"] == pytest.approx(np.nanmean(voxels("evshare_desc-one")), abs=1e-4)

@@ -12,6 +12,8 @@ from braincorl.datasets.surfaces.cifti import CiftiFile
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable, save_features
 from braincorl.fits import Fit
+from braincorl.fits.folder import read_maps
+from braincorl.questions.permutation import fdr
 
 LEFT, RIGHT = 13, 17  # vertices
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
@@ -310,9 +312,13 @@ def test_one_hemisphere_alone_is_fitted_scored_and_mapped(braincorl, person, fro
     )
     scored = braincorl(
         "score", tmp_path / "fit", "--features", person[0] / "features.npz", "--betas", *betas,
-        "--trials", person[0] / "ses-1_trials.tsv", person[0] / "ses-2_trials.tsv",
+        "--trials", person[0] / "ses-1_trials.tsv", person[0] / "ses-2_trials.tsv", "--permutations", 50,
     )  # fmt: skip
     assert scored.status == 0, scored.err
+    scores = tmp_path / "fit" / "scores"
+    rates = fdr(read_maps(scores, made.config["prefix"], made.space)["p"])
+    np.testing.assert_allclose(nib.load(next(scores.glob("*_stat-q_*.shape.gii"))).agg_data(), rates, rtol=1e-6)
+    np.testing.assert_allclose(CiftiFile(next(scores.glob("*_stat-q_*.dscalar.nii"))).rows(0, 1)[0], rates, rtol=1e-6)
     both = write_hemispheres(tmp_path, "_mask", np.ones(LEFT + RIGHT))
     refused = braincorl(
         "fit", "--features", person[0] / "features.npz", "--betas", *betas, "--mask", *both, "--encoder", "ridge",
