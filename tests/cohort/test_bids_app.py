@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_fitting import same_files
+from test_running import same_files
 
 import braincorl
 from braincorl.cli.bids_app import build_parser, main
