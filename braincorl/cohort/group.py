@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 
 from braincorl import __version__
-from braincorl.analysis.report.group_report import GroupFacts, write_group_report
 from braincorl.cohort.few_shot import FewShot, FewShotTask, few_shot_curve, read_curves
 from braincorl.cohort.people import Person
 from braincorl.cohort.running import MEMORY_OF_A_WORKER, tell
@@ -124,6 +123,9 @@ def make_group(
     OutputError
         If the folder cannot be written.
     """
+    # Drawing takes as long to import as all else that a worker needs; workers import this module, and draw nothing.
+    from braincorl.analysis.report.group_report import GroupFacts, write_group_report
+
     folder, group = Path(folder), group or GroupOptions()
     there = [person for person in people if holds_result(folder / person.name, "fit")]
     if not there:
