@@ -128,7 +128,7 @@ def fit_evidence(
     for batch in batches(n_voxels, 3 * (X.shape[0] + signal_grid.size) * 8, voxel_batch_size):
         centred, mean = centre(y[:, batch])
         z = parts.u.T @ centred
-        weight, spread = grid_evidence(z, centred, eigenvalues, signal_grid)
+        weight, spread = _grid_evidence(z, centred, eigenvalues, signal_grid)
         weights = coefficients(parts, back * (shrinkage @ weight) * z)
         coef[batch], intercept[batch] = weights, mean - weights @ parts.mean
         projected[:, batch], probability[:, batch], variance[:, batch] = z, weight, spread
@@ -146,7 +146,7 @@ def fit_evidence(
     return coef, intercept, posterior
 
 
-def grid_evidence(
+def _grid_evidence(
     projected: FloatArray, y: FloatArray, eigenvalues: FloatArray, signal_grid: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Posterior probability and response variance at each share of signal.

@@ -114,8 +114,8 @@ def open_bold5000(
     check_zscore(zscore)
     root, label = Path(root), f"CSI{subject}"
     files = files_below(root)
-    brain = read_mask(find_one(files, root, f"{label}_brainmask" + VOLUME))
-    regions = find_regions(files, label, brain)
+    brain = read_mask(_find_one(files, root, f"{label}_brainmask" + VOLUME))
+    regions = _find_regions(files, label, brain)
     grid = Grid(_chosen(brain, regions, voxels), brain.affine, brain.path, brain.space_code)
     wanted = sorted(session_numbers(sessions)) if sessions is not None else list(range(1, N_SESSIONS[subject - 1] + 1))
     if not wanted or wanted[0] < 1 or wanted[-1] > N_SESSIONS[subject - 1]:
@@ -123,13 +123,13 @@ def open_bold5000(
     # The list of names is cut by the lengths of the sessions, so those before a wanted one must be there as well.
     opened = {
         number: NiftiBetas(
-            find_one(files, root, rf"{label}_GLMbetas-{re.escape(preparation)}_ses-{number:02d}" + VOLUME),
+            _find_one(files, root, rf"{label}_GLMbetas-{re.escape(preparation)}_ses-{number:02d}" + VOLUME),
             grid,
             same_affine=False,
         )
         for number in range(1, wanted[-1] + 1)
     }
-    names = read_image_names(find_one(files, root, f"{label}_imgnames.txt$"))
+    names = read_image_names(_find_one(files, root, f"{label}_imgnames.txt$"))
     ends = np.cumsum([source.n_trials for source in opened.values()])
     if ends[-1] > len(names) or (wanted[-1] == N_SESSIONS[subject - 1] and ends[-1] != len(names)):
         raise InputError(
@@ -165,7 +165,7 @@ def read_image_names(path: Path) -> list[str]:
     return names
 
 
-def find_regions(files: Sequence[Path], label: str, brain: Grid) -> Rois:
+def _find_regions(files: Sequence[Path], label: str, brain: Grid) -> Rois:
     """Find a subject's region masks: each region, and each in one hemisphere as `LHPPA`, on the brain mask's grid.
 
     Raises
@@ -212,7 +212,7 @@ def files_below(root: Path) -> list[Path]:
     return walk_files(root)
 
 
-def find_one(files: Sequence[Path], root: Path, pattern: str) -> Path:
+def _find_one(files: Sequence[Path], root: Path, pattern: str) -> Path:
     """Find the one file whose whole name matches a pattern.
 
     Raises

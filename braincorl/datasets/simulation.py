@@ -105,7 +105,7 @@ class FeatureSpace:
 CLUSTER_VARIANCE = 0.4  # share of the features' variance between categories; chosen, not measured
 
 
-def draw_feature_space(n_features: int, rng: np.random.Generator) -> FeatureSpace:
+def _draw_feature_space(n_features: int, rng: np.random.Generator) -> FeatureSpace:
     """Draw a feature space (p features), with the common offset that unit-norm embeddings have."""
     spectrum = 1.0 / np.arange(1, n_features + 1)
     directions = np.linalg.qr(rng.standard_normal((n_features, n_features)))[0].T
@@ -321,7 +321,7 @@ def simulate_people(
         if value < minimum:
             raise InputError(f"{name} must be at least {minimum}, but is {value}.")
     rng = np.random.default_rng(random_state)
-    feature_space = draw_feature_space(n_features, rng)
+    feature_space = _draw_feature_space(n_features, rng)
     features, category = feature_space.draw(n_shared + n_people * n_own, rng)
     image_ids = np.asarray([f"{CATEGORIES[c]}-{number:05d}" for number, c in enumerate(category)])
     brain = posterior_cortex(voxel_size_mm)

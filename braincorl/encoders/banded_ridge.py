@@ -139,7 +139,7 @@ class BandedRidgeEncoder(LinearEncoder):
         """
         check_batch_size(self.voxel_batch_size)
         named = _by_name(X)
-        joined, sizes = (X, None) if named is None else join_spaces(named)
+        joined, sizes = (X, None) if named is None else _join_spaces(named)
         features, responses = self._check_fit(joined, y)  # type: ignore[arg-type]
         self.spaces_ = self._sizes(features.shape[1]) if sizes is None else sizes
         pool = self._check_pool(None if X_pool is None else self._joined(X_pool), features)
@@ -283,7 +283,7 @@ class BandedRidgeEncoder(LinearEncoder):
                 f"the features have the spaces {', '.join(sorted(named))}, but the encoder has "
                 f"{', '.join(self.spaces_)}: pass each of these."
             )
-        joined, sizes = join_spaces({name: named[name] for name in self.spaces_})
+        joined, sizes = _join_spaces({name: named[name] for name in self.spaces_})
         for name, size in sizes.items():
             if size != self.spaces_[name]:
                 raise InputError(
@@ -341,7 +341,7 @@ def _by_name(X: Spaces) -> Mapping[str, npt.ArrayLike] | None:
     return X if isinstance(X, Mapping) and not hasattr(X, "shape") else None
 
 
-def join_spaces(spaces: Mapping[str, npt.ArrayLike]) -> tuple[FloatArray, dict[str, int]]:
+def _join_spaces(spaces: Mapping[str, npt.ArrayLike]) -> tuple[FloatArray, dict[str, int]]:
     """Put named features side by side.
 
     Parameters

@@ -91,7 +91,7 @@ def fit_person(
     if isinstance(encoder, BandedRidgeEncoder) and spaces and encoder.spaces is None:
         encoder.set_params(spaces={name: made["n_features"] for name, made in spaces.items()})
     subject = _with_features(subject, features)
-    chosen = choose_context(subject.image_ids, context, random_state)
+    chosen = _choose_context(subject.image_ids, context, random_state)
     left_out = without_copies(features, chosen, subject.image_ids[~np.isin(subject.image_ids, chosen)])
     prior = getattr(encoder, "prior", None)
     memory = None if prior is None else load_prior(prior)
@@ -182,7 +182,7 @@ def _with_features(subject: SubjectData, table: FeatureTable) -> SubjectData:
     return subject.select_images(subject.image_ids[known])
 
 
-def choose_context(image_ids: Names, context: Context, random_state: int = 0) -> Names:
+def _choose_context(image_ids: Names, context: Context, random_state: int = 0) -> Names:
     """Images to fit on: those named, a number drawn at random, or all.
 
     Parameters

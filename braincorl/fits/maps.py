@@ -149,7 +149,7 @@ def save_series(
     stem = path.name.removesuffix(".gz").removesuffix(".nii")
     if space.surface is not None:
         maps = np.concatenate([np.atleast_2d(chunk) for chunk in chunks])
-        path = save_surface_map(maps, space, path.parent, stem, np.nan if outside == "nan" else 0.0)
+        path = _save_surface_map(maps, space, path.parent, stem, np.nan if outside == "nan" else 0.0)
     elif space.mask is None:
         path = path.with_name(stem + ".npy")
         _write_npy(path, chunks, (n_volumes, space.included.size), space, squeeze)
@@ -266,7 +266,7 @@ def _write_npy(
         out.flush()
 
 
-def save_surface_map(
+def _save_surface_map(
     values: npt.NDArray[Any], space: VoxelSpace, folder: str | Path, stem: str, background: float = np.nan
 ) -> Path:
     """Write vertex values as two GIFTI files and one CIFTI file, and read them back.
@@ -302,13 +302,13 @@ def save_surface_map(
             continue
         filled = np.full((len(half), chosen.size), background, dtype=np.float32)
         filled[:, chosen] = half
-        _write_gifti(folder / f"{hemisphere_stem(stem, side)}.shape.gii", filled, STRUCTURES[side])
+        _write_gifti(folder / f"{_hemisphere_stem(stem, side)}.shape.gii", filled, STRUCTURES[side])
     path = folder / f"{stem}.dscalar.nii"
     _write_cifti(path, full, space)
     return path
 
 
-def hemisphere_stem(stem: str, side: str) -> str:
+def _hemisphere_stem(stem: str, side: str) -> str:
     """Name of one hemisphere's file: the entity goes before the statistic, or to the end."""
     before, found, after = stem.partition("_stat-")
     return f"{before}_hemi-{side}{found}{after}" if found else f"{stem}_hemi-{side}"

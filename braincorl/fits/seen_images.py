@@ -33,7 +33,7 @@ def check_features_fit(fit: "Fit", table: FeatureTable) -> None:
         If their number, their provenance, or an image that the fit was made from differs.
     """
     check_space_fits(fit, table)
-    check_same_images(fit, table)
+    _check_same_images(fit, table)
 
 
 def check_space_fits(fit: "Fit", table: FeatureTable) -> None:
@@ -52,7 +52,7 @@ def check_space_fits(fit: "Fit", table: FeatureTable) -> None:
         )
 
 
-def check_same_images(fit: "Fit", table: FeatureTable) -> None:
+def _check_same_images(fit: "Fit", table: FeatureTable) -> None:
     """Refuse features that differ from the fit's where the images are called the same.
 
     Parameters

@@ -209,7 +209,7 @@ def check_regular(path: str | Path, kind: str = "file") -> Path:
     except ValueError as error:  # a zero byte in the name
         raise InputError(f"{str(path)!r} is no file name ({error}).") from error
     except OSError as error:
-        raise input_error(path, error) from error
+        raise _input_error(path, error) from error
     if stat.S_ISDIR(found.st_mode):
         raise InputError(f"{path} cannot be read: it is a folder, expected a {kind}.")
     if not stat.S_ISREG(found.st_mode):
@@ -244,12 +244,12 @@ def reading(path: str | Path, problem: str) -> Iterator[None]:
     except OSError as error:
         if error.errno in _ABOUT_CONTENT:
             raise FileFormatError(f"{path} {problem} ({first_line(error)}): get a new copy.") from error
-        raise input_error(path, error) from error
+        raise _input_error(path, error) from error
     except Exception as error:  # damaged bytes lead libraries to raise anything; none of it is a fault of this program
         raise FileFormatError(f"{path} {problem} ({first_line(error)}): get a new copy.") from error
 
 
-def input_error(path: str | Path, error: OSError) -> InputError:
+def _input_error(path: str | Path, error: OSError) -> InputError:
     """Say that the system did not let a file be read, and what to do about it."""
     remedy = _REMEDIES.get(error.errno or 0, "the disk or network is at fault, not the file: look there, and run again")
     return InputError(f"{path} cannot be read ({os.strerror(error.errno or 0)}): {remedy}.")
@@ -335,7 +335,7 @@ def walk_files(folder: str | Path) -> list[Path]:
         try:
             entries = sorted(here.iterdir())
         except OSError as error:
-            raise input_error(here, error) from error
+            raise _input_error(here, error) from error
         for entry in entries:
             if entry.name.startswith("."):
                 hidden.append(entry.name)

@@ -127,7 +127,7 @@ class Answers:
         with staged_directory(path, overwrite=overwrite, kind="query") as folder:
             for result, versus in self.results:
                 opposed = query.versus if versus else ()
-                write_query_maps(folder, fit.config["prefix"], result, fit.space, opposed, outside)
+                _write_query_maps(folder, fit.config["prefix"], result, fit.space, opposed, outside)
             for name, table in self.tables.items():
                 table.to_csv(folder / f"{name}.tsv", sep="\t", index=False, na_rep="n/a", float_format="%.5g")
             config = {
@@ -231,7 +231,7 @@ def _with_versus(table: pd.DataFrame, versus: str) -> pd.DataFrame:
     return table
 
 
-def write_query_maps(
+def _write_query_maps(
     folder: Path,
     prefix: str,
     result: TextSelectivity,

@@ -181,9 +181,9 @@ def group_people(options: argparse.Namespace, people: list[Person], missing: dic
         group = make_group(
             options.output_dir,
             people,
-            read_fit_options(options),
+            _read_fit_options(options),
             chosen,
-            read_workers(options),
+            _read_workers(options),
             missing=missing,
             progress=progress,
         )
@@ -196,9 +196,9 @@ def fit_people(options: argparse.Namespace, people: list[Person]) -> list[Outcom
     with progress_bar("fitting people", "people") as progress:
         outcomes = fit_cohort(
             people,
-            read_fit_options(options),
+            _read_fit_options(options),
             options.output_dir,
-            read_workers(options),
+            _read_workers(options),
             overwrite=options.overwrite,
             progress=progress,
         )
@@ -224,14 +224,14 @@ def read_people(options: argparse.Namespace) -> list[Person]:
     return people_of_tree(tree, options.participant_label)
 
 
-def read_fit_options(options: argparse.Namespace) -> FitOptions:
+def _read_fit_options(options: argparse.Namespace) -> FitOptions:
     """Collect how people are fitted."""
     data = ("features", "image_ids", "zscore", "n_context", "test", "random_state", "outside")
     encoder = ("encoder", "prior", "checkpoint", "device", "precision", "threads")
     return FitOptions(**{name: getattr(options, name) for name in (*data, *encoder)})
 
 
-def read_workers(options: argparse.Namespace) -> Workers:
+def _read_workers(options: argparse.Namespace) -> Workers:
     """Collect where the work is done."""
     if options.cluster is None and options.config is not None:
         raise InputError("--config belongs to --cluster: say which queue it is for.")

@@ -70,7 +70,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         action="store_true",
         help="do not read compressed images through: faster, but damage inside them goes unseen",
     )
-    check.set_defaults(run=run_check)
+    check.set_defaults(run=_run_check)
     prepare_ = add_verb(
         actions,
         "prepare",
@@ -121,12 +121,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     prepare_.add_argument("--half", action="store_true", help="store responses as float16: half the size")
     prepare_.set_defaults(
-        run=run_prepare,
+        run=_run_prepare,
         interrupted="what was read, if anything, is in FILE.parts: the same command goes on from there.",
     )
 
 
-def run_check(options: argparse.Namespace) -> None:
+def _run_check(options: argparse.Namespace) -> None:
     """Print what was found."""
     kind, findings = check_dataset(options.root, quick=options.quick)
     print(f"{kind} in {options.root}")
@@ -142,7 +142,7 @@ def run_check(options: argparse.Namespace) -> None:
         raise InputError(f"{options.root} holds nothing that can be read.")
 
 
-def run_prepare(options: argparse.Namespace) -> None:
+def _run_prepare(options: argparse.Namespace) -> None:
     """Prepare one person."""
     open_, known = OPENERS[options.dataset]
     given = {name: getattr(options, name) for name in CHOICES}

@@ -72,7 +72,7 @@ class NiftiBetas:
         self.grid = grid or Grid(np.ones(shape[:3], dtype=bool), affine, self.path, self._image.space_code or ALIGNED)
         check_same_grid(shape[:3], affine if same_affine else self.grid.affine, self.path, self.grid)
         self.n_trials = shape[3] if len(shape) == 4 else 1
-        self._flat = flat_index(self.grid.mask)
+        self._flat = _flat_index(self.grid.mask)
         self.n_voxels = self._flat.size
 
     @property
@@ -274,7 +274,7 @@ def as_float32(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         return values.astype(np.float32, copy=False)
 
 
-def flat_index(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+def _flat_index(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
     """Where each voxel of a mask, in C order, is in a volume whose first axis runs fastest, as NIfTI stores it."""
     return np.asarray(np.ravel_multi_index(np.nonzero(mask), mask.shape, order="F"))
 

@@ -40,7 +40,7 @@ def is_on_surface(path: str | Path) -> bool:
 Pair = tuple[Path | None, Path | None]
 
 
-def pair_hemispheres(paths: Sequence[Path], what: str) -> list[Pair]:
+def _pair_hemispheres(paths: Sequence[Path], what: str) -> list[Pair]:
     """Pair files of the left and of the right hemisphere; with None if all are of one.
 
     Parameters
@@ -128,7 +128,7 @@ def open_surface_betas(paths: Sequence[Path], mask: Surface | None) -> tuple[lis
         return list(cifti), surface, list(paths)
     if any(kinds):
         raise InputError("the betas are of different kinds (CIFTI, and files of a hemisphere): pass one kind only.")
-    pairs = pair_hemispheres(paths, "betas")
+    pairs = _pair_hemispheres(paths, "betas")
     first = [left or right for left, right in pairs]
     if mask is None:
         left, right = (np.ones(n_vertices(path), dtype=bool) for path in pairs[0])
@@ -151,7 +151,7 @@ def read_surface_mask(paths: Sequence[Path]) -> Surface:
         if file.n_maps != 1:
             raise InputError(f"{paths[0]} holds {file.n_maps} maps, expected one: the mask.")
         return file.surface.select(as_mask(file.rows(0, 1)[0], paths[0]))
-    pairs = pair_hemispheres(paths, "mask")
+    pairs = _pair_hemispheres(paths, "mask")
     if len(pairs) != 1:
         raise InputError(f"mask names {len(paths)} files, expected one of each hemisphere, or one CIFTI file.")
     left, right = (
@@ -163,7 +163,7 @@ def read_surface_mask(paths: Sequence[Path]) -> Surface:
     return _surface(left, right, pairs[0])
 
 
-def read_surface_map(paths: Sequence[Path], surface: Surface, what: str) -> npt.NDArray[np.float64]:
+def _read_surface_map(paths: Sequence[Path], surface: Surface, what: str) -> npt.NDArray[np.float64]:
     """Read one value per place that is looked at (n_chosen,): two files of a hemisphere each, or one CIFTI file.
 
     Raises
@@ -178,7 +178,7 @@ def read_surface_map(paths: Sequence[Path], surface: Surface, what: str) -> npt.
         if file.n_maps != 1:
             raise InputError(f"{paths[0]} holds {file.n_maps} maps, expected one for {what}.")
         return _map_at(file, 0, surface)
-    pairs = pair_hemispheres(paths, what)
+    pairs = _pair_hemispheres(paths, what)
     if len(pairs) != 1:
         raise InputError(f"{what} names {len(paths)} files, expected one of each hemisphere, or one CIFTI file.")
     deep = 0 if surface.subcortex is None else surface.subcortex.structures.size
@@ -194,7 +194,7 @@ def read_surface_map(paths: Sequence[Path], surface: Surface, what: str) -> npt.
 
 def read_surface_ncsnr(paths: Sequence[Path], surface: Surface) -> npt.NDArray[np.float64]:
     """Read a map of noise ceiling signal-to-noise ratios (n_chosen,)."""
-    return check_ncsnr(read_surface_map(paths, surface, "ncsnr"), paths[0])
+    return check_ncsnr(_read_surface_map(paths, surface, "ncsnr"), paths[0])
 
 
 def read_surface_rois(paths: Iterable[Path], surface: Surface) -> Rois:

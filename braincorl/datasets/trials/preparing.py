@@ -99,7 +99,7 @@ def prepare(
     """
     path = Path(path).absolute()
     check_new_file(path, overwrite=True)
-    key = input_key(recording, dtype)
+    key = _input_key(recording, dtype)
     parts = path.with_name(path.name + ".parts")
     if _is_up_to_date(path, key) and not parts.exists():
         logger.info("%s is up to date", path)
@@ -237,7 +237,7 @@ def _check_parts_differ(recording: Recording, parts: Path) -> None:
         raise_same(written[twice[0]], written[twice[1]], "betas")
 
 
-def input_key(recording: Recording, dtype: str) -> str:
+def _input_key(recording: Recording, dtype: str) -> str:
     """Hash of everything that a prepared file depends on: files (path, size, time), trials, voxels, options."""
     digest = hashlib.sha256()
     files = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in recording.files]

@@ -98,7 +98,7 @@ class GaborConfig:
 
 
 @dataclass(frozen=True)
-class FilterBank:
+class _FilterBank:
     """The filters of one frequency, as factors over x and y.
 
     Attributes
@@ -138,7 +138,7 @@ def envelope_width(frequency: float, bandwidth: float) -> float:
     return math.sqrt(2 * math.log(2)) / (2 * math.pi * half_width)
 
 
-def make_bank(frequency: int, config: GaborConfig) -> FilterBank:
+def make_bank(frequency: int, config: GaborConfig) -> _FilterBank:
     """Make the filters of one frequency.
 
     Parameters
@@ -150,7 +150,7 @@ def make_bank(frequency: int, config: GaborConfig) -> FilterBank:
 
     Returns
     -------
-    FilterBank
+    _FilterBank
     """
     pixels = (np.arange(config.image_size) + 0.5) / config.image_size
     centres = (np.arange(frequency) + 0.5) / frequency
@@ -163,7 +163,7 @@ def make_bank(frequency: int, config: GaborConfig) -> FilterBank:
     along_x = envelope * np.exp(phase * np.cos(angles)[:, None, None])
     along_y = envelope * np.exp(phase * np.sin(angles)[:, None, None])
     offset = along_y.sum(axis=2)[:, :, None] * along_x.sum(axis=2)[:, None, :]
-    return FilterBank(
+    return _FilterBank(
         along_x.astype(np.complex64),
         along_y.astype(np.complex64),
         envelope.astype(np.float32),
@@ -171,7 +171,7 @@ def make_bank(frequency: int, config: GaborConfig) -> FilterBank:
     )
 
 
-def bank_responses(luminance: FloatArray, bank: FilterBank) -> ComplexArray:
+def _bank_responses(luminance: FloatArray, bank: _FilterBank) -> ComplexArray:
     """Complex responses of one frequency's filters.
 
     Parameters
@@ -200,7 +200,9 @@ def bank_responses(luminance: FloatArray, bank: FilterBank) -> ComplexArray:
     return responses
 
 
-def gabor_features(luminance: FloatArray, config: GaborConfig, banks: Sequence[FilterBank] | None = None) -> FloatArray:
+def gabor_features(
+    luminance: FloatArray, config: GaborConfig, banks: Sequence[_FilterBank] | None = None
+) -> FloatArray:
     """Features of pictures.
 
     Parameters
@@ -231,7 +233,7 @@ def gabor_features(luminance: FloatArray, config: GaborConfig, banks: Sequence[F
     pictures = luminance.astype(np.float32, copy=False)
     parts = []
     for bank in banks if banks is not None else [make_bank(int(f), config) for f in config.frequencies]:
-        response = bank_responses(pictures, bank)
+        response = _bank_responses(pictures, bank)
         if config.output in ("quadrature", "both"):
             parts += [response.real, response.imag]
         if config.output in ("energy", "both"):

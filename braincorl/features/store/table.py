@@ -76,7 +76,7 @@ class FeatureTable:
         if (counts > 1).any():
             raise InputError(f"image_ids names '{names[counts.argmax()]}' {counts.max()} times: names must differ.")
         check_names(self.image_ids.tolist(), "the name")
-        check_finite_in_blocks(self.features, "features")
+        _check_finite_in_blocks(self.features, "features")
 
     @property
     def n_features(self) -> int:
@@ -249,7 +249,7 @@ def take_rows(features: npt.NDArray[Any], rows: npt.NDArray[np.intp]) -> npt.NDA
     block_of = rows[order] // at_a_time(features[:1].nbytes, _ROWS_SHARE)
     for places in np.split(order, np.flatnonzero(np.diff(block_of)) + 1):
         taken[places] = features[rows[places]]
-        release_pages(features)
+        _release_pages(features)
     return taken
 
 
@@ -258,17 +258,17 @@ def row_blocks(matrix: FloatArray) -> Iterator[FloatArray]:
     per_block = at_a_time(matrix[:1].nbytes, _ROWS_SHARE)
     for start in range(0, len(matrix), per_block):
         yield matrix[start : start + per_block]
-        release_pages(matrix)
+        _release_pages(matrix)
 
 
-def release_pages(matrix: npt.NDArray[Any]) -> None:
+def _release_pages(matrix: npt.NDArray[Any]) -> None:
     """Let the system forget the pages of a mapped file; they are read again when needed."""
     mapped = getattr(matrix, "_mmap", None)
     if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
 
 
-def check_finite_in_blocks(matrix: FloatArray, name: str) -> None:
+def _check_finite_in_blocks(matrix: FloatArray, name: str) -> None:
     """Refuse NaN and infinity, one block of rows at a time.
 
     Raises
