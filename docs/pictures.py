@@ -12,13 +12,18 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
+from scipy.stats import norm
 
+from braincorl import GroupPrior, InContextEncoder, simulate_people
 from braincorl.analysis import plot_mosaic, plot_surface
-from braincorl.analysis.figures import save_figure
+from braincorl.analysis.figures import new_figure, own_style, save_figure
+from braincorl.analysis.maps.colours import COLOURS
 from braincorl.analysis.report.fit_report import write_report
 from braincorl.cli.main import main as braincorl
+from braincorl.datasets import SubjectData
 from braincorl.fits import Fit
 from braincorl.fits.methods import collect_maps
 
@@ -46,6 +51,7 @@ def main() -> None:
             **options,
         )
         save(as_image(mosaic, scratch), "mosaic.png")
+        save(as_image(draw_how_it_works(), scratch), "how.png")
         browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
         if browser is None:
             print("no Chromium: report.png is left as it is")
@@ -56,6 +62,63 @@ def main() -> None:
         both.paste(wide, (0, 0))
         both.paste(narrow, (wide.width + 30, 0))
         save(both.resize((both.width * 2 // 3, both.height * 2 // 3), Image.Resampling.LANCZOS), "report.png")
+
+
+@own_style
+def draw_how_it_works() -> Figure:
+    """Whom new voxels attend to, one voxel's predictions with intervals, and how often intervals hold (simulation)."""
+    world = simulate_people(3, n_own=220, n_shared=80, layout="sheet", random_state=0)
+    new, *others = (person.subject() for person in world.people)
+    memory = GroupPrior.fit(
+        [(world.features_of(other.image_ids), other.responses) for other in others],
+        rois=[label_voxels(other) for other in others],
+    )
+    own = new.select_images(new.image_ids[~np.isin(new.image_ids, world.shared)])
+    X, X_test = world.features_of(own.image_ids), world.features_of(world.shared)
+    measured = world.people[0].trials[[list(world.people[0].trial_images).index(name) for name in world.shared]]
+    lengths = (5, 10, 20, 50, 100, 200)
+    shares = []
+    for n in lengths:
+        encoder = InContextEncoder(prior=memory).fit(X[:n], own.responses[:n], X_pool=X)
+        shares.append(encoder.region_probability_[new.rois["FFA"]].mean(axis=0))
+        if n == 50:
+            predicted, std = encoder.predict(X_test, return_std=True)
+    figure = new_figure(9.5, 3)
+    whom, one, held = figure.subplots(1, 3)
+    for name, share in zip(encoder.region_names_, np.transpose(shares), strict=True):
+        ffa = name == "FFA"
+        whom.plot(lengths, share, "o-", color=COLOURS[3] if ffa else "#999999", linewidth=2 if ffa else 1, markersize=3)
+        if ffa:
+            whom.text(lengths[-2], share[-1], "FFA", color=COLOURS[3], ha="right", va="top")
+    whom.set_xscale("log")
+    whom.set_xticks(lengths, [str(n) for n in lengths])
+    whom.minorticks_off()
+    whom.set(xlabel="context images", ylabel="attention of voxels of FFA", title="Whom it attends to")
+    best = int(np.argmax(new.ncsnr))
+    order = np.argsort(predicted[:, best])[::2]
+    place = np.arange(order.size)
+    one.errorbar(
+        place, predicted[order, best], 1.96 * std[order, best], color=COLOURS[2], linestyle="", marker=".", elinewidth=1
+    )
+    one.plot(place, measured[order, best], "o", color="black", markersize=3)
+    one.set(xlabel="new images, by prediction", ylabel="% signal change", title="One voxel, 95 % intervals")
+    levels = np.linspace(0.05, 0.99, 30)
+    z = np.abs(measured - predicted) / std
+    held.plot([0, 1], [0, 1], color="black", linewidth=0.8)
+    held.plot(levels, [(z < norm.ppf(0.5 + level / 2)).mean() for level in levels], color=COLOURS[2], linewidth=2)
+    held.set(xlabel="promised", ylabel="responses inside", title="Do intervals hold?", aspect="equal")
+    for panel in (whom, one, held):
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    return figure
+
+
+def label_voxels(subject: SubjectData) -> np.ndarray:
+    """Name of the region of each voxel (n_voxels,), "" for none."""
+    labels = np.full(subject.responses.shape[1], "", dtype=object)
+    for name, members in subject.rois.items():
+        labels[members] = name
+    return labels.astype(str)
 
 
 def as_image(figure: Figure, scratch: str) -> Image.Image:

@@ -12,7 +12,8 @@ import pandas as pd
 
 from braincorl import __version__
 from braincorl.analysis.figures import new_figure, own_style, plot_scaling, save_figure
-from braincorl.analysis.maps.volume_plots import plot_glass_brain
+from braincorl.analysis.maps.surface_plots import draw_surface
+from braincorl.analysis.maps.volume_plots import add_legend
 from braincorl.analysis.report.fit_report import ReportOptions, find_warnings, fit_sections
 from braincorl.analysis.report.page import Section, write_page
 from braincorl.analysis.scaling import scaling_curve, summarize_curve
@@ -40,6 +41,8 @@ MEASURED = (
     "encoder can pass their noise ceiling."
 )
 TRUTH = "EV against the truth"
+VIEWS = ("lateral left", "ventral left", "ventral right", "lateral right")
+OUTLINED = ("EarlyVis", "LOC", "FFA", "EBA", "PPA")  # that these views show
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def demonstrate(
         If the folder is taken or cannot be written; nothing has changed then.
     """
     check_destination(path, overwrite=overwrite, kind="demo")  # before the work, not after it
-    world = simulate_people(1, random_state=random_state)
+    world = simulate_people(1, layout="sheet", random_state=random_state)
     person = world.people[0]
     table = FeatureTable(world.features, world.image_ids, {"backbone": "simulation", "normalized": True})
     shown = Demonstration(_compare(world, person, n_draws, progress), person.space.n_voxels)
@@ -155,12 +158,17 @@ def _write_example_fit(folder: Path, world: SimulatedPeople, table: FeatureTable
 
 @own_style
 def _draw(path: Path, scores: pd.DataFrame, maps: Scores, person: SimulatedPerson) -> None:
-    figure = new_figure(10, 7.5)
-    top, bottom = figure.subplots(2, 1, height_ratios=[1.3, 1])
+    figure = new_figure(9, 6)
+    top = figure.add_axes((0.08, 0.47, 0.9, 0.47))
     plot_scaling(top, scores, TRUTH)
     top.set_title("A simulated person: accuracy from few images", loc="left")
+    views = [figure.add_axes((column * 0.23, 0.05, 0.22, 0.3)) for column in range(len(VIEWS))]
+    outlined = {name: person.rois[name] for name in OUTLINED}
+    mappable = draw_surface(views, VIEWS, maps["ev"], person.space, outlined)
+    figure.colorbar(mappable, cax=figure.add_axes((0.94, 0.08, 0.012, 0.24)))
     title = f"EV of measured responses, {max(N_CONTEXT)} context images"
-    plot_glass_brain(maps["ev"], person.space, title=title, signed=False, axes=bottom)
+    figure.text(0.08, 0.345, title, fontsize=12, va="bottom")
+    add_legend(figure, list(outlined))
     save_figure(figure, path)
 
 

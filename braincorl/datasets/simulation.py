@@ -7,15 +7,16 @@ them low; noise that neighbouring voxels share; and a few trials of several time
 features, v voxels.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
-from scipy.special import ndtr
+from scipy.special import logsumexp, ndtr
 
 from braincorl.datasets.betas.beta_files import ArrayBetas
 from braincorl.datasets.space import VoxelSpace
@@ -32,6 +33,7 @@ SHARED_NOISE = 0.5  # share of noise variance that neighbours have in common
 NOISE_FWHM_MM = 8.0  # chosen, not measured
 TUNING_FWHM_MM = 10.0  # chosen: about the size of a category-selective region
 OUTLIER_RATE, OUTLIER_FACTOR = 0.02, 4.0
+MARGIN_MM, BORDER_MM = 9.0, 6.0  # of cortex around the regions of a sheet; chosen so that it looks like visual cortex
 
 
 CATEGORIES = ("face", "body", "place", "food", "word", "animal", "vehicle", "tool", "plant", "pattern")
@@ -147,10 +149,41 @@ def posterior_cortex(voxel_size_mm: int) -> Brain:
     visual = (position[:, 1] < -38) & (position[:, 2] > -32) & (position[:, 2] < 36)
     mask = np.zeros(grey.shape, dtype=bool)
     mask[tuple(np.argwhere(grey)[visual].T)] = True
-    mirrored = np.column_stack([np.abs(position[visual, 0]), position[visual, 1:]])
+    return Brain(mask, affine, _region_of(position[visual]))
+
+
+def visual_sheet(voxel_size_mm: int) -> Brain:
+    """Voxels that the folded cortex of fsaverage5 passes through, within a margin around the regions."""
+    from nilearn.datasets import load_fsaverage
+
+    meshes = load_fsaverage("fsaverage5")
+    white, pial = (
+        np.concatenate([np.asarray(meshes[kind].parts[side].coordinates) for side in ("left", "right")])
+        for kind in ("white_matter", "pial")
+    )
+    middle = (white + pial) / 2
+    mirrored = np.column_stack([np.abs(middle[:, 0]), middle[:, 1:]])
+    beyond = np.stack([np.linalg.norm(mirrored - r.centre, axis=1) - r.radius for r in REGIONS])
+    # A soft minimum: the border runs smoothly from one region's margin to the next one's.
+    near = -BORDER_MM * logsumexp(-beyond / BORDER_MM, axis=0) <= MARGIN_MM
+    depths = np.concatenate([white[near] + share * (pial - white)[near] for share in (0.0, 0.5, 1.0)])
+    corner = np.floor(depths.min(axis=0) / voxel_size_mm) - 1
+    index = np.round(depths / voxel_size_mm - corner).astype(np.intp)
+    mask = np.zeros(index.max(axis=0) + 2, dtype=bool)
+    mask[tuple(index.T)] = True
+    affine = np.diag([float(voxel_size_mm)] * 3 + [1.0])
+    affine[:3, 3] = corner * voxel_size_mm
+    return Brain(mask, affine, _region_of(np.argwhere(mask) @ affine[:3, :3].T + affine[:3, 3]))
+
+
+def _region_of(position: Array) -> npt.NDArray[np.intp]:
+    """Index into `REGIONS` of each place (v, 3) in millimetres of MNI space; -1 for none."""
+    mirrored = np.column_stack([np.abs(position[:, 0]), position[:, 1:]])
     distance = np.stack([np.linalg.norm(mirrored - r.centre, axis=1) / r.radius for r in REGIONS])
-    region = np.where(distance.min(axis=0) <= 1.0, distance.argmin(axis=0), -1)
-    return Brain(mask, affine, region)
+    return np.where(distance.min(axis=0) <= 1.0, distance.argmin(axis=0), -1)
+
+
+LAYOUTS: dict[str, Callable[[int], Brain]] = {"block": posterior_cortex, "sheet": visual_sheet}
 
 
 def smooth_fields(brain: Brain, n_fields: int, fwhm_mm: float, rng: np.random.Generator) -> Array:
@@ -285,6 +318,7 @@ def simulate_people(
     n_features: int = 128,
     shared_repeats: int = 3,
     voxel_size_mm: int = 5,
+    layout: Literal["block", "sheet"] = "block",
     random_state: int = 0,
 ) -> SimulatedPeople:
     """Simulate people who saw images of their own once, and shared images several times.
@@ -302,7 +336,10 @@ def simulate_people(
     shared_repeats
         Trials of each shared image.
     voxel_size_mm
-        Edge of a voxel in whole millimetres; 5 gives about 3,800 voxels.
+        Edge of a voxel in whole millimetres; 5 gives about 3,500 voxels.
+    layout
+        Where the voxels are: "block", all grey matter of the back of the MNI152 template; "sheet", the voxels that the
+        folded cortex of fsaverage5 passes through around the regions, which looks like a person's visual cortex.
     random_state
         Seed; the same seed gives the same people.
 
@@ -313,8 +350,10 @@ def simulate_people(
     Raises
     ------
     InputError
-        If a count is below its minimum.
+        If a count is below its minimum, or the layout is another.
     """
+    if layout not in LAYOUTS:
+        raise InputError(f"layout must be {' or '.join(LAYOUTS)}, but is {layout!r}.")
     minima = {"n_people": (n_people, 1), "n_shared": (n_shared, 2), "n_features": (n_features, 2)}
     minima |= {"n_own": (n_own, 0), "shared_repeats": (shared_repeats, 1)}
     for name, (value, minimum) in minima.items():
@@ -324,7 +363,7 @@ def simulate_people(
     feature_space = _draw_feature_space(n_features, rng)
     features, category = feature_space.draw(n_shared + n_people * n_own, rng)
     image_ids = np.asarray([f"{CATEGORIES[c]}-{number:05d}" for number, c in enumerate(category)])
-    brain = posterior_cortex(voxel_size_mm)
+    brain = LAYOUTS[layout](voxel_size_mm)
     shared_tuning = _draw_tuning(feature_space, rng)
     people = []
     for number in range(n_people):

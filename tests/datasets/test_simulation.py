@@ -85,3 +85,21 @@ def test_written_files_load_back_as_the_same_person(world, tmp_path):
 def test_impossible_worlds_are_refused():
     with pytest.raises(InputError, match="n_people must be at least 1, but is 0"):
         simulate_people(0)
+
+
+def test_a_sheet_lies_on_the_folded_cortex_and_holds_every_region():
+    from nilearn.datasets import load_fsaverage
+    from scipy.spatial import cKDTree
+
+    person = simulate_people(1, n_own=2, n_shared=2, voxel_size_mm=8, layout="sheet").people[0]
+    mask, affine = person.space.mask, person.space.affine
+    places = np.argwhere(mask) @ affine[:3, :3].T + affine[:3, 3]
+    meshes = load_fsaverage("fsaverage5")
+    cortex = np.concatenate(
+        [meshes[kind].parts[side].coordinates for kind in ("white_matter", "pial") for side in ("left", "right")]
+    )
+    assert cKDTree(cortex).query(places)[0].max() < np.sqrt(3) / 2 * 8 + 3  # half a voxel's diagonal, and the ribbon
+    assert set(person.rois) == {region.name for region in REGIONS}
+    assert all(members.sum() >= 2 for members in person.rois.values())  # in both hemispheres
+    with pytest.raises(InputError, match="layout must be block or sheet, but is 'ball'"):
+        simulate_people(1, layout="ball")

@@ -138,6 +138,40 @@ def plot_in_own_space(values: npt.ArrayLike, space: VoxelSpace, **look: Any) -> 
     return None if space.mask is None else plot_mosaic(values, space, **look)
 
 
+@own_style
+def draw_surface(
+    axes: Sequence[Axes], views: Sequence[str], values: npt.ArrayLike, space: VoxelSpace, rois: Rois
+) -> Any:
+    """Draw a map that begins at 0 onto the inflated cortex, a view in each of several axes of one's own figure.
+
+    Parameters
+    ----------
+    axes
+        As many as views.
+    views
+        View and side, such as "lateral left".
+    values
+        (n_voxels,).
+    space
+        As in `plot_surface`; both hemispheres.
+    rois
+        Regions to outline, name -> bool (n_voxels,); there is a colour for each of the first eight.
+
+    Returns
+    -------
+    matplotlib.cm.ScalarMappable
+        For a colour bar.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    scale = colour_scale(array, signed=False)
+    halves = on_fsaverage(array, space)
+    regions = [on_fsaverage(np.asarray(members, dtype=float), space) for members in rois.values()]
+    for panel, name in zip(axes, views, strict=True):
+        view, side = name.split()
+        _draw_hemisphere(panel, side, view, halves[side], scale, [region[side] for region in regions])
+    return scale.mappable
+
+
 def on_fsaverage(values: npt.ArrayLike, space: VoxelSpace) -> dict[str, npt.NDArray[np.float64]]:
     """Bring a map to the vertices of fsaverage5; one on fsLR32k stays there.
 
