@@ -176,7 +176,7 @@ def visual_sheet(voxel_size_mm: int) -> Brain:
     return Brain(mask, affine, _region_of(np.argwhere(mask) @ affine[:3, :3].T + affine[:3, 3]))
 
 
-def _region_of(position: Array) -> npt.NDArray[np.intp]:
+def _region_of(position: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
     """Index into `REGIONS` of each place (v, 3) in millimetres of MNI space; -1 for none."""
     mirrored = np.column_stack([np.abs(position[:, 0]), position[:, 1:]])
     distance = np.stack([np.linalg.norm(mirrored - r.centre, axis=1) / r.radius for r in REGIONS])
