@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from braincorl.analysis.image_identification import ImagesTold, identify_images
     from braincorl.analysis.maps.flatmap import plot_flatmap
     from braincorl.analysis.maps.surface_plots import plot_surface
+    from braincorl.analysis.maps.viewer import view_map
     from braincorl.analysis.maps.volume_plots import plot_glass_brain, plot_mosaic
     from braincorl.analysis.scaling import scaling_curve
     from braincorl.analysis.words.answers import Answers, ask_fit
@@ -90,6 +91,7 @@ _HOMES = {
     "top_voxels": "braincorl.analysis.words.query_selection",
     "tuning_correlation": "braincorl.analysis.components",
     "unmask": "braincorl.fits.maps",
+    "view_map": "braincorl.analysis.maps.viewer",
 }
 
 __all__ = [
@@ -141,6 +143,7 @@ __all__ = [
     "top_voxels",
     "tuning_correlation",
     "unmask",
+    "view_map",
 ]
 
 

@@ -1,6 +1,5 @@
 """`SubjectData`: one person's responses, with the images that made them and the voxels they belong to."""
 
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from braincorl.cells import facts_html
 from braincorl.datasets.space import VoxelSpace
 from braincorl.datasets.trials.zscoring import ZScore
 from braincorl.errors import InputError
@@ -114,6 +114,10 @@ class SubjectData:
         """Noise ceiling of R² for these images' mean responses (n_voxels,); None where nothing tells."""
         return None if self.ncsnr is None else noise_ceiling(self.ncsnr, self.n_repeats)
 
+    def _repr_html_(self) -> str:
+        """Show a notebook what is in it."""
+        return facts_html(f"SubjectData {self.name}", self.summary())
+
     def summary(self) -> dict[str, str]:
         """Say what is in it, name -> text: images, trials, sessions, voxels, ROIs, noise ceiling, place."""
         facts = {
@@ -145,15 +149,6 @@ class SubjectData:
     def _trials_each(self) -> str:
         low, high = int(self.n_repeats.min()), int(self.n_repeats.max())
         return f"{low} trial{'s' * (low > 1)} each" if low == high else f"{low}-{high} trials each"
-
-    def _repr_html_(self) -> str:
-        """Table for Jupyter."""
-        rows = "".join(
-            f'<tr><th style="text-align: left">{html.escape(name)}</th>'
-            f'<td style="text-align: left">{html.escape(text)}</td></tr>'
-            for name, text in self.summary().items()
-        )
-        return f"<table><caption>SubjectData {html.escape(self.name)}</caption><tbody>{rows}</tbody></table>"
 
 
 def place_of(space: VoxelSpace) -> str:

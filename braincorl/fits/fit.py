@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl import __version__
+from braincorl.cells import facts_html
 from braincorl.datasets import Grid, SubjectData, Surface, VoxelSpace
 from braincorl.encoders import LinearEncoder, load_encoder
 from braincorl.errors import InputError
@@ -81,6 +82,26 @@ class Fit:
         """Say whose fit it is."""
         name = type(self.encoder).__name__
         return f"Fit({self.subject}: {name} of {self.space.n_voxels} voxels from {len(self.context)} images)"
+
+    def _repr_html_(self) -> str:
+        """Show a notebook what it is; of a fit on disk no map is read for that."""
+        n_voxels, n_features = self.encoder.coef_.shape
+        network = self.config["features_provenance"].get("backbone", "an unknown network")
+        facts = {
+            "encoder": type(self.encoder).__name__,
+            "voxels": f"{n_voxels:,}" + f", of them in {', '.join(self.rois)}" * bool(self.rois),
+            "context": f"{len(self.context)} images",
+            "features": f"{n_features} of {network}",
+            "folder": self.path or "not saved",
+        }
+        known = self.kept_maps or {}
+        facts |= {
+            f"mean {label}": f"{np.nanmean(known[name]):.3f}"
+            for name, label in (("ev", "EV"), ("noiseceiling", "noise ceiling"))
+            if name in known and np.isfinite(known[name]).any()
+        }
+        simulated = "SIMULATION: no brain was measured." if self.config.get("simulation") else ""
+        return facts_html(f"Fit of {self.subject}", facts, simulated)
 
     @property
     def subject(self) -> str:

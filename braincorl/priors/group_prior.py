@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from braincorl.cells import facts_html
 from braincorl.closed_forms.items import Items, Nearby
 from braincorl.errors import FileFormatError, InputError
 from braincorl.priors.arguments import check_features, find_prior, nonempty, positive_integer
@@ -214,6 +215,18 @@ class GroupPrior:
         s = self.summary
         people = f"{s.get('n_people', '?')} people, {sum(s.get('n_voxels', [])):,} voxels"
         return f"memory of {people} in {len(self.mass):,} items over {self.n_features} features"
+
+    def _repr_html_(self) -> str:
+        """Show a notebook what it remembers."""
+        s = self.summary
+        facts = {
+            "people": s.get("n_people", "unknown"),
+            "voxels": f"{sum(s.get('n_voxels', [])):,}, remembered as {len(self.mass):,} items",
+            "features": f"{self.n_features} of {self.provenance.get('backbone', 'an unknown network')}",
+            "regions": ", ".join(self.regions) or "none",
+            "places": "none" if self.positions is None else "known",
+        }
+        return facts_html("Memory of earlier people's voxels", facts)
 
     def items(self, X_pool: npt.ArrayLike | None = None) -> Items:
         """Give the remembered voxels as attention reads them.
