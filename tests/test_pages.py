@@ -66,6 +66,40 @@ def test_pages_are_in_the_table_of_contents(page):
     assert page.stem == "index" or f"\n{page.stem}\n" in index
 
 
+def test_python_of_the_recipes_runs():
+    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "how_to.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    names = {}
+    exec(compile(code, "how_to.md", "exec"), names)
+    assert "<html" in names["page"].html
+
+
+RUN = {
+    "tutorial",
+    "how_to",
+    "how_it_works",
+    "reference/file_formats",
+    "encoders_and_data",
+}  # here, or by test_readme.py
+
+
+def test_every_python_block_of_the_pages_is_run_by_a_test():
+    pages = {
+        str(path.relative_to(DOCS).with_suffix("")): path for path in [*DOCS.glob("*.md"), *DOCS.glob("reference/*.md")]
+    }
+    assert {name for name, path in pages.items() if "```python" in path.read_text(encoding="utf-8")} <= RUN
+
+
+def test_options_of_the_flow_chart_are_those_of_the_table_and_of_fit():
+    chart = re.findall(r'class="code"[^>]*>([^<]*)<', (DOCS / "which_encoder.svg").read_text(encoding="utf-8"))
+    table = (DOCS / "which_encoder.md").read_text(encoding="utf-8")
+    assert len(chart) == 7
+    for words in chart:
+        assert f"`{words}`" in table
+        if words.startswith("--"):
+            given = ["fit", "--features", "f", "--betas", "b", "--output-dir", "o", *words.split()]
+            build_parser("fit").parse_args(given)
+
+
 def test_python_of_the_page_on_file_formats_reads_an_encoder(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     page = (DOCS / "reference" / "file_formats.md").read_text(encoding="utf-8")

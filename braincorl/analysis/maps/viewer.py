@@ -53,7 +53,12 @@ def view_map(
     if space.surface is None and space.mask is None:
         raise InputError("the voxels have no places: give the person a mask or a surface to see maps of it.")
     scale = colour_scale(array, signed)
-    look: dict[str, Any] = {"cmap": scale.colormap, "vmin": scale.low, "vmax": scale.high, "symmetric_cmap": scale.signed}
+    look: dict[str, Any] = {
+        "cmap": scale.colormap,
+        "vmin": scale.low,
+        "vmax": scale.high,
+        "symmetric_cmap": scale.signed,
+    }
     if space.surface is None and not on_surface:
         from nilearn.datasets import load_mni152_template
         from nilearn.plotting import view_img
