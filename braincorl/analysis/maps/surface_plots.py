@@ -7,6 +7,7 @@ between the white and the pial surface, which fsaverage meets to within some mil
 measuring. Both packages bring the same meshes cut open and laid flat; vertices that lie in the cuts are on none.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -257,7 +258,10 @@ def _from_volume(values: npt.NDArray[np.float64], space: VoxelSpace) -> dict[str
     halves = {}
     for side in SIDES:
         pial, white = (_mesh(kind).parts[side] for kind in ("pial", "white_matter"))
-        total, share = vol_to_surf(both, pial, inner_mesh=white).T
+        with warnings.catch_warnings():
+            # Of a slab, most vertices lie outside the grid.
+            warnings.filterwarnings("ignore", message="Mean of empty slice")
+            total, share = vol_to_surf(both, pial, inner_mesh=white).T
         share = np.nan_to_num(share)
         # Voxels without values pull nothing toward 0; a vertex that is mostly outside has no value.
         halves[side] = np.where(share > 0.25, np.nan_to_num(total) / np.maximum(share, 1e-6), np.nan)

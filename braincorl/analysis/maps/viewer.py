@@ -7,6 +7,7 @@ pictures alone: they run no script.
 
 import html
 import warnings
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -79,5 +80,7 @@ def view_map(
     mesh = load_fsaverage("fsaverage5")["inflated"]
     data = {side: halves.get(side, np.full(FINER[0], np.nan)) for side in ("left", "right")}
     image = SurfaceImage(mesh, data)
-    folds = load_fsaverage_data(mesh="fsaverage5", data_type="sulcal")
+    folds = SurfaceImage(mesh, load_fsaverage_data(mesh="fsaverage5", data_type="sulcal").data)
+    if "engine" in signature(view_surf).parameters:  # newer nilearn: the viewer that it brings itself
+        look["engine"] = "niivue"
     return view_surf(mesh, image, bg_map=folds, hemi="both", title=html.escape(title) or None, **look)
