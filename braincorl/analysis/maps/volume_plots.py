@@ -167,12 +167,12 @@ def plot_glass_brain(
     if title:
         display.title(" · ".join(part for part in (title, label) if part), size=11, color="black", bgcolor="white")
     if own and names:
-        _add_legend(figure, names)
+        add_legend(figure, names)
     return figure
 
 
 def legend_height(names: Sequence[str]) -> float:
-    """Height that `_add_legend` needs (inches)."""
+    """Height that `add_legend` needs (inches)."""
     return 0.2 * -(-len(names) // _legend_columns(names)) + 0.04 if names else 0.0
 
 
@@ -181,7 +181,7 @@ def key_height(levels: Mapping[str, str] | None) -> float:
     return legend_height(list(levels)) + 0.12 if levels else 0.5
 
 
-def _add_legend(figure: Figure, names: Sequence[str]) -> None:
+def add_legend(figure: Figure, names: Sequence[str]) -> None:
     """Name the outlines' colours at the foot of a figure."""
     _legend(figure, dict(zip(names, _cycle(len(names)), strict=True)), 0.0)
 
@@ -215,7 +215,7 @@ def add_key(
         if label:
             bar.ax.text(-0.03, 0.5, label, transform=bar.ax.transAxes, ha="right", va="center", fontsize=9)
     if outlined:
-        _add_legend(figure, outlined)
+        add_legend(figure, outlined)
 
 
 def _legend(figure: Figure, colours: Mapping[str, str], bottom: float, title: str = "") -> None:
