@@ -240,7 +240,7 @@ def open_mosaic(
     chosen = _chosen(areas, voxels)
     surface = _grayordinates(chosen, template)
     trials = read_trial_names(path)
-    check_person(trials, person, path)
+    _check_person(trials, person, path)
     ceiling = read_ceiling(path)
     rois = {name: members[chosen] for name, members in areas.items() if members[chosen].any()}
     return Recording(
@@ -276,7 +276,7 @@ def split_mosaic(root: str | Path, dataset: str, subject: int | str) -> Split:
     path = person.find(root)
     sides: dict[str, dict[str, None]] = {"train": {}, "test": {}}
     trials = read_trial_names(path)
-    check_person(trials, person, path)
+    _check_person(trials, person, path)
     for trial in trials:
         if trial.phase not in sides:
             raise InputError(f"{path} does not say on which side of the split '{trial.name}' is.")
@@ -411,7 +411,7 @@ def _trial(name: str) -> Trial:
     return Trial(name, normal_name(groups.get("image") or name), str(groups.get("phase") or ""))
 
 
-def check_person(trials: Sequence[Trial], person: MosaicPerson, path: Path) -> None:
+def _check_person(trials: Sequence[Trial], person: MosaicPerson, path: Path) -> None:
     """Refuse a file that bears a person's name, but whose trials bear another's.
 
     Raises

@@ -19,12 +19,13 @@ from nibabel.cifti2.cifti2_axes import ScalarAxis
 from nibabel.gifti.gifti import GiftiDataArray, GiftiImage, GiftiMetaData
 from nibabel.openers import Opener
 
-from braincorl.datasets.betas.grids import read_volume
+from braincorl.datasets.betas.beta_files import as_float32
 from braincorl.datasets.betas.nifti import NiftiFile
+from braincorl.datasets.betas.safe_pickle import map_npy
 from braincorl.datasets.space import VoxelSpace
 from braincorl.datasets.surfaces.cifti import CiftiFile, brain_axis
-from braincorl.errors import InputError, OutputError
-from braincorl.storage.files import atomic_file, check_regular, reading, write_json
+from braincorl.errors import FileFormatError, InputError, OutputError
+from braincorl.storage.files import atomic_file, write_json
 
 Outside = Literal["nan", "zero"]
 
@@ -102,7 +103,7 @@ def save_map(
     OutputError
         If a file cannot be written or does not read back the same.
     """
-    array = np.atleast_2d(np.asarray(values, dtype=np.float32))
+    array = np.atleast_2d(np.asarray(values))
     return save_series([array], array.shape[0], space, path, sidecar, outside, squeeze=np.ndim(values) == 1)
 
 
@@ -146,9 +147,13 @@ def save_series(
         If a file cannot be written or does not read back the same.
     """
     path = Path(path)
+    _check_outside(outside)
+    if not path.name.endswith((".nii", ".nii.gz")):
+        raise InputError(f"{path} must end in .nii.gz or .nii.")
     stem = path.name.removesuffix(".gz").removesuffix(".nii")
     if space.surface is not None:
-        maps = np.concatenate([np.atleast_2d(chunk) for chunk in chunks])
+        maps = np.concatenate([_of_space(chunk, space) for chunk in chunks])
+        _check_count(path, len(maps), n_volumes)
         path = _save_surface_map(maps, space, path.parent, stem, np.nan if outside == "nan" else 0.0)
     elif space.mask is None:
         path = path.with_name(stem + ".npy")
@@ -182,29 +187,57 @@ def read_map(path: str | Path, space: VoxelSpace) -> npt.NDArray[np.float64]:
         If it is damaged.
     """
     path = Path(path)
-    check_regular(path, "map")
-    if space.mask is None:
-        with reading(path, "is not a readable map"):
-            full = np.load(path) if space.surface is None else CiftiFile(path).rows(0, 1)[0]
+    if space.surface is not None:
+        file = CiftiFile(path)
+        if not file.surface.same_places(space.surface):
+            raise InputError(f"{path} lies on other vertices than the fit: score again with this fit.")
+        full: npt.NDArray[Any] = file.rows(0, 1)[0]
+    elif space.mask is None:
+        full = map_npy(path)
     else:
-        values, affine = read_volume(path)
-        if values.shape != space.mask.shape or space.affine is None or np.abs(affine - space.affine).max() > 1e-4:
+        image = NiftiFile(path)  # its header tells whether it is worth reading
+        apart = np.inf if space.affine is None else np.abs(image.affine - space.affine).max()
+        if image.shape != space.mask.shape or not apart <= 1e-4:  # NaN is no distance
             raise InputError(f"{path} lies on another grid than the fit: score again with this fit.")
-        full = values[space.mask]
+        full = image.read()[space.mask]
     if full.shape != space.included.shape:
         raise InputError(f"{path} has {full.size} values, but the fit has {space.included.size} voxels.")
+    if full.dtype.kind not in "fiub":
+        raise FileFormatError(f"{path} holds values of type {full.dtype}, expected real numbers.")
     return np.asarray(full[space.included], dtype=np.float64)
+
+
+def _check_outside(outside: str) -> None:
+    if outside not in ("nan", "zero"):
+        raise InputError(f"outside must be 'nan' or 'zero', but is {outside!r}.")
+
+
+def _check_count(path: Path, written: int, n_volumes: int) -> None:
+    if written != n_volumes:
+        raise OutputError(
+            f"{path} was to hold {n_volumes} volumes, but {written} came, so it was discarded: try again."
+        )
+
+
+def _of_space(chunk: npt.ArrayLike, space: VoxelSpace) -> npt.NDArray[np.float32]:
+    """Volumes (n, n_voxels) in single precision, if they are numbers of these voxels."""
+    volumes = np.atleast_2d(np.asarray(chunk))
+    if volumes.dtype.kind not in "fiub" or volumes.shape[1] != space.n_voxels:
+        raise InputError(
+            f"values has shape {volumes.shape} and type {volumes.dtype}, expected real numbers of {space.n_voxels} "
+            "voxels."
+        )
+    return as_float32(volumes)
 
 
 def _fill(volumes: npt.NDArray[Any], space: VoxelSpace, outside: Outside) -> npt.NDArray[np.float32]:
     """Volumes (n, n_voxels) as (X, Y, Z, n), in the order of the file."""
     if space.mask is None:
         raise InputError("these voxels came without a mask, so there is no volume to put them in: pass a mask.")
-    if outside not in ("nan", "zero"):
-        raise InputError(f"outside must be 'nan' or 'zero', but is {outside!r}.")
+    _check_outside(outside)
     background = np.float32(np.nan if outside == "nan" else 0.0)
     filled = np.full((*space.mask.shape, len(volumes)), background, dtype=np.float32, order="F")
-    filled[space.mask] = space.expand(volumes.astype(np.float32, copy=False)).T
+    filled[space.mask] = space.expand(_of_space(volumes, space)).T
     return filled
 
 
@@ -238,7 +271,8 @@ def _write_nifti(
                 file.write(data)
                 checksum = zlib.crc32(data, checksum)
                 written += len(np.atleast_2d(chunk))
-        if written != n_volumes or _checksum(temporary) != checksum:
+        _check_count(path, written, n_volumes)
+        if _checksum(temporary) != checksum:
             raise OutputError(f"{path} did not read back as it was written, so it was discarded: try again.")
 
 
@@ -255,14 +289,13 @@ def _write_npy(
 ) -> None:
     with atomic_file(path) as temporary:
         out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape[1:] if squeeze else shape)
-        start = 0
+        rows, start = out.reshape(shape), 0
         for chunk in chunks:
-            full = space.expand(np.atleast_2d(chunk).astype(np.float32, copy=False))
-            if squeeze:
-                out[:] = full[0]
-            else:
-                out[start : start + len(full)] = full
+            full = space.expand(_of_space(chunk, space))
+            if start + len(full) <= len(rows):
+                rows[start : start + len(full)] = full
             start += len(full)
+        _check_count(path, start, shape[0])
         out.flush()
 
 

@@ -249,6 +249,23 @@ def reading(path: str | Path, problem: str) -> Iterator[None]:
         raise FileFormatError(f"{path} {problem} ({first_line(error)}): get a new copy.") from error
 
 
+@contextmanager
+def within_memory(path: str | Path) -> Iterator[None]:
+    """Say in a line that a file asks for more memory than there is.
+
+    Raises
+    ------
+    FileFormatError
+        If what is done under `with` runs out of memory.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        raise FileFormatError(
+            f"{path} asks for more memory than there is: it is damaged (get a new copy), or too large for this machine."
+        ) from error
+
+
 def _input_error(path: str | Path, error: OSError) -> InputError:
     """Say that the system did not let a file be read, and what to do about it."""
     remedy = _REMEDIES.get(error.errno or 0, "the disk or network is at fault, not the file: look there, and run again")
@@ -265,6 +282,13 @@ def first_line(error: BaseException) -> str:
 def one_line(text: object) -> str:
     """Lay a text on one line."""
     return " ".join(str(text).split())
+
+
+def listed(names: Iterable[object], most: int = 20) -> str:
+    """Names as a file has them, for a message: on one line, and no more of them than one reads; "nothing" for none."""
+    found = [one_line(name)[:60] if isinstance(name, str) else f"<{type(name).__name__}>" for name in names]
+    more = f" and {len(found) - most} more" if len(found) > most else ""
+    return ", ".join(found[:most]) + more or "nothing"
 
 
 def other_kind(start: bytes) -> str | None:

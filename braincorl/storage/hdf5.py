@@ -108,6 +108,27 @@ def find_dataset(file: Any, name: str, path: str | Path, *, may_be_virtual: bool
     return here
 
 
+def check_written(dataset: Any, name: str, path: str | Path) -> None:
+    """Refuse a dataset of which a part was never written, as by a program that was stopped: it would read as zeros.
+
+    Raises
+    ------
+    FileFormatError
+        Saying how much there is.
+    """
+    if dataset.is_virtual or not dataset.size:
+        return
+    wanted, there = 1, int(dataset.id.get_storage_size() > 0)
+    if dataset.chunks is not None:
+        wanted = math.prod(-(-n // step) for n, step in zip(dataset.shape, dataset.chunks, strict=True))
+        there = dataset.id.get_num_chunks()
+    if there < wanted:
+        raise FileFormatError(
+            f"{path}: {wanted - there} of {wanted} parts of '{name}' were never written, and would read as zeros: get "
+            "a new copy."
+        )
+
+
 def names_in(file: Any, name: str, path: str | Path) -> list[str]:
     """Names of what a group of an open file holds, in the file's order, none of it elsewhere; none without the group.
 

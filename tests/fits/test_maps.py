@@ -10,7 +10,7 @@ from nilearn.masking import apply_mask, unmask
 
 from braincorl import analysis
 from braincorl.analysis import save_map, score_encoder, summarize_rois
-from braincorl.datasets import VoxelSpace
+from braincorl.datasets import Surface, VoxelSpace
 from braincorl.encoders import RidgeEncoder
 from braincorl.errors import InputError, OutputError
 from braincorl.fits.folder import read_space, write_description, write_maps, write_space
@@ -75,9 +75,54 @@ def test_a_series_written_in_chunks_is_the_whole_series(space, rng, tmp_path):
 
 
 def test_a_series_of_the_wrong_length_is_not_written(space, tmp_path):
-    with pytest.raises(OutputError, match="did not read back"):
-        save_series([np.ones((2, space.n_voxels))], 3, space, tmp_path / "a.nii.gz")
+    vector = VoxelSpace(np.ones(3, dtype=bool))
+    surface = VoxelSpace(np.ones(3, dtype=bool), surface=Surface(np.ones(3, bool), np.zeros(0, bool)))
+    for where in (space, vector, surface):
+        for n in (2, 4):
+            with pytest.raises(OutputError, match=f"was to hold 3 volumes, but {n} came"):
+                save_series([np.ones((n, where.n_voxels))], 3, where, tmp_path / "a.nii.gz")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("where", ["volume", "vector", "surface"])
+def test_values_that_are_no_map_are_refused_everywhere(space, tmp_path, where):
+    plain = VoxelSpace(np.ones(3, dtype=bool))
+    surface = VoxelSpace(np.ones(3, dtype=bool), surface=Surface(np.ones(3, bool), np.zeros(0, bool)))
+    chosen = {"volume": space, "vector": plain, "surface": surface}[where]
+    n = chosen.n_voxels
+    for values in (np.ones(n) * 1j, np.full(n, "a"), np.full(n, None), np.ones(n + 1), np.float64(2)):
+        with pytest.raises(InputError, match="expected real numbers"):
+            save_map(values, chosen, tmp_path / "a.nii.gz")
+    with pytest.raises(InputError, match="outside must be"):
+        save_map(np.ones(n), chosen, tmp_path / "a.nii.gz", outside="NaN")
+    with pytest.raises(InputError, match=r"must end in \.nii"):
+        save_map(np.ones(n), chosen, tmp_path / "a.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_maps_of_another_kind_or_place_are_refused(space, tmp_path):
+    vector = VoxelSpace(np.ones(3, dtype=bool))
+    for number, values in enumerate((np.ones(3) * 1j, np.full(3, "a"), np.array([{}, 1, 2], dtype=object), np.ones(4))):
+        np.save(tmp_path / f"{number}.npy", values, allow_pickle=True)
+        with pytest.raises(InputError, match=f"{number}.npy"):
+            read_map(tmp_path / f"{number}.npy", vector)
+    np.savez(tmp_path / "z.npz", np.ones(3))
+    (tmp_path / "z.npz").rename(tmp_path / "z.npy")
+    with pytest.raises(InputError, match=r"is an \.npz archive"):
+        read_map(tmp_path / "z.npy", vector)
+    # As many vertices as the fit has, but others.
+    for name, half in {"a": np.arange(10) < 4, "b": np.arange(10) >= 6}.items():
+        there = VoxelSpace(np.ones(4, dtype=bool), surface=Surface(half, np.zeros(0, bool)))
+        save_map(np.arange(4.0), there, tmp_path / f"{name}.nii.gz")
+    np.testing.assert_array_equal(read_map(tmp_path / "b.dscalar.nii", there), np.arange(4))
+    with pytest.raises(InputError, match="lies on other vertices than the fit"):
+        read_map(tmp_path / "a.dscalar.nii", there)
+    # A header that says how large the map is and where it lies is looked at before the map is read.
+    image = nib.Nifti1Image(np.zeros(space.mask.shape, "f4"), None)
+    image.header.set_sform(np.full((4, 4), np.nan), 1)
+    (tmp_path / "n.nii").write_bytes(image.to_bytes())
+    with pytest.raises(InputError, match="another grid than the fit"):
+        read_map(tmp_path / "n.nii", space)
 
 
 def test_without_a_grid_values_go_to_npy(rng, tmp_path):

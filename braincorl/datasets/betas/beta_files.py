@@ -20,7 +20,7 @@ from braincorl.datasets.betas.safe_pickle import map_npy
 from braincorl.datasets.space import ALIGNED
 from braincorl.errors import InputError
 from braincorl.storage.files import reading
-from braincorl.storage.hdf5 import dataset_in, open_hdf5
+from braincorl.storage.hdf5 import check_written, dataset_in, open_hdf5
 
 logger = logging.getLogger(__name__)
 
@@ -163,6 +163,7 @@ class HDF5Betas:
         self.path, self._dataset, self._axes = Path(path), dataset, axes
         with open_hdf5(self.path) as file:
             data = dataset_in(file, dataset, self.path)
+            check_written(data, dataset, self.path)
             shape, self.stored_type = data.shape, data.dtype
         self._flat = shape is not None and len(shape) == 2
         if self._flat:

@@ -21,7 +21,7 @@ from braincorl.datasets.betas.grids import Grid
 from braincorl.datasets.betas.matlab import is_hdf5_mat, read_mat
 from braincorl.datasets.betas.safe_pickle import load_pickled_npy
 from braincorl.errors import FileFormatError, InputError
-from braincorl.storage.files import check_regular, reading
+from braincorl.storage.files import check_regular, listed, reading
 from braincorl.storage.hdf5 import open_hdf5
 
 BETAS = "betasmd"
@@ -71,7 +71,8 @@ class GlmsingleBetas:
         elif is_hdf5_mat(self.path):
             self._source = _in_hdf5(self.path, _name_in_mat(self.path), "TZYX", mask)
         else:
-            self._source = _in_memory(next(iter(read_mat(self.path, MAT_NAMES).values())), mask, self.path)
+            found = read_mat(self.path, MAT_NAMES)
+            self._source = _in_memory(next(found[name] for name in MAT_NAMES if name in found), mask, self.path)
         self.n_trials, self.n_voxels = self._source.n_trials, self._source.n_voxels
 
     def chunks(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
@@ -105,8 +106,9 @@ def _betas_in(content: Any, path: Path) -> npt.NDArray[Any]:
             f"{path} is not a readable .npy array of numbers, nor a dictionary as GLMsingle saves it."
         )
     if BETAS not in content:
-        names = ", ".join(map(str, content)) or "nothing"
-        raise InputError(f"{path} holds {names} but no '{BETAS}': pass GLMsingle's file of single-trial betas.")
+        raise InputError(
+            f"{path} holds {listed(content)} but no '{BETAS}': pass GLMsingle's file of single-trial betas."
+        )
     values = content[BETAS]
     if not isinstance(values, np.ndarray):
         raise FileFormatError(f"{path}: '{BETAS}' is a {type(values).__name__}, expected an array.")

@@ -1,10 +1,12 @@
 import os
 import pickle
+import tracemalloc
 from collections import OrderedDict
 
 import numpy as np
 import pytest
 
+from braincorl.datasets.betas.glmsingle import GlmsingleBetas
 from braincorl.datasets.betas.safe_pickle import load_pickled_npy
 from braincorl.errors import FileFormatError, InputError
 
@@ -106,6 +108,79 @@ def raw(path, program):
 def test_crafted_programs_end_in_an_error_of_ours(tmp_path, program):
     with pytest.raises(FileFormatError):
         load_pickled_npy(raw(tmp_path / "a.npy", program))
+
+
+P = b"\x80\x04"
+# A tuple of two tuples of two tuples …, and such lists: small in the file and in memory, endless to hash or to show.
+TUPLES = b"K\x01\x85q\x00" + 60 * b"0h\x00h\x00\x86q\x00"
+LISTS = b"]K\x01aq\x00" + 60 * b"0](h\x00h\x00eq\x00"
+WITHOUT_END = {
+    "a tuple for a key": (P + b"}" + TUPLES + b"K\x01s.", "a tuple as a key"),
+    "a tuple for a key, many at once": (P + b"}(" + TUPLES + b"K\x01u.", "a tuple as a key"),
+    "a tuple for a key, in the oldest way": (P + b"(" + TUPLES + b"K\x01d.", "a tuple as a key"),
+    "a tuple for a key of an ordered dictionary": (
+        P + b"ccollections\nOrderedDict\n](" + TUPLES + b"K\x01\x86e\x85R.",
+        "a tuple as a key",
+    ),
+    "a set": (P + b"\x8f(" + TUPLES + b"\x90.", "holds a set"),
+    "a set that stays": (P + b"(" + TUPLES + b"\x91.", "holds a set"),
+    "a type": (P + b"cnumpy\ndtype\n" + LISTS + b"\x85R.", "the type of numbers by a list"),
+    "a byte order": (
+        P + b"cnumpy\ndtype\nU\x02f4\x85R(K\x03" + LISTS + b"NNNK\xffK\xffK\x00tb.",
+        "the byte order of numbers by a list",
+    ),
+    "an encoding": (P + b"c_codecs\nencode\nX\x01\x00\x00\x00a" + LISTS + b"\x86R.", "by a list"),
+    "a list in itself": (P + b"]q\x00h\x00a.", "recursion"),
+    "lists in lists in lists": (P + b"]" * 20_000 + b"a" * 19_999 + b".", "recursion"),
+}
+
+
+@pytest.mark.parametrize("case", WITHOUT_END)
+def test_what_would_be_read_for_ever_is_refused_at_once(tmp_path, case):
+    program, said = WITHOUT_END[case]
+    with pytest.raises(FileFormatError, match=said) as caught:
+        load_pickled_npy(raw(tmp_path / "a.npy", program))
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        P + b"\x8e" + (2**40).to_bytes(8, "little") + b"abc.",  # bytes
+        P + b"\x8d" + (2**40).to_bytes(8, "little") + b"abc.",  # text
+        P + b"\x96" + (2**34).to_bytes(8, "little") + b"abc.",  # bytes that can be changed
+        P + b"\x95" + (2**40).to_bytes(8, "little") + b"N.",  # a frame
+        P + b"\x8b" + (2**31 - 1).to_bytes(4, "little") + b"abc.",  # a number
+    ],
+)
+def test_what_is_not_in_the_file_takes_no_memory(tmp_path, program):
+    tracemalloc.start()
+    try:
+        with pytest.raises(FileFormatError, match="are left"):
+            load_pickled_npy(raw(tmp_path / "a.npy", program))
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_number_for_an_object_sets_no_memory_aside(tmp_path):
+    """Objects are numbered as a file likes; C's unpickler keeps room for as many as the largest number."""
+    assert load_pickled_npy(raw(tmp_path / "a.npy", P + b"K\x07r\xff\xff\xff\x7f.")) == 7
+
+
+def test_lists_of_one_length_in_an_array_of_objects(tmp_path):
+    objects = np.empty(2, dtype=object)
+    objects[0], objects[1] = [1, 2], [3, 4]
+    assert load_pickled_npy(save(tmp_path / "a.npy", objects)).tolist() == [[1, 2], [3, 4]]
+
+
+def test_names_of_a_file_do_not_break_the_line(tmp_path):
+    path = save(tmp_path / "a.npy", {"a\nb" * 50: 1} | dict.fromkeys(range(1000), 1))
+    with pytest.raises(InputError, match=r"a ba ba .*<int> and 981 more but no 'betasmd'") as caught:
+        GlmsingleBetas(path, None)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(FileFormatError, match=r"wants to use a b\.c d,"):
+        load_pickled_npy(raw(path, P + b"\x8c\x03a\nb\x8c\x03c\nd\x93."))
 
 
 def test_missing_and_truncated_files(tmp_path):
