@@ -135,6 +135,19 @@ def test_commands_of_the_recipes_are_what_the_parsers_take():
         build_parser(words[0]).parse_args(words)
 
 
+def test_python_of_the_recipes_joins_people(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number, unique in enumerate((0.1, 0.2, 0.3), start=1):
+        (tmp_path / f"sub-0{number}" / "scores").mkdir(parents=True)
+        table = "roi\tn_voxels\tpart\tspace\tmean\tlow\thigh\n" + f"all\t9\tunique\tclip\t{unique}\t0\t1\n"
+        (tmp_path / f"sub-0{number}" / "scores" / "partition.tsv").write_text(table)
+    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "how_to.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    *before, last = code.strip().splitlines()
+    names = {}
+    exec(compile("\n".join(before), "how_to.md", "exec"), names)
+    assert eval(last, names)["mean"].item() == pytest.approx(0.2)
+
+
 def test_a_perfect_encoder_reaches_the_ceiling_of_the_simulation():
     (code,) = re.findall(
         r"```python\n(.*?)```", (DOCS / "how_it_works.md").read_text(encoding="utf-8"), flags=re.DOTALL
