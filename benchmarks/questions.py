@@ -167,14 +167,11 @@ ENCODERS: dict[str, Callable[[], Any]] = {
 
 
 def identified(n_draws: int) -> Iterator[dict[str, Any]]:
-    people = [*people_to_identify(n_draws), *people_with_earlier(n_draws)]
+    people = [*people_to_identify(n_draws), *object2vec_with_earlier(n_draws)]
     for who, (data, n, draw, X, y, new, truth, *earlier) in enumerate(people):
         encoders = dict(ENCODERS)
         for prior in earlier:
-            encoders |= {
-                "group prior": partial(GroupPriorEncoder, prior),
-                "in-context, earlier people": partial(InContextEncoder, prior=prior),
-            }
+            encoders["in-context, earlier people"] = partial(InContextEncoder, prior=prior)
         for name, make in encoders.items():
             pool = {} if name == "ridge" else {"X_pool": np.concatenate([X, new])}
             encoder = make().fit(X, y, **pool)
@@ -204,7 +201,7 @@ def agreement(rows: pd.DataFrame) -> str:
 
 def decoded(n_draws: int) -> Iterator[dict[str, Any]]:
     """Posterior over features along the axes of the pool: share of the truth within 95 % intervals."""
-    for data, n, _, X, y, new, truth in people_to_identify(n_draws):
+    for data, n, _, X, y, new, truth, *_ in people_to_identify(n_draws):
         encoder = BayesianRidgeEncoder().fit(X, y, X_pool=np.concatenate([X, new]))
         varying, noise = np.ptp(y, axis=0) > 0, context_noise(encoder, X, y)
         prior = FeaturePrior.of(np.concatenate([X, new]))
@@ -294,6 +291,9 @@ def measure(call: Callable[[], Any]) -> tuple[float, float]:
 def people_to_identify(n_draws: int) -> Iterator[tuple[Any, ...]]:
     alexnet, people, _ = load_object2vec("alexnet20")
     actions, _ = load_actions()
+    memories = [
+        GroupPrior.fit([(a.features[1], a.responses[1]) for a in actions if a is not who]) for who in actions[:3]
+    ]
     world = simulate_people(1, n_own=100, n_shared=100, n_features=64, voxel_size_mm=8, shared_repeats=1)
     person = world.people[0].subject()
     own = [name for name in person.image_ids.tolist() if name not in set(world.shared.tolist())]
@@ -303,37 +303,27 @@ def people_to_identify(n_draws: int) -> Iterator[tuple[Any, ...]]:
         for n in (10, 20, 40):
             for y in people:
                 yield "object2vec, AlexNet", n, draw, alexnet[order[:n]], y[order[:n]], alexnet[order[n:]], y[order[n:]]
-            for who in actions[:3]:
+            for who, prior in zip(actions, memories, strict=False):
                 first = clips[:n]
                 X, y = who.features[1][first], who.responses[1][first]
-                yield "actions, session 2", n, draw, X, y, who.features[2], who.responses[2]
+                yield "actions, session 2", n, draw, X, y, who.features[2], who.responses[2], prior
         for n in (10, 20, 40, 100):
             seen, new = (person.select_images(names) for names in (drawn[:n], world.shared))
             X, Q = (world.features_of(part.image_ids).astype(float) for part in (seen, new))
             yield "SIMULATION", n, draw, X, seen.responses.astype(float), Q, new.responses.astype(float)
 
 
-def people_with_earlier(n_draws: int) -> Iterator[tuple[Any, ...]]:
-    """People and a memory of the others, whose fits have seen none of the candidates."""
+def object2vec_with_earlier(n_draws: int) -> Iterator[tuple[Any, ...]]:
+    """People and a memory of the others, whose fits have seen none of the 21 candidates."""
     alexnet, people, _ = load_object2vec("alexnet20")
-    actions, _ = load_actions()
-    memories = [
-        GroupPrior.fit([(a.features[1], a.responses[1]) for a in actions if a is not who]) for who in actions[:3]
-    ]
     for draw in range(n_draws):
-        rng = np.random.default_rng(draw)
-        order, clips = rng.permutation(81), rng.permutation(60)
+        order = np.random.default_rng(draw).permutation(81)
         seen, left = order[:60], order[60:]
         for who, y in enumerate(people):
             prior = GroupPrior.fit([(alexnet[seen], other[seen]) for k, other in enumerate(people) if k != who])
             for n in (10, 20, 40):
-                data = "object2vec, AlexNet, 21 candidates"
+                data = "object2vec, 21 candidates"
                 yield data, n, draw, alexnet[order[:n]], y[order[:n]], alexnet[left], y[left], prior
-        for person, prior in zip(actions, memories, strict=False):
-            for n in (10, 20, 40):
-                X, y = person.features[1][clips[:n]], person.responses[1][clips[:n]]
-                data = "actions, session 2, with earlier people"
-                yield data, n, draw, X, y, person.features[2], person.responses[2], prior
 
 
 def main() -> None:
