@@ -23,6 +23,7 @@ from torch import Tensor
 from braincorl.errors import FileFormatError, InputError
 from braincorl.foreign_state import own_torch_state
 from braincorl.models import ReferenceConfig, ReferenceTransformer
+from braincorl.models.reference import without_values
 from braincorl.names import NATIVE
 from braincorl.storage.files import check_regular, reading
 from braincorl.storage.named_files import find_pretrained, is_name
@@ -271,7 +272,7 @@ def _check_names(
     path: Path, kind: Callable[[Any], ReferenceTransformer], config: Any, state: Mapping[str, Tensor]
 ) -> None:
     """Every name of the network in its shape, and no other name."""
-    with torch.device("meta"):
+    with without_values():
         expected = {name: tuple(tensor.shape) for name, tensor in kind(config).state_dict().items()}
     problems = [f"{name} is missing" for name in expected if name not in state]
     problems += [f"{name} is not part of the network" for name in state if name not in expected]
@@ -288,7 +289,7 @@ def _check_names(
 def _build(
     kind: Callable[[Any], ReferenceTransformer], config: Any, state: Mapping[str, Tensor]
 ) -> ReferenceTransformer:
-    with torch.device("meta"):
+    with without_values():
         network = kind(config)
     network.load_state_dict(state, assign=True)
     return network.eval().requires_grad_(False)

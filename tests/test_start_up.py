@@ -50,3 +50,20 @@ def test_predicting_and_the_verbs_that_do_need_no_torch(fits):
         "    load_encoder(f'{sys.argv[1]}/{name}.safetensors').predict(np.ones((2, 6)))\n"
     )
     assert "torch" not in modules_after(code, str(fits))
+
+
+def test_a_network_of_a_checkpoint_needs_no_compiler(tmp_path):
+    code = (
+        "import sys, numpy as np, torch\n"
+        "from braincorl import InContextEncoder\n"
+        "from braincorl.checkpoint import save_checkpoint\n"
+        "from braincorl.models import ReferenceConfig, ReferenceTransformer\n"
+        "inputs = {'features': 'unit norm', 'responses': 'z-scored'}\n"
+        "network = ReferenceTransformer(ReferenceConfig(6, 20, 1, 10, 8, 2))\n"
+        "save_checkpoint(sys.argv[1], network, {'training': {}, 'backbone': 'unknown', 'inputs': inputs})\n"
+        "rng = np.random.default_rng(0)\n"
+        "X, y = rng.standard_normal((9, 6)), rng.standard_normal((9, 3))\n"
+        "InContextEncoder(sys.argv[1], device='cpu').fit(X / np.linalg.norm(X, axis=1, keepdims=True), y)\n"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    assert "torch" in modules_after(code, str(tmp_path / "network.safetensors"))

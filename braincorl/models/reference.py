@@ -15,12 +15,15 @@ This module is meant to be read; `braincorl.models.engine` computes the same fun
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from braincorl.errors import InputError
 
@@ -169,7 +172,9 @@ class ReferenceTransformer(nn.Module):
         super().__init__()
         self.config = config
         self.early_layers = nn.Sequential(ResidualBlock(config.n_features + 1, 2 * config.width, config.width))
-        self.cls_token = nn.Parameter(torch.randn(1, config.n_learned_tokens, config.width) / math.sqrt(config.width))
+        # Filled in place, so that `without_values` needs no arithmetic on it.
+        tokens = torch.empty(1, config.n_learned_tokens, config.width)
+        self.cls_token = nn.Parameter(nn.init.normal_(tokens, std=1 / math.sqrt(config.width)))
         self.transformer = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.weight_pred = nn.Sequential(ResidualBlock(config.width, 2 * config.width, config.n_features + 1))
 
@@ -203,6 +208,23 @@ class ReferenceTransformer(nn.Module):
             tokens = block(tokens)
         weights: Tensor = self.weight_pred(tokens[:, 0])
         return weights
+
+
+@contextmanager
+def without_values() -> Iterator[None]:
+    """Build networks of shapes alone, for weights that are assigned afterwards: no memory, no random numbers.
+
+    PyTorch's own way is its "meta" device alone. There, drawing first values imports a compiler, which takes seconds.
+    """
+    with torch.device("meta"), _Undrawn():
+        yield
+
+
+class _Undrawn(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.__name__.endswith(("uniform_", "normal_")):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def check_context(
