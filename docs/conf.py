@@ -73,10 +73,12 @@ html_theme_options = {
     "show_prev_next": True,
     "footer_start": ["copyright"],
     "footer_end": [],
-    "header_links_before_dropdown": 7,
+    "header_links_before_dropdown": 4,
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
+# Pages without pages below them have nothing to list beside them.
+html_sidebars = {path.stem: [] for path in FOLDER.glob("*.md")}
 html_context = {"default_mode": "auto"}
 
 
