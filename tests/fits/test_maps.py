@@ -1,6 +1,8 @@
 import json
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -50,13 +52,21 @@ def test_outside_is_a_choice_and_missing_voxels_are_nan_either_way(space):
         assert np.isnan(volume[tuple(missing)])
 
 
-def test_the_bids_validator_finds_no_error(tmp_path, space):
-    validator = shutil.which("bids-validator-deno") or shutil.which("bids-validator")
+@pytest.mark.slow  # starts another program
+@pytest.mark.parametrize("where", ["volume", "surface", "one hemisphere"])
+def test_the_bids_validator_finds_no_error(tmp_path, space, where):
+    beside = Path(sys.executable).parent / "bids-validator-deno"
+    validator = beside if beside.is_file() else shutil.which("bids-validator")
     if validator is None:
         pytest.skip("the BIDS validator is not installed (bids-validator-deno on PyPI)")
+    if where != "volume":
+        right = np.arange(10_242) % 3 == 0 if where == "surface" else np.zeros(0, dtype=bool)
+        surface = Surface(np.arange(10_242) % 2 == 0, right, "fsaverage5")
+        space = VoxelSpace(np.ones(surface.n_chosen, dtype=bool), surface=surface)
     write_description(tmp_path, "Voxelwise encoder")
     write_space(tmp_path / "space.safetensors", space, {})
     write_maps(tmp_path, "sub-01_task-images", {"ev": np.ones(space.n_voxels)}, space)
+    assert len(list(tmp_path.glob("*statmap*"))) >= 2
     done = subprocess.run([validator, tmp_path, "--format", "json"], capture_output=True, text=True, check=False)
     issues = json.loads(done.stdout)["issues"]["issues"]
     assert [issue for issue in issues if issue["severity"] == "error"] == []
