@@ -32,8 +32,9 @@ def check_features_fit(fit: "Fit", table: FeatureTable) -> None:
     InputError
         If their number, their provenance, or an image that the fit was made from differs.
     """
-    check_space_fits(fit, table)
-    _check_same_images(fit, table)
+    _check_space(fit, table)
+    if not _check_same_images(fit, table):
+        _say_unstated(fit, table)
 
 
 def check_space_fits(fit: "Fit", table: FeatureTable) -> None:
@@ -44,6 +45,11 @@ def check_space_fits(fit: "Fit", table: FeatureTable) -> None:
     InputError
         If their number or their provenance differs.
     """
+    _check_space(fit, table)
+    _say_unstated(fit, table)
+
+
+def _check_space(fit: "Fit", table: FeatureTable) -> None:
     check_same_space(table.provenance, fit.config["features_provenance"], fit.title)
     if table.n_features != fit.encoder.coef_.shape[1]:
         raise InputError(
@@ -52,7 +58,19 @@ def check_space_fits(fit: "Fit", table: FeatureTable) -> None:
         )
 
 
-def _check_same_images(fit: "Fit", table: FeatureTable) -> None:
+def _say_unstated(fit: "Fit", table: FeatureTable) -> None:
+    """Say that features are taken on trust: their file states no network, the fit does."""
+    network = fit.config["features_provenance"].get("backbone")
+    if network is not None and "backbone" not in table.provenance:
+        logger.warning(
+            "the features do not say which network they are of: they are taken for those of '%s', which %s was made "
+            "with",
+            network,
+            fit.title,
+        )
+
+
+def _check_same_images(fit: "Fit", table: FeatureTable) -> bool:
     """Refuse features that differ from the fit's where the images are called the same.
 
     Parameters
@@ -62,6 +80,11 @@ def _check_same_images(fit: "Fit", table: FeatureTable) -> None:
     table
         Features at hand.
 
+    Returns
+    -------
+    bool
+        Whether there are images of the fit's among them, with the fit's features.
+
     Raises
     ------
     InputError
@@ -70,7 +93,7 @@ def _check_same_images(fit: "Fit", table: FeatureTable) -> None:
     here = set(table.image_ids.tolist())
     common = [name for name in fit.context if name in here]
     if not common or fit.encoder.image_digests_.size == 0:
-        return
+        return False
     other = ~np.isin(_digests(table, common), fit.encoder.image_digests_)
     if other.any():
         raise InputError(
@@ -78,6 +101,7 @@ def _check_same_images(fit: "Fit", table: FeatureTable) -> None:
             f"here, such as '{common[int(other.argmax())]}': pass the features that it was made with, or, if other "
             "pictures only share their names, rename these."
         )
+    return True
 
 
 def check_same_across(fits: "Sequence[Fit]") -> None:

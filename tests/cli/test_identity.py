@@ -12,7 +12,7 @@ from braincorl.errors import InputError
 from braincorl.features import FeatureTable, load_features, save_features
 from braincorl.fits import Fit
 from braincorl.fits.folder import SPACE_KIND
-from braincorl.fits.seen_images import check_same_across
+from braincorl.fits.seen_images import check_features_fit, check_same_across
 from braincorl.storage import tensorfile
 from braincorl.storage.tensorfile import read_tensors
 
@@ -453,3 +453,18 @@ def test_whatever_a_fit_accepts_can_be_saved(rng, tmp_path, alphas):
     np.testing.assert_array_equal(back.coef_, encoder.coef_)
     assert list(back.alphas) == [float(alpha) for alpha in alphas]
     assert back.provenance_ == {"seed": 1, "rows": [0, 1], "at": str(tmp_path)}
+
+
+def test_features_that_do_not_say_their_network_are_taken_on_trust_and_that_is_said(fitted, inputs, caplog):
+    """Unless images of the fit's are among them, with the same features."""
+    found, table = Fit.load(fitted), load_features(inputs.features)
+    found.config["features_provenance"] = {"backbone": "one"}
+    unknown = FeatureTable(table.features + 1, np.char.add("new", table.image_ids), {})
+    for unstated, is_said in (
+        (FeatureTable(table.features, table.image_ids, {}), False),
+        (FeatureTable(unknown.features, unknown.image_ids, {"backbone": "one"}), False),
+        (unknown, True),
+    ):
+        caplog.clear()
+        check_features_fit(found, unstated)
+        assert ("do not say which network they are of: they are taken for those of 'one'" in caplog.text) == is_said
