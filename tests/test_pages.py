@@ -6,7 +6,9 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
+from braincorl.cli import bids_app
 from braincorl.cli.main import build_parser, main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -134,11 +136,16 @@ def test_terms_that_pages_use_are_in_the_glossary():
 
 
 def test_commands_of_the_recipes_are_what_the_parsers_take():
-    code = "".join(re.findall(r"```sh\n(.*?)```", (DOCS / "how_to.md").read_text(encoding="utf-8"), flags=re.DOTALL))
-    commands = [shlex.split(line)[1:] for line in code.splitlines()]
+    text = (DOCS / "how_to.md").read_text(encoding="utf-8")
+    commands = [
+        shlex.split(line) for line in "".join(re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)).splitlines()
+    ]
     assert len(commands) > 10
-    for words in commands:
-        build_parser(words[0]).parse_args(words)
+    for program, *words in commands:
+        parser = {"braincorl": build_parser(words[0]), "braincorl-bids": bids_app.build_parser()}[program]
+        parser.parse_args(words)
+    (queue,) = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    assert yaml.safe_load(queue).items() <= yaml.safe_load((ROOT / "cluster" / "slurm.yaml").read_text()).items()
 
 
 def test_a_perfect_encoder_reaches_the_ceiling_of_the_simulation():

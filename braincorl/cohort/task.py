@@ -120,6 +120,8 @@ class Outcome:
         Lines that the fit logged.
     seconds
         Of each step: features, responses, encoder, saving.
+    processor_seconds
+        Of the worker's process in each step; fewer than `seconds` where it waited for files, or shared its core.
     peak_bytes
         Largest memory of the worker until then.
     trace
@@ -131,6 +133,7 @@ class Outcome:
     text: str = ""
     warnings: tuple[str, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
+    processor_seconds: Mapping[str, float] = field(default_factory=dict)
     peak_bytes: int = 0
     trace: str = ""
 
@@ -183,12 +186,12 @@ def fit_one(task: FitTask) -> Outcome:
                     return Outcome(task.name, "busy")
                 if holds_result(target, "fit") and not task.overwrite:  # finished while we asked
                     return _kept(task, target)
-                text, seconds = _fit(task, target)
+                text, clock = _fit(task, target)
     except Exception as error:
         if isinstance(error, OutputError) and holds_result(target, "fit") and not task.overwrite:
             return _kept(task, target)  # by another run, where the file system has no locks
         return failure(task.name, error, lines)
-    return Outcome(task.name, "fitted", text, tuple(lines), seconds, peak_memory())
+    return Outcome(task.name, "fitted", text, tuple(lines), clock.seconds, clock.processor, peak_memory())
 
 
 def failure(name: str, error: Exception, lines: Sequence[str]) -> Outcome:
@@ -230,7 +233,7 @@ def _kept(task: FitTask, target: Path) -> Outcome:
     return Outcome(task.name, "kept")
 
 
-def _fit(task: FitTask, target: Path) -> tuple[str, dict[str, float]]:
+def _fit(task: FitTask, target: Path) -> tuple[str, "Clock"]:
     """Fit and save; the accuracy in a line, and the seconds of each step."""
     options, clock = task.options.of(task.person), Clock()
     with limited_threads(options.threads, torch=options.encoder_name in (NETWORK_ENCODER, PRIOR_ENCODER)):
@@ -253,7 +256,7 @@ def _fit(task: FitTask, target: Path) -> tuple[str, dict[str, float]]:
         fit.save(target, overwrite=task.overwrite, outside=options.outside)
         clock.stop("saving")
     text = f"{fit.encoder.coef_.shape[0]} voxels from {len(fit.context)} images"
-    return (f"{text}; {describe(fit.scores, fit.config['n_left_out'])}" if fit.scores else text), clock.seconds
+    return (f"{text}; {describe(fit.scores, fit.config['n_left_out'])}" if fit.scores else text), clock
 
 
 def _notes(options: FitOptions, files: PersonFiles) -> dict[str, Any]:
@@ -432,16 +435,17 @@ def collected(lines: list[str]) -> Iterator[None]:
 
 
 class Clock:
-    """Seconds of one step after the other."""
+    """Seconds of one step after the other, and processor seconds of this process in them."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
+        self.processor: dict[str, float] = {}
+        self._last = time.perf_counter(), time.process_time()
 
     def stop(self, name: str) -> None:
         """End a step."""
-        now = time.perf_counter()
-        self.seconds[name] = now - self._last
+        now = time.perf_counter(), time.process_time()
+        self.seconds[name], self.processor[name] = now[0] - self._last[0], now[1] - self._last[1]
         self._last = now
 
 

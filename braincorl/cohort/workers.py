@@ -390,7 +390,7 @@ def _dask_says_what_matters() -> Iterator[None]:
 
     class Deaths(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            if "died unexpectedly" in record.getMessage() or "exceeded" in record.getMessage():
+            if "Restarting worker" in record.getMessage():  # whatever ended it: a signal, or memory beyond its limit
                 logger.warning("a worker died: what it was doing is done again")
 
     above, handler, before = logging.getLogger("distributed"), Deaths(), nanny.propagate

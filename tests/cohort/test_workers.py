@@ -3,9 +3,12 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from distributed import LocalCluster
+from test_running import same_files
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from braincorl.cohort import Workers, read_queue_config, workers
+from braincorl.cli.main import main
+from braincorl.cohort import BidsTree, FitOptions, Workers, fit_cohort, people_of_tree, read_queue_config, workers
 from braincorl.cohort.workers import InThisProcess
 from braincorl.errors import InputError
 from braincorl.threads import limited_threads
@@ -109,3 +112,26 @@ def test_tasks_in_threads_keep_one_limit_and_leave_none_behind():
             assert (blas_threads(), torch.get_num_threads()) == ({2}, 3)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.fixture
+def one_by_one(tree, tmp_path):
+    """Three people fitted in this process."""
+    options = FitOptions(features=tree.features, n_context=20, encoder="bayesian-ridge")
+    fit_cohort(people_of_tree(BidsTree(tree.root)), options, tmp_path / "here", Workers(n_workers=1))
+    return options, tmp_path / "here"
+
+
+@pytest.mark.filterwarnings("ignore")  # of Dask's threads
+def test_a_scheduler_that_runs_is_used_and_left_running(tree, one_by_one, tmp_path):
+    _, here = one_by_one
+    words = ["--features", tree.features, "--n-context", 20, "--encoder", "bayesian-ridge", "--quiet"]
+    arguments = ["cohort", tree.root, *words, "--output-dir", tmp_path / "there", "--scheduler"]
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, protocol="tcp://", dashboard_address=None
+    ) as cluster:
+        assert main([*map(str, arguments), cluster.scheduler_address]) == 0
+        assert len(cluster.scheduler_info["workers"]) == 1
+        assert not cluster.scheduler.clients.keys() - {"fire-and-forget"}  # ours has said goodbye
+        assert cluster.scheduler.transition_counter > 0  # and had tasks done there
+    assert all(same_files(here / name, tmp_path / "there" / name) for name in ("sub-01", "sub-02", "sub-03"))
