@@ -1,5 +1,10 @@
+import gc
+import multiprocessing
+import os
+import signal
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -114,12 +119,39 @@ def test_tasks_in_threads_keep_one_limit_and_leave_none_behind():
         torch.set_num_threads(before)
 
 
+@dataclass(frozen=True)
+class DeadlyTree(BidsTree):
+    """A tree that kills the first worker process that opens one person's files, in the middle of its task."""
+
+    deaths: Path = Path()
+
+    def files(self, name):
+        died = self.deaths / name
+        if name == "sub-02" and multiprocessing.parent_process() and not died.exists():
+            died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().files(name)
+
+
 @pytest.fixture
 def one_by_one(tree, tmp_path):
     """Three people fitted in this process."""
     options = FitOptions(features=tree.features, n_context=20, encoder="bayesian-ridge")
     fit_cohort(people_of_tree(BidsTree(tree.root)), options, tmp_path / "here", Workers(n_workers=1))
     return options, tmp_path / "here"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of Dask's threads
+def test_what_a_killed_worker_did_is_done_again_to_the_same_bytes(tree, one_by_one, tmp_path, caplog):
+    options, here = one_by_one
+    people = people_of_tree(DeadlyTree(tree.root, deaths=tmp_path))
+    workers = Workers(n_workers=2, memory=4 * 10**9)
+    found = fit_cohort(people, options, tmp_path / "there", workers)
+    assert (tmp_path / "sub-02").exists()
+    assert "a worker died: what it was doing is done again" in caplog.text
+    assert [outcome.status for outcome in found] == ["fitted"] * 3
+    assert same_files(here, tmp_path / "there")
 
 
 @pytest.mark.filterwarnings("ignore")  # of Dask's threads
@@ -135,3 +167,38 @@ def test_a_scheduler_that_runs_is_used_and_left_running(tree, one_by_one, tmp_pa
         assert not cluster.scheduler.clients.keys() - {"fire-and-forget"}  # ours has said goodbye
         assert cluster.scheduler.transition_counter > 0  # and had tasks done there
     assert all(same_files(here / name, tmp_path / "there" / name) for name in ("sub-01", "sub-02", "sub-03"))
+
+
+SBATCH = """#!/bin/sh
+job="$(dirname "$0")/job"
+cp "$1" "$job.sh"  # as queues do: the script is removed at once
+setsid sh "$job.sh" >"$job.log" 2>&1 &
+echo "Submitted batch job $!"
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of Dask's threads
+def test_a_queue_is_asked_for_a_job_that_works(tree, tmp_path, monkeypatch):
+    """`sbatch` of a queue that starts every job at once, here; its workers have two threads, this process has one."""
+    queue = tmp_path / "queue"
+    queue.mkdir()
+    for name, text in (("sbatch", SBATCH), ("scancel", '#!/bin/sh\nkill -- "-$1"\necho "$1" >"$0.called"\n')):
+        (queue / name).write_text(text)
+        (queue / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{queue}{os.pathsep}{os.environ['PATH']}")
+    config = tmp_path / "slurm.yaml"
+    config.write_text('cores: 2\nmemory: 4GB\nwalltime: "00:10:00"\nqueue: short\njobs: 1\n')
+    words = ["--features", tree.features, "--n-context", 20, "--encoder", "bayesian-ridge", "--quiet", "-w", queue]
+    words += ["--threads", 2, "--cluster", "slurm", "--config", config, "--output-dir", tmp_path / "there"]
+    assert main([*map(str, ["cohort", tree.root, *words])]) == 0
+    assert all((tmp_path / "there" / name / "encoder.safetensors").exists() for name in ("sub-01", "sub-02", "sub-03"))
+    script = (queue / "job.sh").read_text()
+    assert "#SBATCH -p short" in script
+    assert "#SBATCH --cpus-per-task=2" in script
+    assert "#SBATCH -t 00:10:00" in script
+    assert "--nthreads 1" in script
+    assert "tls://" in script
+    assert (queue / "scancel.called").exists()  # no job outlives the run
+    gc.collect()
+    assert not list(queue.glob(".dask-jobqueue*"))  # nor do its keys
