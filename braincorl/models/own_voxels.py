@@ -47,11 +47,14 @@ def components_operator(
     n_images: int,
     temperature: float,
     inside: npt.NDArray[np.float64] | None = None,
+    noise: npt.NDArray[np.float64] | None = None,
 ) -> npt.NDArray[np.float64]:
     """Matrix that turns a voxel's projections into the weights that the person's components give it.
 
     Every component is encoded by ridge, averaged over its share of signal by its evidence; a voxel's encoder is the sum
-    over components of the component's encoder times the voxel's part in it, w_i = Σ_c W_c q_cᵀ z_i = L z_i.
+    over components of the component's encoder times the voxel's part in it, w_i = Σ_c W_c (1 - f_c) q_cᵀ z_i = L z_i.
+    Of these parts, a share f of the variance over voxels is noise: Wiener's filter takes it out, as curds and whey does
+    for canonical components (Breiman and Friedman 1997, doi:10.1111/1467-9868.00054).
 
     Parameters
     ----------
@@ -65,6 +68,8 @@ def components_operator(
         Power of the evidence.
     inside
         Share of a component's variance over images that lies in the span of the features (c,); by default all.
+    noise
+        f, the share of noise in the voxels' parts in a component (c,); by default none.
 
     Returns
     -------
@@ -80,7 +85,8 @@ def components_operator(
     evidence = -0.5 * temperature * (np.log(marginal).sum(axis=1)[:, None] + fit + outside)
     probability = np.exp(evidence - np.logaddexp.reduce(evidence, axis=0))
     factor = (signals / marginal).T @ probability
-    return np.asarray(basis.to_weights @ (factor * patterns) @ patterns.T)
+    parts = patterns if noise is None else patterns * (1 - noise)
+    return np.asarray(basis.to_weights @ (factor * patterns) @ parts.T)
 
 
 class OwnVoxels:
@@ -98,12 +104,12 @@ class OwnVoxels:
 
     def __init__(self, config: AttentionConfig, layer: VoxelAttention, blocks: Callable[[], Iterable[Tensor]]) -> None:
         self._layers, self._first, self._basis = config.layers, layer, layer.bases[0]
-        self._n_voxels = 0
+        self._n_voxels, self._n_outside = 0, max(layer.n_images - 1 - len(self._basis.values), 0)
         n_images, temperature = layer.n_images, config.temperature
         moment, smoothed = self._moments(blocks)
         patterns = principal_patterns(moment)
-        inside = self._inside(patterns, blocks)
-        components = components_operator(self._basis, patterns, n_images, temperature, inside)
+        inside, noise = self._inside(patterns, blocks), self._noise(moment, patterns)
+        components = components_operator(self._basis, patterns, n_images, temperature, inside, noise)
         again = components_operator(self._basis, principal_patterns(smoothed), n_images, temperature)
         self._components, self._again = layer.tensor(components.T), layer.tensor(again.T)
         self._rows = layer.tensor(self._basis.rows.T)
@@ -165,13 +171,27 @@ class OwnVoxels:
         self, patterns: npt.NDArray[np.float64], blocks: Callable[[], Iterable[Tensor]]
     ) -> npt.NDArray[np.float64] | None:
         """Share of every component's variance in the span of the features, where there are fewer than images."""
-        if len(patterns) >= self._first.n_images - 1:
+        if not self._n_outside:
             return None
         course, directions = np.zeros((self._first.n_images, patterns.shape[1])), self._first.tensor(patterns)
         for part in blocks():
             course += (part @ (self._first.project(part).T @ directions)).cpu().numpy()
         seen = self._basis.vectors.T @ course
         return np.asarray((seen**2).sum(axis=0) / np.maximum((course**2).sum(axis=0), 1e-300))
+
+    def _noise(
+        self, moment: npt.NDArray[np.float64], patterns: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float64] | None:
+        """Share of noise in the voxels' parts in every component, where directions outside the features tell it.
+
+        What lies there is no linear function of the features; a direction inside has as much of it, in the mean.
+        """
+        if not self._n_outside:
+            return None
+        # Standardised responses: every voxel has a sum of squares of n.
+        outside = max(self._first.n_images * self._n_voxels - float(np.trace(moment)), 0.0) / self._n_outside
+        strengths = np.einsum("kc,kl,lc->c", patterns, moment, patterns)
+        return np.minimum(outside / np.maximum(strengths, 1e-300), 1.0)
 
     def _under(
         self, config: AttentionConfig, second: npt.NDArray[np.float64], length: npt.NDArray[np.float64]

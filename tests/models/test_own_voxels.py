@@ -27,6 +27,9 @@ def test_every_component_is_ridge_averaged_by_its_evidence(rng, n, p):
     X = X / np.sqrt(p)
     left = np.linalg.svd(X, full_matrices=False)[0][:, : min(n - 1, p)]  # what the features span
     u, s, vt = np.linalg.svd(left.T @ y, full_matrices=False)
+    outside = n - 1 - left.shape[1]
+    # As much noise in a direction that the features span as in one that they do not.
+    noise = ((y - left @ left.T @ y) ** 2).sum() / outside if outside else 0.0
     expected = np.zeros((p, y.shape[1]))
     for c in range(len(s)):
         course = y @ vt[c]
@@ -39,7 +42,7 @@ def test_every_component_is_ridge_averaged_by_its_evidence(rng, n, p):
             logs.append(-0.5 * CONFIG.temperature * fit)
             means.append(r * X.T @ np.linalg.solve(covariance, left @ u[:, c]))
         share = np.exp(logs - np.logaddexp.reduce(logs))
-        expected += np.outer(share @ np.array(means), s[c] * vt[c])
+        expected += np.outer(share @ np.array(means), s[c] * max(1 - noise / s[c] ** 2, 0) * vt[c])
     fit = fit_by_attention(replace(CONFIG, layers=("components",)), X, y, 1.0, robust=False)
     np.testing.assert_allclose(fit.coef.T, expected, atol=1e-7)
 
@@ -55,6 +58,26 @@ def test_what_voxels_share_is_seen_through_their_noise(rng):
     energy = [np.linalg.svd(w, compute_uv=False) ** 2 for w in (together, single)]
     shared = [part[:2].sum() / part.sum() for part in energy]
     assert shared[0] > shared[1] + 0.15
+
+
+@pytest.mark.parametrize(("n", "p"), [(60, 30), (150, 30), (300, 10)])
+def test_more_images_than_features_tell_what_voxels_do_not_share(rng, n, p):
+    """Components that are noise are left out: better than each voxel alone, and nothing where there is nothing."""
+    X, y = person(rng, n=n + 400, p=p)
+    X_new, truth = X[n:], y[n:]
+    config = replace(CONFIG, layers=("components",))
+    scores = [
+        explained_variance(truth, X_new @ fit.coef.T + fit.intercept).mean()
+        for fit in (
+            fit_by_attention(each, X[:n], y[:n], 1 / p) for each in (config, replace(CONFIG, layers=("alone",)))
+        )
+    ]
+    assert scores[0] > scores[1] + 0.005
+    noise = rng.standard_normal((n, 4000))
+    shared, alone = (
+        fit_by_attention(c, X[:n], noise, 1 / p).coef for c in (config, replace(CONFIG, layers=("alone",)))
+    )
+    assert (shared**2).sum() < 0.6 * (alone**2).sum()
 
 
 def test_no_response_gives_no_weights():
