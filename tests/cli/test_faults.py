@@ -1,5 +1,6 @@
 """A small sample of `benchmarks/faults.py`, in this process: errors, interrupts and limits at the steps of verbs."""
 
+import argparse
 import errno
 import gc
 import importlib.util
@@ -266,7 +267,7 @@ def test_a_warning_of_a_library_is_one_line(capsys, monkeypatch):
         warnings.simplefilter("always")
         warnings.warn_explicit("odd\nheader", UserWarning, "/x/site-packages/nibabel/nifti1.py", 7)
 
-    monkeypatch.setattr(main_module, "_read_options", lambda *_: type("O", (), {"run": run, "quiet": False}))
+    monkeypatch.setattr(main_module, "_read_options", lambda *_: argparse.Namespace(run=run, quiet=False))
     with warnings.catch_warnings():
         assert main(["fit"]) == 0
     assert capsys.readouterr().err == "braincorl: nibabel warns: odd header\n"
