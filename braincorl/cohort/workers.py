@@ -161,8 +161,13 @@ class Workers:
             "distributed.scheduler.work-stealing": False,  # tasks are given out one by one anyway
             "distributed.comm.timeouts.connect": "30s",
         }
+        environment = dict(dask.config.get("distributed.nanny.pre-spawn-environ"))
+        # Dask has workers return memory to the system at once. Every array is then mapped and cleared anew, page by
+        # page: a person of 5,000 voxels took 2.5 times the processor.
+        environment.pop("MALLOC_TRIM_THRESHOLD_", None)
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-            settings[f"distributed.nanny.pre-spawn-environ.{name}"] = self.threads
+            environment[name] = self.threads
+        settings["distributed.nanny.pre-spawn-environ"] = environment
         with ExitStack() as stack:
             stack.enter_context(dask.config.set(settings))
             stack.enter_context(_dask_says_what_matters())
