@@ -190,7 +190,7 @@ class OwnVoxels:
             return None
         # Standardised responses: every voxel has a sum of squares of n.
         outside = max(self._first.n_images * self._n_voxels - float(np.trace(moment)), 0.0) / self._n_outside
-        strengths = np.einsum("kc,kl,lc->c", patterns, moment, patterns)
+        strengths = ((moment @ patterns) * patterns).sum(axis=0)
         return np.asarray(np.minimum(outside / np.maximum(strengths, 1e-300), 1.0))
 
     def _under(
