@@ -9,22 +9,36 @@ from braincorl.datasets import simulate_people
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Whole runs of the command line, notebooks, training, kills, and a local S3 server: most of the time, and few of the
-# properties that nothing smaller holds. Left out unless they are named, or ALL_TESTS is set.
+# Whole runs of the command line, notebooks, training, kills, pages in a browser, and a local S3 server: most of the
+# time, and few of the properties that nothing smaller holds. Left out unless they are named, or ALL_TESTS is set. Each
+# entry is the beginning of a test's place under tests/: a folder, a file, or a test in it.
 SLOW = (
+    "analysis/maps/test_plots.py::test_names_of_regions_are_shown",
+    "analysis/maps/test_plots.py::test_plots_mark_regions",
+    "analysis/maps/test_style.py",
+    "analysis/report/test_report.py",
     "analysis/test_notebooks.py",
     "analysis/words/test_real_words.py",
     "cli/",
+    "cohort/test_group.py",
     "datasets/download/",
     "datasets/nsd/test_nsd_fetch.py",
     "datasets/test_damage.py",
     "datasets/test_hostile.py",
+    "datasets/test_load.py::test_memory_is_bounded",
     "datasets/trials/test_prepared.py",
+    "encoders/test_attending.py::test_a_forked_child",
     "features/test_embedder.py",
     "features/backbones/test_backbones.py",
     "models/test_engine.py",
+    "models/test_reference.py::test_golden_outputs_of_the_published_network",
+    "test_cells.py::test_a_viewer",
+    "test_checkpoint.py::test_a_converted_file",
+    "test_checkpoint.py::test_published_sizes",
+    "test_foreign_state.py",
     "test_pages.py",
     "test_readme.py",
+    "test_start_up.py",
     "training/",
 )
 
@@ -32,7 +46,7 @@ SLOW = (
 def pytest_collection_modifyitems(config, items):
     """Leave slow tests out of `pytest` without arguments."""
     for item in items:
-        if item.path.relative_to(ROOT / "tests").as_posix().startswith(SLOW):
+        if f"{item.path.relative_to(ROOT / 'tests').as_posix()}::{item.name}".startswith(SLOW):
             item.add_marker(pytest.mark.slow)
     if os.environ.get("ALL_TESTS") or config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
         return
