@@ -27,6 +27,7 @@ from braincorl.errors import InputError
 from braincorl.fits import Fit
 from braincorl.fits.folder import write_description
 from braincorl.fits.remembering import features_of_contexts, remember_fits
+from braincorl.fits.scores import SCORES
 from braincorl.questions.group_means import interval_over_people
 from braincorl.storage.files import Progress, ProgressCounter, read_json, write_json
 from braincorl.storage.result_folders import holds_result, staged_directory
@@ -36,7 +37,7 @@ from braincorl.threads import limited_threads
 logger = logging.getLogger(__name__)
 
 GROUP, CURVES = "group", "few-shot"
-MEASURES = ("ev", "r2", "r", "noiseceiling", "evnormalized", "rnormalized")
+TABLES = 1  # raised when the group's files change, so that those of earlier versions are made again
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,7 @@ def make_group(
     absent = dict(missing or {}) | failed
     identity = {
         "braincorl": __version__,
+        "tables": TABLES,
         "fits": {p.name: read_metadata(folder / p.name / "encoder.safetensors")["sha256"] for p in there},
         "rois": regions,
         "places": group.places,
@@ -257,7 +259,7 @@ def summarize_people(scores: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
     rows = []
     for roi, part in scores.groupby("roi", sort=False):
         row: dict[str, Any] = {"roi": roi, "n_people": int(part["subject"].nunique())}
-        for name in MEASURES:
+        for name in SCORES:
             if f"{name}_mean" not in part:
                 continue
             values = part[f"{name}_mean"].to_numpy(dtype=float)

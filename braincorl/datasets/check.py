@@ -362,6 +362,7 @@ def _describe_design(path: Path) -> str:
     return f"{design.order.size} trials, {design.images.shape[1]} images of each of {design.images.shape[0]} subjects"
 
 
+# In this order: the first whose files are there counts. BIDS stands last, since any sub-*/ looks like it.
 KINDS: dict[str, tuple[Callable[[Path], bool], Callable[[Path, CheckFile], Findings]]] = {
     "NSD": (lambda root: (root / "nsddata").is_dir() or (root / "nsddata_betas").is_dir(), check_nsd),
     "Algonauts 2023": (lambda root: any(root.glob("subj0[1-8]/training_split")), check_algonauts),

@@ -39,7 +39,7 @@ from braincorl.fits.maps import Outside
 from braincorl.fits.methods import MethodsText, describe_methods
 from braincorl.fits.predictions import features_to_predict, save_predictions
 from braincorl.fits.scored import Scored, score_fit
-from braincorl.fits.scores import Scores, summarize_rois
+from braincorl.fits.scores import SCORES, Scores, summarize_rois
 from braincorl.storage.files import Progress, atomic_file, read_text, reading, text_lines, write_json
 from braincorl.storage.result_folders import recover, staged_directory
 
@@ -137,9 +137,8 @@ class Fit:
     @property
     def scores(self) -> Scores:
         """Scores of the images left out, as `Fit.score` names them; empty if there were none."""
-        names = ("ev", "r2", "r", "noiseceiling", "evnormalized", "rnormalized")
         maps = self.maps()
-        return {name: maps[name] for name in names if name in maps} if "ev" in maps else {}
+        return {name: maps[name] for name in SCORES if name in maps} if "ev" in maps else {}
 
     def predict(self, features: FeatureTable, images: Iterable[str] | None = None, *, return_std: bool = False) -> Any:
         """Predict responses to images.

@@ -23,6 +23,10 @@ from braincorl.validation import check_finite
 Scores = dict[str, npt.NDArray[np.float64]]
 
 
+# Scores per voxel, in the order of tables; those after `r` where noise is known.
+SCORES = ("ev", "r2", "r", "noiseceiling", "evnormalized", "rnormalized")
+
+
 def score_encoder(
     encoder: LinearEncoder,
     space: VoxelSpace,

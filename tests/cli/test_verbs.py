@@ -16,6 +16,7 @@ from braincorl.datasets import load_subject
 from braincorl.encoders import InContextEncoder, RidgeEncoder, load_encoder
 from braincorl.features import load_features
 from braincorl.fits import describe
+from braincorl.fits.scores import SCORES
 from braincorl.metrics import explained_variance
 
 
@@ -251,13 +252,10 @@ def test_the_native_network_refuses_a_precision_that_it_does_not_have(inputs, br
     assert not (tmp_path / "f").exists()
 
 
-CONSTANT = ("ev", "r2", "r", "noiseceiling", "evnormalized", "rnormalized")
-
-
-@pytest.mark.parametrize("known", [(), ("ev",), ("ev", "r"), ("ev", "r2"), ("ev", "noiseceiling"), CONSTANT])
+@pytest.mark.parametrize("known", [(), ("ev",), ("ev", "r"), ("ev", "r2"), ("ev", "noiseceiling"), SCORES])
 def test_scores_of_nothing_are_said_in_words_without_a_warning(known):
     rng = np.random.default_rng(0)
-    scores = {name: rng.random(4) if name in known else np.full(4, np.nan) for name in CONSTANT}
+    scores = {name: rng.random(4) if name in known else np.full(4, np.nan) for name in SCORES}
     line = describe(scores, 7)
     assert "nan" not in line
     assert line.startswith("7 held-out images: ")

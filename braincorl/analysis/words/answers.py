@@ -39,7 +39,7 @@ Rois = Mapping[str, npt.NDArray[np.bool_]]
 LONGEST_LABEL = 60  # of a file's name, which BIDS entities and ending make longer; systems end at 255 bytes
 
 # Map name -> (attribute of the result, what it is, unit).
-MAPS = {
+ANSWER_MAPS = {
     "selectivity": (
         "selectivity",
         "Predicted response to an image that is more like the text, from its mean over images",
@@ -264,7 +264,7 @@ def _write_query_maps(
     labels = text_labels([f"{text} versus {' and '.join(versus)}" if versus else text for text in result.texts])
     paths = []
     for column, (text, label) in enumerate(zip(result.texts, labels, strict=True)):
-        for name, (attribute, description, unit) in MAPS.items():
+        for name, (attribute, description, unit) in ANSWER_MAPS.items():
             sidecar = {
                 "Description": f"{description}; {SIGNIFICANCE[result.significance]}",
                 "Units": unit,

@@ -35,7 +35,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     chosen.add_argument(
         "--context", type=Path, metavar="TXT", help="images to fit on, one name per line; others are scored"
     )
-    chosen.add_argument("--n-context", type=int, metavar="N", help="fit on N images drawn at random; others are scored")
+    chosen.add_argument(
+        "--n-context",
+        type=int,
+        metavar="N",
+        help="fit on N images drawn at random; others are scored (default: fit on all)",
+    )
     parser.add_argument(
         "--random-state", type=non_negative, default=0, metavar="S", help="seed of that draw (default: 0)"
     )

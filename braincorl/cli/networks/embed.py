@@ -123,6 +123,7 @@ def _add_text_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_network_options(parser: argparse.ArgumentParser) -> None:
+    plain = ["gabor", *(name for name, preset in PRESETS.items() if not preset.unit_norm)]
     group = parser.add_argument_group("network")
     group.add_argument(
         "--weights", metavar="FILE", help="local weights (.safetensors, .pt, .pth, .bin), or random:SEED to try things"
@@ -135,7 +136,7 @@ def _add_network_options(parser: argparse.ArgumentParser) -> None:
         "--normalize",
         choices=NORMALIZE,
         default="auto",
-        help="features of unit length (auto: yes, but for gabor and resnet18-squash)",
+        help=f"features of unit length (auto: yes, but for {' and '.join(plain)})",
     )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 … (auto: a GPU if there is one)")
     group.add_argument(

@@ -87,7 +87,12 @@ def add_fit_options(parser: argparse.ArgumentParser) -> None:
     )
     add_encoder_options(parser)
     chosen = parser.add_mutually_exclusive_group()
-    chosen.add_argument("--n-context", type=int, metavar="N", help="fit on N images drawn at random; others are scored")
+    chosen.add_argument(
+        "--n-context",
+        type=int,
+        metavar="N",
+        help="fit on N images drawn at random; others are scored (default: fit on all)",
+    )
     chosen.add_argument(
         "--test", type=Path, metavar="TXT", help="images to score on, one name per line; others are fitted"
     )

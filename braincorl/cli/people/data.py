@@ -11,7 +11,7 @@ from braincorl.datasets import Recording, load_prepared, prepare
 from braincorl.datasets.algonauts import open_algonauts2023
 from braincorl.datasets.bids import open_bids
 from braincorl.datasets.bold5000 import open_bold5000
-from braincorl.datasets.check import check_dataset
+from braincorl.datasets.check import KINDS, check_dataset
 from braincorl.datasets.laion_fmri import open_laion_fmri
 from braincorl.datasets.mosaic import MosaicPerson, open_mosaic
 from braincorl.datasets.nsd.person import open_nsd
@@ -60,9 +60,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         actions,
         "check",
         "Say what of a data set is in a folder, what is missing, and what looks wrong (sizes, grids, scaling, counts\n"
-        "of trials, checksums of compressed images). Knows NSD, BOLD5000, Algonauts 2023, LAION-fMRI,\n"
-        "MOSAIC, GLMsingle output and BIDS derivatives.\n"
-        "Exit status 2 if a part is unusable.",
+        "of trials, checksums of compressed images). Exit status 2 if a part is unusable.\n"
+        f"Knows {', '.join(KINDS)}.",
     )
     check.add_argument("root", type=Path, metavar="ROOT", help="folder that the data set was downloaded to")
     check.add_argument(

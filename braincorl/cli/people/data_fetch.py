@@ -31,7 +31,7 @@ def add_parser(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         "nsd, laion-fmri, mosaic come from public buckets (pip install braincorl[fetch]); for others, says where\n"
         "to get them.",
     )
-    known = ("nsd", "laion-fmri", "mosaic", *BY_HAND)
+    known = (*DATA_SETS, *BY_HAND)
     parser.add_argument("dataset", choices=known, metavar="DATASET", help=", ".join(known))
     parser.add_argument("--subject", metavar="LIST", help="subjects, such as 1 or 1,2,5,7; sub-01_NSD (mosaic)")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="folder to mirror the bucket in")
@@ -121,8 +121,8 @@ def _plan_mosaic(options: argparse.Namespace) -> Downloads:
 # Data set -> how its files are looked up, its terms, and what is asked after them.
 DATA_SETS: dict[str, tuple[Callable[[argparse.Namespace], Downloads], str, str]] = {
     "nsd": (_plan_nsd, TERMS, "Have you handed in the form, and do you accept these terms?"),
-    "mosaic": (_plan_mosaic, MOSAIC_TERMS, "Do you accept these terms?"),
     "laion-fmri": (_plan_laion_fmri, LAION_TERMS, "Do you accept these terms?"),
+    "mosaic": (_plan_mosaic, MOSAIC_TERMS, "Do you accept these terms?"),
 }
 
 

@@ -5,7 +5,7 @@ marks a volume that shows none, which is left out. Optional columns are `session
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +108,7 @@ def match_trials(
         _check_rows(len(trials[0]), sum(n_volumes), f"{paths[0]} (one table for {len(betas)} betas files)", "they")
         ends = np.cumsum(n_volumes)
         parts = [
-            TrialsTable(trials[0].images[end - n : end], trials[0].sessions[end - n : end])
+            replace(trials[0], images=trials[0].images[end - n : end], sessions=trials[0].sessions[end - n : end])
             for end, n in zip(ends, n_volumes, strict=True)
         ]
     elif len(trials) == len(betas):
@@ -124,7 +124,7 @@ def match_trials(
     for part, file, session in zip(parts, betas, named, strict=True):
         _check_order(part, file, session, named)
     return [
-        TrialsTable(part.images, np.full(len(part), session)) if session and not (part.sessions != "").any() else part
+        replace(part, sessions=np.full(len(part), session)) if session and not (part.sessions != "").any() else part
         for part, session in zip(parts, named, strict=True)
     ]
 

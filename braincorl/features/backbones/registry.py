@@ -26,11 +26,11 @@ class Preset:
     about
         In a few words.
     squash_to
-        Pixels a side to which pictures are squashed, in place of the network's own resize and crop.
+        Pixels a side to which pictures are squashed, in place of the network's own resize and crop (timm).
     unit_norm
-        Whether features are of unit length by default.
+        Whether features are of unit length by default (timm; those of open_clip always are).
     packaged
-        Where its weights are, for a network whose weights come as a package.
+        Where its weights are, for a network whose weights come as a package (timm).
     """
 
     backbone: str

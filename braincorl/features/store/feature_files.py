@@ -158,7 +158,7 @@ def write_matrix(
         if path.suffix.lower() == ".npz":
             with temporary.open("wb") as file:  # of a name NumPy makes another where it does not end in small letters
                 np.savez(file, features=features, image_ids=np.asarray(image_ids), provenance=np.asarray(text))
-        else:
+        elif path.suffix.lower() == ".safetensors":
             write_tensors(temporary, KIND, {"features": features}, {"image_ids": list(image_ids), "provenance": text})
 
 
