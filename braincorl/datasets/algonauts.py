@@ -12,6 +12,7 @@ arXiv 2301.03198 (2023).
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,7 @@ from braincorl.datasets.trials.recording import Recording
 from braincorl.datasets.trials.rois import Rois
 from braincorl.datasets.trials.trials_table import TrialsTable
 from braincorl.errors import FileFormatError, InputError
-from braincorl.storage.files import Progress
+from braincorl.storage.files import Progress, reading
 
 N_SUBJECTS = 8  # those of NSD
 FSAVERAGE_VERTICES = 163_842  # of one hemisphere, at FreeSurfer's full resolution
@@ -161,9 +162,7 @@ def _read_regions(folder: Path, counts: tuple[int, ...]) -> Rois:
         halves = []
         for side, count in zip(SIDES, counts, strict=True):
             file = folder / f"{side}.{atlas}_challenge_space.npy"
-            values = np.asarray(load_pickled_npy(file))
-            if values.dtype.kind not in "fiub":
-                raise FileFormatError(f"{file} holds values of type {values.dtype}, expected a label per vertex.")
+            values = _numbers(file, "a label per vertex")
             if values.shape != (count,):
                 other = " It looks like the other hemisphere's." if values.shape == (sum(counts) - count,) else ""
                 raise InputError(f"{file} has shape {values.shape} for {count} vertices of the responses.{other}")
@@ -171,6 +170,15 @@ def _read_regions(folder: Path, counts: tuple[int, ...]) -> Rois:
         labels[atlas] = np.concatenate(halves)
         names[atlas] = _mapping(path)
     return regions_of(labels, names)
+
+
+def _numbers(path: Path, expected: str) -> npt.NDArray[Any]:
+    """Read an array of numbers; lists of lists in a pickle may be none."""
+    with reading(path, f"holds no array of numbers, expected {expected}"):
+        values = np.asarray(load_pickled_npy(path))
+    if values.dtype.kind not in "fiub":
+        raise FileFormatError(f"{path} holds values of type {values.dtype}, expected {expected}.")
+    return values
 
 
 def _mapping(path: Path) -> dict[int, str]:
@@ -189,10 +197,7 @@ def _read_surface(folder: Path, counts: tuple[int, ...]) -> Surface | None:
         return None
     masks = []
     for path, count in zip(paths, counts, strict=True):
-        values = np.asarray(load_pickled_npy(path))
-        if values.dtype.kind not in "fiub":
-            raise FileFormatError(f"{path} holds values of type {values.dtype}, expected 0 and 1.")
-        mask = as_mask(values, path, may_be_empty=True)
+        mask = as_mask(_numbers(path, "0 and 1"), path, may_be_empty=True)
         if mask.ndim != 1 or int(mask.sum()) != count:
             other = " It looks like the other hemisphere's." if int(mask.sum()) == sum(counts) - count else ""
             raise InputError(f"{path} marks {int(mask.sum())} vertices, but the responses have {count}.{other}")

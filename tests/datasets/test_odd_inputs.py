@@ -194,6 +194,13 @@ class Malicious:
         return print, ("run",)
 
 
+def pickled(value):
+    """Give an array that holds `value` as it is, which NumPy writes as a pickle."""
+    array = np.empty((), dtype=object)
+    array[()] = value
+    return array
+
+
 ALGONAUTS = {
     "swapped hemispheres": (swap_arrays, "error", "looks like the other hemisphere's"),
     "a missing image": (
@@ -206,6 +213,12 @@ ALGONAUTS = {
         "error", "builtins.print.*was not run"),
     "a mapping that is no dictionary": (
         lambda a: np.save(a.folder / "roi_masks/mapping_prf-visualrois.npy", np.arange(3)), "error", "no dictionary"),
+    "labels in lists of unlike lengths": (
+        lambda a: np.save(a.folder / "roi_masks/lh.prf-visualrois_challenge_space.npy", pickled([[1, 2], [3]])),
+        "error", "holds no array of numbers, expected a label per vertex"),
+    "labels that are none": (
+        lambda a: np.save(a.folder / "roi_masks/lh.prf-visualrois_challenge_space.npy", pickled([1, None])),
+        "error", "values of type object"),
     "labels of one hemisphere absent": (
         lambda a: (a.folder / "roi_masks/rh.prf-visualrois_challenge_space.npy").unlink(), "error", "does not exist"),
 }  # fmt: skip
