@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 N_BEST = 5  # as the top-5 of image classification
 FEWEST_VOXELS = 5  # of a region, to be asked by itself
 FEWEST_FOR_NOISE = 5  # context images
-FEWEST_IN_POOL = 3
+FEWEST_IN_POOL = 3  # two images have one direction between them, and no spread of it
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 VALIDATORS = ("bids-validator-deno", "bids-validator")
 FEATURES = ("features.npz", "features.h5", "features.safetensors")  # looked for in bids_dir/stimuli
-SECONDS_TO_VALIDATE = 3600
+SECONDS_TO_VALIDATE = 3600  # a tree of many people on a slow disk takes minutes; what takes longer hangs
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -20,10 +20,10 @@ from braincorl.validation import FloatArray
 
 # How far above the median an image may lie. Noise that voxels share scatters good images by factors of two or three.
 _TOLERATED = 4.0
-_FEWEST_IMAGES = 5
-_ROUNDS = 3
+_FEWEST_IMAGES = 5  # of fewer, a spoilt one moves the median itself
+_ROUNDS = 3  # spoilt images found, the others judged without them, and once more to settle
 _FEWEST_VOXELS = 8  # a mean over fewer scatters too much to tell a spoilt image from a good one
-_CHUNK = 4096
+_CHUNK = 4096  # voxels at a time: 33 MB of double precision at 1,000 images
 
 
 def weights_under(signal: FloatArray, y: FloatArray) -> npt.NDArray[np.float64]:

@@ -30,7 +30,7 @@ from braincorl.storage.result_folders import holds_result
 logger = logging.getLogger(__name__)
 
 OPTIONS = "cohort.json"
-SECONDS_BETWEEN_LOOKS = 1.0
+SECONDS_BETWEEN_LOOKS = 1.0  # at what workers have done: little beside a person, and nothing for the processor
 MEMORY_OF_A_WORKER = 700 * 2**20  # Python with its libraries
 COPIES = 5  # of the responses, at the peak of a fit
 

@@ -23,7 +23,7 @@ from braincorl.encoders.ridge import RidgeEncoder
 
 # From which share of the voxels on an end of a grid, and a bound by nature, are told.
 TOLD_END = 0.1
-TOLD_BOUND = 0.5
+TOLD_BOUND = 0.5  # some voxels without signal are everywhere; when most are, something is wrong
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from braincorl.batching import batches
 
 # Distances over more directions of feature space than this cost time and change no neighbour worth the name.
 DIRECTIONS = 64
-_ROUNDS = 3
+_ROUNDS = 3  # of moving centres; each costs as much as the first
 
 
 def cluster(coordinates: npt.NDArray[np.float32], groups: npt.NDArray[np.intp], n_items: int) -> npt.NDArray[np.intp]:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from braincorl.validation import FloatArray
 
-NO_IMAGES = np.empty(0, dtype=np.int64)
+NO_IMAGES = np.empty(0, dtype=np.int64)  # of what does not say which images it has seen
 
 
 def image_digests(X: FloatArray) -> npt.NDArray[np.int64]:

@@ -44,8 +44,8 @@ from braincorl.validation import FloatArray, check_finite
 
 Array = npt.NDArray[np.float64]
 
-_RANK_TOLERANCE = 1e-12
-_EXAMPLES = 64
+_RANK_TOLERANCE = 1e-12  # of the largest variance: directions below are rounding
+_EXAMPLES = 64  # images of the pool, over which the spread of predictions is taken
 
 
 @dataclass(frozen=True)

@@ -50,9 +50,9 @@ LOOK_AND_UP = {
     "posterior left": (Y, Z),
     "posterior right": (Y, Z),
 }
-N_VERTICES = 10_242
+N_VERTICES = 10_242  # of one hemisphere of fsaverage5
 FINER = (10_242, 40_962, 163_842)  # fsaverage5, 6 and 7
-FSLR_VERTICES = 32_492
+FSLR_VERTICES = 32_492  # of one hemisphere of fsLR32k
 
 
 @own_style

@@ -32,7 +32,7 @@ MATRIX, COMPRESSED = 14, 15
 # Type of an element, and class of a matrix, as they are numbered.
 TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
-COMPLEX_FLAG = 0x0800
+COMPLEX_FLAG = 0x0800  # in the flags of a matrix; real and imaginary parts follow one another
 START_BYTES = 4096  # flags, dimensions and name of a matrix, with room
 
 
