@@ -4,6 +4,7 @@ SIMULATION throughout. People that lie in the folder from an earlier run are tak
 
     uv run python benchmarks/cohort.py people --folder SCRATCH      40 people x 5,000 voxels: workers, one is killed
     uv run python benchmarks/cohort.py queue --folder SCRATCH       sbatch, qsub and bsub that start their job here
+    uv run python benchmarks/cohort.py group --folder SCRATCH       memory and seconds of what a group gives together
     uv run python benchmarks/cohort.py profile --folder SCRATCH     one person's seconds, step by step
     uv run python benchmarks/cohort.py rates --folder SCRATCH --output docs/results/rates.json      for scale.py
     uv run python benchmarks/cohort.py training --folder SCRATCH    torchrun with two processes against one
@@ -34,9 +35,9 @@ import psutil
 from common import print_table
 
 from braincorl import fit_person
-from braincorl.cohort import BidsTree, FitOptions, FitTask, Workers, fit_cohort, fit_one, people_of_tree
+from braincorl.cohort import BidsTree, FitOptions, FitTask, Workers, fit_cohort, fit_one, make_group, people_of_tree
 from braincorl.cohort.people import describe_files
-from braincorl.cohort.task import fit_command, read_responses
+from braincorl.cohort.task import fit_command, peak_memory, read_responses
 from braincorl.datasets import simulate_people
 from braincorl.encoders.choice import make_encoder
 from braincorl.features import FeatureTable, load_features, save_features
@@ -321,6 +322,36 @@ def run_queue(options):
         print(re.sub(r"tls://\S+", "tls://ADDRESS", script), flush=True)
 
 
+def run_group(options):
+    """Peak of memory, and seconds, of the group's products by numbers of people, each in a process of its own."""
+    print(f"SIMULATION: people of {options.voxels:,} voxels x {options.images} images x {options.features} features\n")
+    fork, rows = multiprocessing.get_context("fork"), []
+    for n in options.people:
+        root, people = make_people(options.folder, n, options.voxels, options.images, options.features)
+        chosen = FitOptions(features=root / "features.npz", encoder="in-context", n_context=options.images)
+        found = fit_cohort(people, chosen, root / "for-group", Workers(n_workers=1))
+        assert all(outcome.status in ("fitted", "kept") for outcome in found), found
+        shutil.rmtree(root / "for-group" / "group", ignore_errors=True)
+        here, there = fork.Pipe()
+        worker = fork.Process(target=tell_group, args=(root / "for-group", people, chosen, there))
+        worker.start()
+        seconds, used, peak = here.recv()
+        worker.join()
+        size = sum((root / "for-group" / person.name / "encoder.safetensors").stat().st_size for person in people)
+        rows.append([n, f"{seconds:.1f}", f"{used:.1f}", f"{peak / 2**20:.0f}", f"{size / 2**20:.0f}"])
+        print(rows[-1], flush=True)
+    print_table(
+        ["people", "seconds", "processor seconds", "peak MiB beyond the libraries", "MiB of all encoders"], rows
+    )
+
+
+def tell_group(folder, people, chosen, pipe):
+    """Make a group in this process; send seconds, processor seconds, and the peak of memory beyond what was held."""
+    before, watch, used = psutil.Process().memory_info().rss, time.perf_counter(), time.process_time()
+    make_group(folder, people, chosen)
+    pipe.send((time.perf_counter() - watch, time.process_time() - used, peak_memory() - before))
+
+
 def run_profile(options):
     """Seconds of the steps of a person, and the share that is not the encoder."""
     root, people = make_people(options.folder, 1, options.voxels, options.images)
@@ -427,17 +458,19 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(required=True)
     verb = {}
-    for run in (run_people, run_queue, run_profile, run_rates, run_training):
+    for run in (run_people, run_queue, run_group, run_profile, run_rates, run_training):
         name = run.__name__.removeprefix("run_")
         verb[name] = verbs.add_parser(name, help=run.__doc__)
         verb[name].add_argument("--folder", type=Path, required=True, help="of simulated people and results")
         verb[name].set_defaults(run=run)
-    for name, voxels in (("people", 5000), ("queue", 700), ("profile", 20_000)):
+    for name, voxels in (("people", 5000), ("queue", 700), ("group", 3000), ("profile", 20_000)):
         verb[name].add_argument("--voxels", type=int, default=voxels)
         verb[name].add_argument("--images", type=int, default=100)
     verb["people"].add_argument("--people", type=int, default=40)
     verb["people"].add_argument("--output", type=Path, help="JSON file for when each person was done")
     verb["queue"].add_argument("--queues", nargs="+", choices=sorted(FAKES), default=list(FAKES))
+    verb["group"].add_argument("--people", type=int, nargs="+", default=[4, 16, 64])
+    verb["group"].add_argument("--features", type=int, default=512)
     verb["profile"].add_argument("--repeats", type=int, default=5)
     verb["rates"].add_argument("--sizes", nargs="+", metavar="VOXELSxIMAGES", default=SIZES)
     verb["rates"].add_argument("--features", type=int, default=512)

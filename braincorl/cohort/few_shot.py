@@ -25,10 +25,10 @@ from braincorl.encoders import BayesianRidgeEncoder, GroupPriorEncoder, LinearEn
 from braincorl.encoders.choice import make_network_encoder
 from braincorl.errors import InputError
 from braincorl.features.store.feature_files import read_names
-from braincorl.fits import Fit
 from braincorl.fits.fitting import fit_arguments, pool_without
 from braincorl.fits.folder import hash_responses
-from braincorl.fits.remembering import features_of_contexts, remember_fits
+from braincorl.fits.one_by_one import load_fits
+from braincorl.fits.remembering import remember_fits
 from braincorl.priors.image_digests import image_digests
 from braincorl.storage.files import read_json, write_json
 from braincorl.storage.result_folders import holds_result, staged_directory
@@ -57,6 +57,8 @@ class FewShot:
         some.
     random_state
         Seed of the draws.
+    n_people
+        Left out are so many people, drawn at random, and not everybody: the work is the square of the people.
     """
 
     counts: tuple[int, ...]
@@ -65,12 +67,27 @@ class FewShot:
     rois: bool | None = None
     places: bool = False
     random_state: int = 0
+    n_people: int | None = None
 
     def __post_init__(self) -> None:
         if not self.counts or min(self.counts) < 2 or self.n_draws < 1:
             raise InputError(
                 f"counts are {list(self.counts)}, draws {self.n_draws}: expected at least 2 images, 1 draw."
             )
+        if self.n_people is not None and self.n_people < 1:
+            raise InputError(f"n_people is {self.n_people}, expected at least 1 person to leave out.")
+
+    def choose(self, names: Sequence[str]) -> list[str]:
+        """Say who of these is left out in turn: everybody, or a random sample; in their order."""
+        if self.n_people is None or self.n_people >= len(names):
+            return list(names)
+        # Drawn from the sorted names, so that the order of a table does not decide who is drawn.
+        drawn = set(np.random.default_rng(self.random_state).permutation(np.sort(names))[: self.n_people].tolist())
+        return [name for name in names if name in drawn]
+
+    def identity(self) -> list[Any]:
+        """Say what the curves of a group depend on, JSON-serialisable."""
+        return [list(self.counts), self.n_draws, self.random_state, self.n_people]
 
 
 @dataclass(frozen=True)
@@ -142,10 +159,11 @@ def _measure(task: FewShotTask) -> tuple[pd.DataFrame, dict[str, Any]]:
     options, protocol = task.options.of(task.person), task.protocol
     table = person_features(task.name, options)
     subject = read_responses(task.name, task.person.files(), options, table)
-    others = [Fit.load(path) for path in task.others]
-    digests = np.unique(np.concatenate([fit.encoder.image_digests_ for fit in others]))
+    prior = remember_fits(load_fits(task.others), rois=bool(protocol.rois), places=protocol.places, table=table)
+    if not prior.image_digests.size:
+        raise InputError("a fit of another person does not know which images it has seen: fit everybody again.")
     X = table.features[table.rows(subject.image_ids)]
-    new = ~np.isin(image_digests(X), digests)
+    new = ~np.isin(image_digests(X), prior.image_digests)
     test = choose_test(subject.image_ids, new, protocol)
     rows = np.isin(subject.image_ids, test)
     own = ~rows & ~np.isin(image_digests(X), image_digests(X[rows]))  # no copies of the test's under other names
@@ -154,8 +172,6 @@ def _measure(task: FewShotTask) -> tuple[pd.DataFrame, dict[str, Any]]:
             f"{task.name} has {int(own.sum())} images beside the {int(rows.sum())} to score on, but the largest "
             f"context is of {max(protocol.counts)}: ask for fewer (--few-shot)."
         )
-    pool = features_of_contexts(others, table)
-    prior = remember_fits(others, rois=bool(protocol.rois), places=protocol.places, pool=pool)
     makers: dict[str, LinearEncoder | Callable[[], LinearEncoder]] = {
         MEMORY: lambda: GroupPriorEncoder(prior, device="cpu"),
         ALONE: lambda: make_network_encoder(device="cpu"),

@@ -3,11 +3,15 @@
 prior.safetensors   the people's voxels, remembered, for `fit --prior`
 scores.tsv          a row per person and region: scores of images that the person's fit had not seen
 regions.tsv         a row per region: mean over people, standard deviation, 95 % interval over people
+partition.tsv       a row per person, region, part and feature space: what each space explains; where it was scored
+spaces.tsv          the same over people: mean, 95 % interval over people
 few-shot.tsv        accuracy against the number of images, each person left out in turn; where it was asked for
 report.html         all of it at a glance
 config.json         whose fits, and options
 """
 
+import hashlib
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,17 +22,19 @@ import numpy as np
 import pandas as pd
 
 from braincorl import __version__
+from braincorl.batching import working_memory
 from braincorl.cohort.few_shot import FewShot, FewShotTask, few_shot_curve, read_curves
 from braincorl.cohort.people import Person
-from braincorl.cohort.running import MEMORY_OF_A_WORKER, tell
+from braincorl.cohort.running import COPIES, MEMORY_OF_A_WORKER, tell
 from braincorl.cohort.task import FitOptions, Outcome, read_table
 from braincorl.cohort.workers import Workers
+from braincorl.encoders.base import saved_class
 from braincorl.errors import InputError
-from braincorl.fits import Fit
-from braincorl.fits.folder import write_description
-from braincorl.fits.remembering import features_of_contexts, remember_fits
+from braincorl.fits.folder import read_config, write_description
+from braincorl.fits.one_by_one import load_fits
+from braincorl.fits.remembering import remember_fits
 from braincorl.fits.scores import SCORES
-from braincorl.questions.group_means import interval_over_people
+from braincorl.questions.group_means import interval_over_people, over_people
 from braincorl.storage.files import Progress, ProgressCounter, read_json, write_json
 from braincorl.storage.result_folders import holds_result, staged_directory
 from braincorl.storage.tensorfile import read_metadata
@@ -37,7 +43,8 @@ from braincorl.threads import limited_threads
 logger = logging.getLogger(__name__)
 
 GROUP, CURVES = "group", "few-shot"
-TABLES = 1  # raised when the group's files change, so that those of earlier versions are made again
+TABLES = 2  # raised when the group's files change, so that those of earlier versions are made again
+SCORED, PARTS = "scores.tsv", "partition.tsv"
 
 
 @dataclass(frozen=True)
@@ -131,8 +138,7 @@ def make_group(
     there = [person for person in people if holds_result(folder / person.name, "fit")]
     if not there:
         raise InputError(f"{folder} holds no fit of these people: fit them first (participant level).")
-    fits = [Fit.load(folder / person.name) for person in there]
-    regions = all(fit.rois for fit in fits) if group.rois is None else group.rois
+    regions = all(_has_regions(folder / person.name) for person in there) if group.rois is None else group.rois
     protocol = group.few_shot
     if protocol is not None and protocol.rois is None:
         protocol = replace(protocol, rois=regions)
@@ -147,35 +153,41 @@ def make_group(
         "rois": regions,
         "places": group.places,
         "max_items": group.max_items,
-        "few_shot": None if protocol is None else [list(protocol.counts), protocol.n_draws, protocol.random_state],
+        "few_shot": None if protocol is None else protocol.identity(),
         "missing": absent,
+        "tables_sha256": _hash_tables(folder, there),
     }
     target = folder / GROUP
     if holds_result(target, "group") and read_json(target / "config.json") == identity:
         return Group(target, len(there), False, failed)
-    scores = collect_scores(fits)
+    subjects, encoder, simulation = _read_configs(folder, there)
+    scores = collect_tables(folder, subjects, SCORED)
     summary = summarize_people(scores)
-    curves = pd.DataFrame() if protocol is None else read_curves(folder / CURVES, [person.name for person in there])
+    parts = collect_tables(folder, subjects, PARTS)
+    curves = pd.DataFrame()
+    if protocol is not None:
+        curves = read_curves(folder / CURVES, protocol.choose([person.name for person in there]))
     table = None if options.features is None else read_table(options.features, options.image_ids)
-    pool = None if table is None else features_of_contexts(fits, table)
+    fits = load_fits([folder / person.name for person in there])
     with limited_threads(options.threads, torch=False):
-        prior = remember_fits(fits, rois=regions, places=group.places, pool=pool, max_items=group.max_items or "auto")
+        prior = remember_fits(fits, rois=regions, places=group.places, table=table, max_items=group.max_items or "auto")
     with staged_directory(target, overwrite=True, kind="group") as staged:
         prior.save(staged / "prior.safetensors")
-        for name, rows in (("scores", scores), ("regions", summary), ("few-shot", curves)):
+        tables = {"scores": scores, "regions": summary, "partition": parts, "spaces": summarize_spaces(parts)}
+        for name, rows in {**tables, "few-shot": curves}.items():
             if len(rows):
                 rows.to_csv(staged / f"{name}.tsv", sep="\t", index=False, na_rep="n/a")
         write_json(staged / "config.json", identity)
         facts = GroupFacts(
-            people=[fit.subject for fit in fits],
-            encoder=str(fits[0].config.get("encoder", type(fits[0].encoder).__name__)),
+            people=list(subjects.values()),
+            encoder=encoder,
             missing=absent,
             scores=scores,
             regions=summary,
             curves=curves,
             memory=f"{prior}{', regions ' + ', '.join(prior.regions) if prior.regions else ''}",
             provenance=dict(prior.provenance),
-            simulation=any("simulation" in str(fit.config["features_provenance"]).lower() for fit in fits),
+            simulation=simulation,
         )
         write_group_report(staged / "report.html", facts)
         write_description(staged, "Products of a cohort")
@@ -194,6 +206,7 @@ def _measure_curves(
     if len(people) < 2:
         raise InputError("few-shot curves leave one person out and remember the others: at least 2 people are needed.")
     folders = {person.name: folder / person.name for person in people}
+    chosen = set(protocol.choose(list(folders)))
     tasks = [
         FewShotTask(
             person,
@@ -203,8 +216,10 @@ def _measure_curves(
             folder / CURVES,
         )
         for person in people
+        if person.name in chosen
     ]
-    needed = sum((path / "encoder.safetensors").stat().st_size for path in folders.values()) * 4 + MEMORY_OF_A_WORKER
+    largest = max((path / "encoder.safetensors").stat().st_size for path in folders.values())
+    needed = MEMORY_OF_A_WORKER + COPIES * largest + working_memory()  # the others are read one after the other
     counter, failed = ProgressCounter(len(tasks), progress), dict[str, str]()
     with workers.sized(len(tasks), needed).start() as runner:
         for task, result in runner.run(few_shot_curve, tasks):
@@ -216,26 +231,82 @@ def _measure_curves(
     return failed
 
 
-def collect_scores(fits: Sequence[Fit]) -> pd.DataFrame:
-    """Table people x regions x scores: of `braincorl score` where a fit has them, else of the images left out.
+def _has_regions(fit: Path) -> bool:
+    return bool(json.loads(read_metadata(fit / "space.safetensors")["header"])["rois"])
+
+
+def _read_configs(folder: Path, people: Sequence[Person]) -> tuple[dict[str, str], str, bool]:
+    """Label of each person by the name of their folder, the encoder, and whether anybody is simulated."""
+    subjects, encoder, simulation = dict[str, str](), "", False
+    for person in people:
+        config = read_config(folder / person.name)
+        subjects[person.name] = str(config["subject"])
+        encoder = encoder or str(config.get("encoder", saved_class(folder / person.name / "encoder.safetensors")))
+        simulation |= "simulation" in str(config["features_provenance"]).lower()
+    return subjects, encoder, simulation
+
+
+def _find_table(fit: Path, name: str) -> Path | None:
+    """Find a table of a fit: of `braincorl score` where there is one, else of the images left out."""
+    return next((path for path in (fit / "scores" / name, fit / name) if path.is_file()), None)
+
+
+def _hash_tables(folder: Path, people: Sequence[Person]) -> str:
+    """SHA-256 over everybody's tables, since a person may be scored after the group was made."""
+    digest = hashlib.sha256()
+    for person in people:
+        for name in (SCORED, PARTS):
+            path = _find_table(folder / person.name, name)
+            digest.update(b"none" if path is None else path.read_bytes())
+    return digest.hexdigest()
+
+
+def collect_tables(folder: Path, subjects: Mapping[str, str], name: str) -> pd.DataFrame:
+    """Put everybody's tables of scores, or of what feature spaces explain, below one another.
+
+    Parameters
+    ----------
+    folder
+        Of the cohort.
+    subjects
+        Name of a person's folder -> label.
+    name
+        "scores.tsv" or "partition.tsv": of `braincorl score` where a fit has it, else of the images left out.
 
     Returns
     -------
     pandas.DataFrame
-        Columns `subject`, `roi`, `n_voxels`, `images` ("score" or "left out"), and `NAME_mean`, `NAME_median`, `NAME_n`
-        of every score; no row for people without scores.
+        Columns `subject`, `roi`, `n_voxels`, `images` ("score" or "left out"), and those of the table; no row for
+        people without one.
     """
     tables = []
-    for fit in fits:
-        assert fit.path is not None  # read from disk
-        scored, own = fit.path / "scores" / "scores.tsv", fit.path / "scores.tsv"
-        path = scored if scored.is_file() else own
-        if path.is_file():
+    for person, subject in subjects.items():
+        path = _find_table(folder / person, name)
+        if path is not None:
             table = pd.read_csv(path, sep="\t", na_values="n/a", keep_default_na=False)
-            table.insert(0, "subject", fit.subject)
-            table.insert(3, "images", "score" if path == scored else "left out")
+            table.insert(0, "subject", subject)
+            table.insert(3, "images", "left out" if path.parent.name == person else "score")
             tables.append(table)
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def summarize_spaces(parts: pd.DataFrame) -> pd.DataFrame:
+    """Mean over people of what each feature space explains of each region, with an interval over people.
+
+    Parameters
+    ----------
+    parts
+        Of `collect_tables`, from people's `partition.tsv`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per region, part and space: `roi`, `part`, `space`, `n_people`, `mean`, `mean_low`, `mean_high`.
+    """
+    if not len(parts):
+        return pd.DataFrame()
+    tables = {str(subject): table for subject, table in parts.groupby("subject", sort=False)}
+    return over_people(tables, "mean", ["roi", "part", "space"])
 
 
 def summarize_people(scores: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
@@ -244,7 +315,7 @@ def summarize_people(scores: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
     Parameters
     ----------
     scores
-        Of `collect_scores`.
+        Of `collect_tables`.
     level
         Of the interval, by Student's t over people; it says how much the mean hangs on whom was measured.
 

@@ -5,7 +5,7 @@ a picture that was fitted may come back under a new name, to be scored as if it 
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -104,33 +104,36 @@ def _check_same_images(fit: "Fit", table: FeatureTable) -> bool:
     return True
 
 
-def check_same_across(fits: "Sequence[Fit]") -> None:
-    """Refuse fits of several people whose images are called the same but have different features.
+class SameImages:
+    """Refuses fits of several people whose images are called the same but have different features.
 
-    Parameters
-    ----------
-    fits
-        Of one feature space; those whose encoders keep no fingerprints of their images are not checked.
-
-    Raises
-    ------
-    InputError
-        Saying how many of the shared images differ, and between which fits.
+    Fits are given one after the other, and not kept; those whose encoders keep no fingerprints are not checked.
     """
-    known: dict[str, tuple[int, Fit]] = {}
-    for fit in fits:
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[int, str]] = {}
+
+    def add(self, fit: "Fit") -> None:
+        """Check a fit against those before.
+
+        Raises
+        ------
+        InputError
+            Saying how many of the shared images differ, and between which fits.
+        """
         digests = fit.encoder.image_digests_
         if digests.size != len(fit.context):
-            continue
+            return
         own = dict(zip(fit.context, digests.tolist(), strict=True))
-        shared = [name for name in own if name in known]
-        other = [name for name in shared if known[name][0] != own[name]]
+        shared = [name for name in own if name in self._known]
+        other = [name for name in shared if self._known[name][0] != own[name]]
         if other:
             raise InputError(
                 f"{len(other)} of {len(shared)} images of {fit.title} have other features than in "
-                f"{known[other[0]][1].title}, such as '{other[0]}': fit all people with the same features."
+                f"{self._known[other[0]][1]}, such as '{other[0]}': fit all people with the same features."
             )
-        known |= {name: (digest, fit) for name, digest in own.items()}
+        title = fit.title
+        self._known |= {name: (digest, title) for name, digest in own.items()}
 
 
 def seen_by(fit: "Fit", table: FeatureTable, image_ids: Names) -> npt.NDArray[np.bool_]:

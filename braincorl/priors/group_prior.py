@@ -1,6 +1,6 @@
 """`GroupPrior`: earlier people's voxels, remembered, and the file that holds them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -8,24 +8,24 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from braincorl.batching import working_memory
 from braincorl.cells import facts_html
 from braincorl.closed_forms.items import Items, Nearby
 from braincorl.errors import FileFormatError, InputError
 from braincorl.priors.arguments import check_features, find_prior, nonempty, positive_integer
-from braincorl.priors.compression import DIRECTIONS, cluster
+from braincorl.priors.gathering import Voxels, gather
 from braincorl.priors.image_digests import NO_IMAGES
 from braincorl.priors.places import WIDTH, check_places, neighbours, spacing
-from braincorl.priors.regions import Rois, index_labels, index_regions
+from braincorl.priors.regions import Rois, check_labels, index_labels, name_regions
 from braincorl.priors.remembered import (
     PoolMoments,
-    RememberedPerson,
+    PoolOfPeople,
+    SeenImages,
     check_person,
     count_features,
     count_voxels,
     pool_moments,
-    pool_of_people,
     remember_person,
-    seen_images,
     signal_variance,
 )
 from braincorl.storage.files import reading
@@ -102,7 +102,9 @@ class GroupPrior:
     ) -> Self:
         """Remember people.
 
-        The result does not depend on the order of voxels (to rounding).
+        The result does not depend on the order of voxels (to rounding). People are gone through one after the other, a
+        few times: sequences that read them from disk when they are asked for need room for one person
+        (`braincorl.fits.one_by_one`).
 
         Parameters
         ----------
@@ -131,74 +133,27 @@ class GroupPrior:
         InputError
             If there are no people, shapes do not match, values are not finite, or no voxel has any signal.
         """
-        for position, person in enumerate(nonempty(people)):
-            check_person(person, position)
-        pool = None if X_pool is None else np.asarray(X_pool)
-        check_features([count_features(person) for person in people], pool)
-        counts = [count_voxels(person) for person in people]
-        regions, indices = index_regions(rois, counts)
-        places = _check_all_places(positions, counts)
-        automatic = MAX_ITEMS if places is None else MAX_ITEMS_WITH_PLACES
+        known = _survey(nonempty(people), rois, positions, X_pool)
+        automatic = MAX_ITEMS if positions is None else MAX_ITEMS_WITH_PLACES
         limit = positive_integer(max_items, "max_items", automatic, 10**7)
-        moments = pool_of_people(people) if pool is None else pool_moments(pool)
-        if not float(np.trace(moments.covariance)) > 0:
+        if not float(np.trace(known.moments.covariance)) > 0:
             raise InputError("the features do not vary over images: nothing can be learned from them.")
-        remembered = [remember_person(person, moments) for person in people]
-        step = 1.0 if places is None else float(np.mean([spacing(part) for part in places]))
-        summary = {
-            "n_people": len(people),
-            "n_voxels": [int((person.reliability > 0).sum()) for person in remembered],
-            "reliability": [round(float(person.reliability.mean()), 4) for person in remembered],
-        }
-        return cls._of_voxels(
-            _join(remembered),
-            np.concatenate(indices),
-            None if places is None else np.concatenate(places),
-            moments,
-            limit,
-            regions=regions,
-            spacing=step,
-            image_digests=seen_images(people),
-            summary=summary,
-            provenance=dict(provenance or {}),
+        found = gather(
+            _Remembering(people, rois, positions, known), sum(known.counts), known.moments, limit, known.spacing
         )
-
-    @classmethod
-    def _of_voxels(
-        cls,
-        voxels: RememberedPerson,
-        region: npt.NDArray[np.intp],
-        places: npt.NDArray[np.float64] | None,
-        pool: PoolMoments,
-        limit: int,
-        **facts: Any,
-    ) -> Self:
-        """Weigh all people's voxels by their reliability, and merge those that are alike."""
-        alive = np.flatnonzero(voxels.reliability > 0)
-        if not alive.size:
-            raise InputError("no voxel of the people has any signal that the features explain: nothing to remember.")
-        weights, mass, region = voxels.weights[alive], voxels.reliability[alive], region[alive]
-        mass = mass / mass.sum()
-        places = None if places is None else places[alive]
-        moment = (weights * mass[:, None].astype(weights.dtype)).T @ weights.astype(np.float64)
-        moment /= float(np.einsum("pq,qp->", moment, pool.covariance))
-        if len(weights) > limit:
-            item = cluster(_coordinates(weights, pool, places, facts["spacing"]), region, limit)
-            region = region[np.unique(item, return_index=True)[1]]
-            merged = _weighted_sums(item, mass[:, None])[:, 0]
-            weights = _weighted_sums(item, weights * mass[:, None])
-            weights /= np.sqrt(np.maximum(signal_variance(weights, pool.covariance), 1e-300))[:, None]
-            places = None if places is None else _weighted_sums(item, places * mass[:, None]) / merged[:, None]
-            mass = merged
         return cls(
-            weights=weights.astype(np.float32),
-            mass=mass,
-            region=region,
-            moment=moment,
-            feature_mean=pool.mean,
-            pool_covariance=pool.covariance,
-            positions=places,
-            **facts,
+            weights=found.weights,
+            mass=found.mass,
+            region=found.region,
+            regions=known.regions,
+            moment=found.moment,
+            feature_mean=known.moments.mean,
+            pool_covariance=known.moments.covariance,
+            positions=found.places,
+            spacing=known.spacing,
+            image_digests=known.image_digests,
+            summary={"n_people": len(people), "n_voxels": found.n_voxels, "reliability": found.reliability},
+            provenance=dict(provenance or {}),
         )
 
     @property
@@ -427,36 +382,93 @@ def load_prior(prior: GroupPrior | str | Path) -> GroupPrior:
     return prior if isinstance(prior, GroupPrior) else GroupPrior.load(prior)
 
 
-def _check_all_places(
-    positions: Sequence[npt.ArrayLike] | None, counts: Sequence[int]
-) -> list[npt.NDArray[np.float64]] | None:
-    if positions is None:
-        return None
-    if len(positions) != len(counts):
-        raise InputError(f"positions has {len(positions)} entries for {len(counts)} people: pass one per person.")
-    places = [check_places(p, n, f"positions[{i}]") for i, (p, n) in enumerate(zip(positions, counts, strict=True))]
-    if len({part.shape[1] for part in places}) > 1:
+@dataclass(frozen=True)
+class _Known:
+    """What is known of all people before their voxels are gathered."""
+
+    counts: list[int]
+    regions: tuple[str, ...]
+    moments: PoolMoments
+    spacing: float
+    image_digests: npt.NDArray[np.int64]
+
+
+def _survey(
+    people: Sequence[Any],
+    rois: Sequence[Rois | None] | None,
+    positions: Sequence[npt.ArrayLike] | None,
+    X_pool: npt.ArrayLike | None,
+) -> _Known:
+    """Check all people, and collect what their voxels have in common; one person after the other."""
+    for name, given in (("rois", rois), ("positions", positions)):
+        if given is not None and len(given) != len(people):
+            wanted = "pass one per person" + (", None if unknown." if name == "rois" else ".")
+            raise InputError(f"{name} has {len(given)} entries for {len(people)} people: {wanted}")
+    pool = None if X_pool is None else np.asarray(X_pool)
+    moments, seen = PoolOfPeople(), SeenImages()
+    features, counts, labels = list[int](), list[int](), set[str]()
+    kinds, steps = set[int](), list[float]()
+    for number, person in enumerate(people):
+        check_person(person, number)
+        features.append(count_features(person))
+        counts.append(count_voxels(person))
+        seen.add(person)
+        if pool is None and features[-1] == features[0]:
+            moments.add(person, number)
+        if rois is not None and (own := rois[number]) is not None:
+            labels |= set(check_labels(own, counts[-1], f"rois[{number}]").tolist())
+        if positions is not None:
+            places = check_places(positions[number], counts[-1], f"positions[{number}]")
+            kinds.add(places.shape[1])
+            steps.append(spacing(places))
+    check_features(features, pool)
+    if len(kinds) > 1:
         raise InputError("positions mix coordinates with numbers of grayordinates: all people must lie in one space.")
-    return places
+    return _Known(
+        counts=counts,
+        regions=name_regions(labels),
+        moments=moments.result() if pool is None else pool_moments(pool),
+        spacing=float(np.mean(steps)) if steps else 1.0,
+        image_digests=seen.result(),
+    )
 
 
-def _join(people: Sequence[RememberedPerson]) -> RememberedPerson:
-    weights = np.concatenate([person.weights for person in people])
-    return RememberedPerson(weights, np.concatenate([person.reliability for person in people]))
+class _Remembering:
+    """Everybody's voxels, one person after the other, as often as they are asked for.
 
+    Kept in between are those that take much time to make (responses are fitted), and all of them where they are small.
+    """
 
-def _coordinates(
-    weights: npt.NDArray[np.floating], pool: PoolMoments, places: npt.NDArray[np.float64] | None, step: float
-) -> npt.NDArray[np.float32]:
-    """Coordinates in which distance is how unlike voxels' signals are; with places, how far apart they lie too."""
-    values, vectors = np.linalg.eigh(pool.covariance)
-    leading = np.argsort(-values)[:DIRECTIONS]
-    signal = weights @ (vectors[:, leading] * np.sqrt(np.maximum(values[leading], 0.0)))
-    parts = [signal] if places is None else [signal, places / (WIDTH * step)]
-    return np.hstack(parts).astype(np.float32)
+    def __init__(
+        self,
+        people: Sequence[Any],
+        rois: Sequence[Rois | None] | None,
+        positions: Sequence[npt.ArrayLike] | None,
+        known: _Known,
+    ) -> None:
+        self._people, self._rois, self._positions, self._known = people, rois, positions, known
+        size = 8 * sum(known.counts) * len(known.moments.mean)
+        self._all, self._kept = size <= working_memory() // 4, dict[int, Voxels]()
 
+    def __call__(self) -> Iterator[Voxels]:
+        for number in range(len(self._people)):
+            if number in self._kept:
+                yield self._kept[number]
+                continue
+            person = self._people[number]
+            voxels = self._remember(person, number)
+            if self._all or not hasattr(person, "coef_"):
+                self._kept[number] = voxels
+            del person
+            yield voxels
 
-def _weighted_sums(item: npt.NDArray[np.intp], values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    sums = np.zeros((int(item.max()) + 1, values.shape[1]))
-    np.add.at(sums, item, values)
-    return sums
+    def _remember(self, person: Any, number: int) -> Voxels:
+        known, n_voxels = self._known, self._known.counts[number]
+        labels = None if self._rois is None else self._rois[number]
+        region = np.full(n_voxels, -1, dtype=np.intp)
+        if labels is not None:
+            region = index_labels(labels, known.regions, n_voxels, f"rois[{number}]")
+        places = None
+        if self._positions is not None:
+            places = check_places(self._positions[number], n_voxels, f"positions[{number}]")
+        return Voxels(remember_person(person, known.moments), region, places)

@@ -81,22 +81,29 @@ def count_voxels(person: Any) -> int:
     return int(person.coef_.shape[0] if hasattr(person, "coef_") else np.shape(person[1])[1])
 
 
-def pool_of_people(people: Sequence[Any]) -> PoolMoments:
-    """Moments of features over all people's own images.
+class PoolOfPeople:
+    """Moments of features over all people's own images, summed up person by person."""
 
-    Raises
-    ------
-    InputError
-        If an encoder holds weights alone, and does not know its images.
-    """
-    means, seconds, counts = [], [], []
-    for position, person in enumerate(people):
+    def __init__(self) -> None:
+        self._mean: DoubleArray | float = 0.0
+        self._second: DoubleArray | float = 0.0
+        self._images, self._freedom = 0, 0
+
+    def add(self, person: Any, position: int) -> None:
+        """Count a checked person.
+
+        Raises
+        ------
+        InputError
+            If an encoder holds weights alone, and does not know its images.
+        """
         mean, second, n_images = _context_moments(person, position)
-        means.append(mean)
-        seconds.append(second)
-        counts.append(n_images)
-    total = np.array(counts, dtype=np.float64)
-    return PoolMoments(np.average(means, axis=0, weights=total), sum(seconds) / (total - 1).sum())
+        self._mean, self._second = self._mean + n_images * mean, self._second + second
+        self._images, self._freedom = self._images + n_images, self._freedom + n_images - 1
+
+    def result(self) -> PoolMoments:
+        """Give the moments over all that were counted."""
+        return PoolMoments(np.asarray(self._mean / self._images), np.asarray(self._second / self._freedom))
 
 
 def pool_moments(pool: FloatArray) -> PoolMoments:
@@ -158,15 +165,23 @@ def signal_variance(coef: FloatArray, covariance: DoubleArray) -> DoubleArray:
     return variance
 
 
-def seen_images(people: Sequence[Any]) -> npt.NDArray[np.int64]:
+class SeenImages:
     """Fingerprints of the images that people saw; none if those of a single person are unknown."""
-    found = [
-        getattr(person, "image_digests_", NO_IMAGES)
-        if hasattr(person, "coef_")
-        else image_digests(np.asarray(person[0]))
-        for person in people
-    ]
-    return np.unique(np.concatenate(found)) if all(part.size for part in found) else NO_IMAGES
+
+    def __init__(self) -> None:
+        self._found, self._all_known = NO_IMAGES, True
+
+    def add(self, person: Any) -> None:
+        """Count a checked person."""
+        if hasattr(person, "coef_"):
+            own = getattr(person, "image_digests_", NO_IMAGES)
+        else:
+            own = image_digests(np.asarray(person[0]))
+        self._found, self._all_known = np.union1d(self._found, own), self._all_known and own.size > 0
+
+    def result(self) -> npt.NDArray[np.int64]:
+        """Give them, sorted."""
+        return self._found if self._all_known else NO_IMAGES
 
 
 def _context_moments(person: Any, position: int) -> tuple[DoubleArray, DoubleArray, int]:

@@ -12,7 +12,7 @@ from braincorl.errors import InputError
 from braincorl.features import FeatureTable, load_features, save_features
 from braincorl.fits import Fit
 from braincorl.fits.folder import SPACE_KIND
-from braincorl.fits.seen_images import check_features_fit, check_same_across
+from braincorl.fits.seen_images import SameImages, check_features_fit
 from braincorl.storage import tensorfile
 from braincorl.storage.tensorfile import read_tensors
 
@@ -374,14 +374,18 @@ def other_person(inputs, folder, change_features):
 
 
 def test_people_whose_features_agree_may_be_put_together(fitted, inputs, tmp_path):
-    check_same_across([Fit.load(fitted), Fit.load(other_person(inputs, tmp_path, None)), Fit.load(fitted)])
+    same = SameImages()
+    for folder in (fitted, other_person(inputs, tmp_path, None), fitted):
+        same.add(Fit.load(folder))
 
 
 @pytest.mark.parametrize("case", ["of another origin", "in another order", "in another unit", "of the other sign"])
 def test_people_whose_features_of_the_same_images_differ_may_not(fitted, inputs, tmp_path, case):
     other = other_person(inputs, tmp_path, UNRELATED[case][0](fitted))
+    same = SameImages()
+    same.add(Fit.load(other))
     with pytest.raises(InputError, match=f"of 40 images of .* have other features than in the fit in {other}"):
-        check_same_across([Fit.load(other), Fit.load(fitted)])
+        same.add(Fit.load(fitted))
 
 
 # -- spaces that somebody's script has written, with a checksum that is right -----------------------------------------

@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -88,6 +90,9 @@ def test_curves_leave_each_person_out_and_are_measured_once(cohort):
     assert (folder / "few-shot" / "sub-01" / "curve.tsv").stat().st_mtime_ns == when
     make_group(folder, people[:2], options, protocol, HERE)  # others remember fewer people now
     assert (folder / "few-shot" / "sub-01" / "curve.tsv").stat().st_mtime_ns > when
+    few = GroupOptions(few_shot=FewShot((5, 10), n_draws=1, test=options.test, n_people=1))
+    one = pd.read_csv(make_group(folder, people[:2], options, few, HERE).folder / "few-shot.tsv", sep="\t")
+    assert one["subject"].nunique() == 1
 
 
 def test_a_fault_in_one_person_s_curve_is_told_and_stops_nobody(cohort, monkeypatch, caplog):
@@ -110,6 +115,37 @@ def test_images_that_others_were_fitted_on_are_no_test(tmp_path):
         choose_test(images, new, FewShot((2,), test=tmp_path / "test.txt"))
     with pytest.raises(InputError, match="1 images are left to score on"):
         choose_test(images[:2], new[:2], FewShot((2,)))
+
+
+def test_what_feature_spaces_explain_is_gathered_and_made_again_when_people_are_scored(cohort, tmp_path):
+    folder, people, options = cohort
+    for person in people:
+        shutil.copytree(folder / person.name, tmp_path / person.name)
+    assert not list(make_group(tmp_path, people, options).folder.glob("partition.tsv"))
+    shares = {"sub-01": 0.1, "sub-02": 0.3}
+    for name, share in shares.items():
+        (tmp_path / name / "scores").mkdir()
+        rows = [("all", 9, part, space, share) for part in ("share", "unique") for space in ("words", "edges")]
+        table = pd.DataFrame(rows, columns=["roi", "n_voxels", "part", "space", "mean"])
+        table.to_csv(tmp_path / name / "scores" / "partition.tsv", sep="\t", index=False)
+    group = make_group(tmp_path, people, options)
+    assert group.made
+    every = pd.read_csv(group.folder / "partition.tsv", sep="\t")
+    assert every["subject"].value_counts().to_dict() == dict.fromkeys(shares, 4)
+    spaces = pd.read_csv(group.folder / "spaces.tsv", sep="\t").set_index(["roi", "part", "space"])
+    row = spaces.loc["all", "share", "words"]
+    assert (row["n_people"], row["mean"]) == (2, pytest.approx(0.2))
+    # Student's t with 1 degree of freedom at .975, from a table of it; sd / sqrt(2) is 0.1.
+    assert row["mean_high"] - row["mean"] == pytest.approx(12.7062 * 0.1, rel=1e-5)
+
+
+def test_left_out_are_so_many_people_in_any_order():
+    names = [f"sub-{number:02}" for number in range(20)]
+    chosen = FewShot((5,), n_people=4).choose(names)
+    assert len(chosen) == 4
+    assert set(FewShot((5,), n_people=4).choose(names[::-1])) == set(chosen)
+    assert FewShot((5,), n_people=4, random_state=1).choose(names) != chosen
+    assert FewShot((5,), n_people=99).choose(names) == names == FewShot((5,)).choose(names)
 
 
 def test_a_memory_of_the_group_starts_a_new_person(cohort, tree, tmp_path):

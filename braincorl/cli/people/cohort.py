@@ -116,6 +116,12 @@ def add_group_options(parser: argparse.ArgumentParser) -> None:
         help="leave each person out in turn, and measure accuracy from N images with the others remembered; scored are "
         "images of --test, or else a quarter of the person's that no other fit has seen",
     )
+    group.add_argument(
+        "--few-shot-people",
+        type=positive,
+        metavar="N",
+        help="leave out N people, drawn at random, instead of everybody: the work is the square of the people",
+    )
     group.add_argument("--n-draws", type=positive, default=5, metavar="N", help="random contexts of each (default: 5)")
     group.add_argument("--max-items", type=positive, metavar="N", help="of the memory, as for braincorl prior")
 
@@ -173,6 +179,8 @@ def run(options: argparse.Namespace) -> int:
 def group_people(options: argparse.Namespace, people: list[Person], missing: dict[str, str]) -> Group:
     """Make the group's products, and say where."""
     protocol = None
+    if options.few_shot_people is not None and options.few_shot is None:
+        raise InputError("--few-shot-people belongs to --few-shot: say from how many images.")
     if options.few_shot is not None:
         protocol = FewShot(
             counts=tuple(sorted(set(options.few_shot))),
@@ -180,6 +188,7 @@ def group_people(options: argparse.Namespace, people: list[Person], missing: dic
             test=options.test,
             places=options.places,
             random_state=options.random_state,
+            n_people=options.few_shot_people,
         )
     chosen = GroupOptions(places=options.places, few_shot=protocol, max_items=options.max_items)
     with progress_bar("leaving people out", "people") as progress:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from braincorl.cli.common import add_verb
 from braincorl.features import load_features
-from braincorl.fits import Fit
+from braincorl.fits.one_by_one import load_fits
 from braincorl.fits.remembering import remember_fits
 from braincorl.storage.files import check_new_file
 
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> None:
     """Learn, and write the file at once."""
     check_new_file(options.output, options.overwrite)
     prior = remember_fits(
-        [Fit.load(path) for path in options.people],
+        load_fits(options.people),
         rois=options.rois,
         places=options.places,
         pool=None if options.pool is None else load_features(options.pool),
