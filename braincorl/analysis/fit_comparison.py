@@ -21,7 +21,7 @@ from braincorl.datasets import SubjectData
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable
 from braincorl.fits import Fit
-from braincorl.fits.folder import hash_responses, identify_fit, write_description, write_maps
+from braincorl.fits.folder import hash_responses, write_description, write_maps
 from braincorl.fits.maps import Outside
 from braincorl.fits.recorded import recorded_features, recorded_responses
 from braincorl.fits.scores import common_voxels, predict_exactly
@@ -183,8 +183,8 @@ def compare_fits(
         progress=progress,
     )
     config = {
-        **identify_fit(a),
-        "other_fit": identify_fit(b),
+        **a.identity(),
+        "other_fit": b.identity(),
         "features_provenance": [dict(table.provenance) for table in tables],
         **(notes or {}),
         "n_images": held_out.n_images,

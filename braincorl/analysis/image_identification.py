@@ -19,14 +19,20 @@ import numpy.typing as npt
 import pandas as pd
 
 from braincorl import __version__
-from braincorl.analysis.report.identification_report import write_identification_page
+from braincorl.analysis.report.identification_report import (
+    accuracy_curve,
+    accuracy_of_regions,
+    nearest_to_seen,
+    seen_beside_likeliest,
+)
+from braincorl.analysis.report.page import SIMULATION, Section, write_page
 from braincorl.analysis.report.top_images import Thumbnails
 from braincorl.datasets import SubjectData
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable, save_features
 from braincorl.features.store.table import take_rows
 from braincorl.fits import Fit
-from braincorl.fits.folder import hash_responses, identify_fit, write_description
+from braincorl.fits.folder import hash_responses, write_description
 from braincorl.fits.scores import common_voxels
 from braincorl.fits.seen_images import check_features_fit, check_space_fits, seen_by
 from braincorl.metrics import trials_per_image
@@ -197,8 +203,29 @@ class ImagesTold:
                 table.to_csv(folder / "nearest.tsv", sep="\t", index=False, na_rep="n/a", float_format="%.4g")
                 save_features(folder / "decoded_features.npz", self.decoded.features)
             write_json(folder / "config.json", {"braincorl": __version__, **self.config})
-            write_identification_page(folder / "report.html", self, thumbnails)
+            self._write_page(folder / "report.html", thumbnails)
             write_description(folder, "Images identified from responses")
+
+    def _write_page(self, path: Path, thumbnails: Thumbnails | None) -> None:
+        curve = regions = near = None
+        if self.accuracy is not None:
+            curve = accuracy_curve(self.accuracy, len(self.ranks))
+            regions = accuracy_of_regions(self.accuracy, self.found.ranking)
+        if self.decoded is not None:
+            near = nearest_to_seen(self.decoded.table, str(self.decoded))
+        seen = seen_beside_likeliest(self.ranks, self.n_candidates, thumbnails)
+        write_page(
+            path,
+            f"{self.fit.subject}: what was seen",
+            str(self),
+            [
+                Section("Accuracy", "identification/accuracy.html", curve),
+                Section("Regions", "identification/regions.html", regions),
+                Section("Seen and best-ranked", "identification/seen.html", seen),
+                Section("Nearest", "identification/nearest.html", near),
+            ],
+            [SIMULATION] if self.fit.config.get("simulation") else [],
+        )
 
 
 def identify_images(
@@ -261,7 +288,7 @@ def identify_images(
     decoded = None if nearest is None else _decode(fit, features, case, nearest, weigh=ranking == "shared")
     main = found[ranking]
     config = {
-        **identify_fit(fit),
+        **fit.identity(),
         "features_provenance": dict(features.provenance),
         **(notes or {}),
         "ranking": main.ranking,

@@ -116,6 +116,23 @@ class Surface:
         left, right = int(self.left.sum()), int(self.right.sum())
         return values[..., :left], values[..., left : left + right], values[..., left + right :]
 
+    def coordinates(self) -> npt.NDArray[np.float64]:
+        """Places of what is looked at (n_chosen, 3), in millimetres.
+
+        Raises
+        ------
+        InputError
+            If the vertices are of no surface whose places are known, or the package that knows them is missing.
+        """
+        from braincorl.datasets.surfaces.meshes import vertex_places  # nibabel, which most spaces do without
+
+        halves = (("left", self.left), ("right", self.right))
+        parts = [vertex_places(self.name, side, half.size)[half] for side, half in halves if half.any()]
+        if self.subcortex is not None:
+            affine = self.subcortex.affine
+            parts.append(self.subcortex.voxels @ affine[:3, :3].T + affine[:3, 3])
+        return np.concatenate(parts)
+
     def select(self, chosen: npt.NDArray[np.bool_]) -> "Surface":
         """Keep some of what is looked at (n_chosen,)."""
         parts = self.split(chosen)
@@ -309,9 +326,7 @@ class VoxelSpace:
             If there is no grid, or nobody knows where the vertices of the surface lie.
         """
         if self.surface is not None:
-            from braincorl.datasets.surfaces.meshes import vertex_coordinates
-
-            return vertex_coordinates(self.surface)[self.included]
+            return self.surface.coordinates()[self.included]
         if self.mask is None or self.affine is None:
             raise InputError("these voxels came without a mask, so they have no coordinates: pass a mask.")
         indices = np.argwhere(self.mask)[self.included]

@@ -22,6 +22,7 @@ from braincorl import __version__
 from braincorl.datasets.space import VoxelSpace
 from braincorl.encoders.base import LinearEncoder
 from braincorl.errors import InputError, OutputError
+from braincorl.fits.fitted import Fitted
 from braincorl.storage.files import atomic_file
 from braincorl.storage.result_folders import check_destination, staged_directory
 
@@ -89,13 +90,13 @@ def to_himalaya(encoder: LinearEncoder) -> Any:
     return made
 
 
-def export_arrays(fit: Any) -> dict[str, npt.NDArray[Any]]:
+def export_arrays(fit: Fitted) -> dict[str, npt.NDArray[Any]]:
     """Everything that predicting and placing voxels takes, as plain arrays.
 
     Parameters
     ----------
     fit
-        `braincorl.fits.Fit`.
+        The fit.
 
     Returns
     -------
@@ -123,13 +124,13 @@ def export_arrays(fit: Any) -> dict[str, npt.NDArray[Any]]:
     return arrays | _places(fit.space)
 
 
-def model_card(fit: Any, *, creator: str = "", training_dataset: str = "", license_: str = "") -> dict[str, Any]:
+def model_card(fit: Fitted, *, creator: str = "", training_dataset: str = "", license_: str = "") -> dict[str, Any]:
     """Describe a fit in the fields of BERG's registry.
 
     Parameters
     ----------
     fit
-        `braincorl.fits.Fit`.
+        The fit.
     creator, training_dataset, license_
         What nothing in a fit says; "" where it is not to be said.
 
@@ -224,13 +225,13 @@ def model_card(fit: Any, *, creator: str = "", training_dataset: str = "", licen
     }
 
 
-def export(fit: Any, path: str | Path, *, format: Format = "npz", overwrite: bool = False, **about: str) -> Path:
+def export(fit: Fitted, path: str | Path, *, format: Format = "npz", overwrite: bool = False, **about: str) -> Path:
     """Write a fit for others.
 
     Parameters
     ----------
     fit
-        `braincorl.fits.Fit`.
+        The fit.
     path
         Folder that does not exist yet, or (with `overwrite`) holds an earlier export.
     format

@@ -10,25 +10,20 @@ sub-XX_stat-*_statmap.nii.gz and .json
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from braincorl import __version__
-from braincorl.cells import facts_html
-from braincorl.datasets import Grid, SubjectData, Surface, VoxelSpace
-from braincorl.encoders import LinearEncoder, load_encoder
+from braincorl.datasets import SubjectData
+from braincorl.encoders import load_encoder
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable
 from braincorl.fits.exchange import Format, export, to_himalaya
+from braincorl.fits.fitted import Fitted
 from braincorl.fits.folder import (
     check_prefix,
-    encoder_maps,
     read_config,
-    read_maps,
     read_space,
     write_description,
     write_maps,
@@ -39,106 +34,17 @@ from braincorl.fits.maps import Outside
 from braincorl.fits.methods import MethodsText, describe_methods
 from braincorl.fits.predictions import features_to_predict, save_predictions
 from braincorl.fits.scored import Scored, score_fit
-from braincorl.fits.scores import SCORES, Scores, summarize_rois
+from braincorl.fits.scores import summarize_rois
 from braincorl.storage.files import Progress, atomic_file, read_text, reading, text_lines, write_json
 from braincorl.storage.result_folders import recover, staged_directory
 
-Array = npt.NDArray[Any]
 
+class Fit(Fitted):
+    """A person's fitted encoder, to be scored, asked for predictions, kept on disk; made by `fit_person`.
 
-@dataclass(frozen=True)
-class Fit:
-    """A person's fitted encoder, and what is needed to use and to repeat it; made by `fit_person`.
-
-    Attributes
-    ----------
-    encoder
-        Fitted encoder.
-    space
-        Its voxels.
-    rois
-        Region name -> bool (n_voxels,).
-    config
-        Options and counts, JSON-serialisable: at least `subject`, `prefix` (of maps' names), `zscore` and
-        `features_provenance`.
-    context
-        Images that the encoder was fitted on.
-    path
-        Folder that holds it; None before `save`.
-    kept_maps
-        Maps beyond the encoder's own, such as scores of the images left out, name -> (n_voxels,); of a fit on disk,
-        `maps` reads them.
+    Its attributes are those of `braincorl.fits.fitted.Fitted`: `encoder`, `space`, `rois`, `config`, `context`, `path`;
+    and `subject`, `title`, `grid`, `maps()`, `scores`.
     """
-
-    encoder: LinearEncoder
-    space: VoxelSpace
-    rois: dict[str, npt.NDArray[np.bool_]]
-    config: dict[str, Any]
-    context: list[str]
-    path: Path | None = None
-    kept_maps: Mapping[str, Array] | None = None
-
-    def __repr__(self) -> str:
-        """Say whose fit it is."""
-        name = type(self.encoder).__name__
-        return f"Fit({self.subject}: {name} of {self.space.n_voxels} voxels from {len(self.context)} images)"
-
-    def _repr_html_(self) -> str:
-        """Show a notebook what it is; of a fit on disk no map is read for that."""
-        n_voxels, n_features = self.encoder.coef_.shape
-        network = self.config["features_provenance"].get("backbone", "an unknown network")
-        facts = {
-            "encoder": type(self.encoder).__name__,
-            "voxels": f"{n_voxels:,}" + f", of them in {', '.join(self.rois)}" * bool(self.rois),
-            "context": f"{len(self.context)} images",
-            "features": f"{n_features} of {network}",
-            "folder": self.path or "not saved",
-        }
-        known = self.kept_maps or {}
-        facts |= {
-            f"mean {label}": f"{np.nanmean(known[name]):.3f}"
-            for name, label in (("ev", "EV"), ("noiseceiling", "noise ceiling"))
-            if name in known and np.isfinite(known[name]).any()
-        }
-        simulated = "SIMULATION: no brain was measured." if self.config.get("simulation") else ""
-        return facts_html(f"Fit of {self.subject}", facts, simulated)
-
-    @property
-    def subject(self) -> str:
-        """BIDS label of the person."""
-        return str(self.config["subject"])
-
-    @property
-    def title(self) -> str:
-        """What messages call it."""
-        return f"the fit of {self.subject}" if self.path is None else f"the fit in {self.path}"
-
-    def beside(self, name: str) -> Path | None:
-        """Folder of another result that lies in the fit's own, such as "scores"; None if there is none."""
-        found = None if self.path is None else self.path / name
-        return found if found is not None and found.is_dir() else None
-
-    @property
-    def grid(self) -> Grid | Surface | None:
-        """Grid or surface of its voxels, to read other responses with; None without one."""
-        space = self.space
-        if space.surface is not None:
-            return space.surface
-        if space.mask is None or space.affine is None:
-            return None
-        return Grid(space.mask, space.affine, self.path or Path(self.title), space.space_code)
-
-    def maps(self) -> dict[str, Array]:
-        """Everything known per voxel, name -> (n_voxels,): names, meanings and units are `braincorl.fits.MAPS`."""
-        if self.kept_maps is None and self.path is not None:
-            return dict(read_maps(self.path, self.config["prefix"], self.space))
-        return encoder_maps(self.encoder) | dict(self.kept_maps or {})
-
-    @property
-    def scores(self) -> Scores:
-        """Scores of the images left out, as `Fit.score` names them; empty if there were none."""
-        maps = self.maps()
-        return {name: maps[name] for name in SCORES if name in maps} if "ev" in maps else {}
 
     def predict(self, features: FeatureTable, images: Iterable[str] | None = None, *, return_std: bool = False) -> Any:
         """Predict responses to images.
@@ -340,7 +246,7 @@ class Fit:
         return cls(encoder, space, rois, config, context, path)
 
 
-def write_fit(folder: Path, fit: Fit, outside: Outside = "nan", note: str = "") -> None:
+def write_fit(folder: Path, fit: Fitted, outside: Outside = "nan", note: str = "") -> None:
     """Write everything of a fit into an existing folder, such as one that `staged_directory` gave.
 
     Parameters

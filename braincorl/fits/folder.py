@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from fnmatch import filter as filter_names
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +21,7 @@ from braincorl.fits.maps import Outside, read_map, save_map
 from braincorl.names import check_names, file_labels
 from braincorl.questions.partition import VariancePartition
 from braincorl.storage.files import GENERATOR, read_json, write_json
-from braincorl.storage.tensorfile import read_metadata, read_tensors, write_tensors
-
-if TYPE_CHECKING:
-    from braincorl.fits.fit import Fit
+from braincorl.storage.tensorfile import read_tensors, write_tensors
 
 SPACE_KIND = "braincorl-space/1"
 BIDS_VERSION = "1.9.0"
@@ -110,41 +107,6 @@ def bids_prefix(betas: Path, name: str) -> str:
     entities = dict(re.findall(r"(task|acq|space|res)-([A-Za-z0-9]+)", betas.name))
     order = ("task", "acq", "space", "res")
     return "_".join([name, *(f"{key}-{entities[key]}" for key in order if key in entities)])
-
-
-def identify_fit(fit: "Fit") -> dict[str, Any]:
-    """Say which fit a result was made with, for its config.json."""
-    return {
-        "fit": None if fit.path is None else str(fit.path),
-        "fit_sha256": None if fit.path is None else read_metadata(fit.path / "encoder.safetensors")["sha256"],
-        "subject": fit.config["subject"],
-        "prefix": fit.config["prefix"],
-    }
-
-
-def check_of_fit(folder: Path, fit: "Fit") -> None:
-    """Refuse a result that was made with another fit.
-
-    Parameters
-    ----------
-    folder
-        Of a verb that takes a fit, such as score. One without a config.json, as earlier versions wrote it, passes.
-    fit
-        That it should be of.
-
-    Raises
-    ------
-    InputError
-        Naming both fits.
-    """
-    if not (folder / "config.json").is_file():
-        return
-    made = read_json(folder / "config.json")
-    if made.get("fit_sha256") != identify_fit(fit)["fit_sha256"]:
-        raise InputError(
-            f"{folder} was made with another fit ({made.get('fit', 'unknown')}) than {fit.title}, or with an earlier "
-            "state of it: pass a result of this one."
-        )
 
 
 def hash_responses(responses: npt.NDArray[Any]) -> str:

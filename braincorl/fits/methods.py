@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +21,9 @@ from braincorl.encoders.in_context import InContextEncoder
 from braincorl.encoders.ridge import RidgeEncoder
 from braincorl.errors import InputError
 from braincorl.features.store.table import SPACES
+from braincorl.fits.fitted import Fitted
 from braincorl.fits.folder import read_maps
 from braincorl.storage.files import read_json
-
-if TYPE_CHECKING:
-    from braincorl.fits.fit import Fit
 
 REFERENCES = {
     "braincorl": "The braincorl contributors. braincorl: voxelwise encoders of visual cortex for a new person, from "
@@ -80,7 +78,7 @@ class MethodsText:
     __repr__ = __str__
 
 
-def describe_methods(fit: "Fit", scores: Path | None = None) -> MethodsText:
+def describe_methods(fit: Fitted, scores: Path | None = None) -> MethodsText:
     """Write the methods paragraph of a fit.
 
     Parameters
@@ -122,7 +120,7 @@ def _with_references(paragraphs: list[str], version: str) -> MethodsText:
     return MethodsText(numbered, [REFERENCES[key].format(version=version) for key in cited])
 
 
-def collect_maps(fit: "Fit", scores: Path | None = None) -> dict[str, npt.NDArray[Any]]:
+def collect_maps(fit: Fitted, scores: Path | None = None) -> dict[str, npt.NDArray[Any]]:
     """Read the maps of a fit, and over them those of a folder of scores, by default that in the fit's own.
 
     Raises
@@ -141,7 +139,7 @@ def collect_maps(fit: "Fit", scores: Path | None = None) -> dict[str, npt.NDArra
     return unscored | scored
 
 
-def _data(fit: "Fit") -> list[str]:
+def _data(fit: Fitted) -> list[str]:
     config, n_excluded = fit.config, fit.space.n_excluded
     trials = f" ({_count(config['n_trials'])} trials)" if "n_trials" in config else ""
     scaled = {
@@ -189,7 +187,7 @@ def _backbone(made: Mapping[str, Any], n_features: Any) -> str:
     return ", ".join(parts)
 
 
-def _encoder(fit: "Fit") -> list[str]:
+def _encoder(fit: Fitted) -> list[str]:
     encoder = fit.encoder
     if isinstance(encoder, RidgeEncoder):
         return [_ridge(encoder)]
@@ -239,7 +237,7 @@ def _published(encoder: InContextEncoder) -> str:
     )
 
 
-def _attention(fit: "Fit", encoder: AttendingEncoder) -> list[str]:
+def _attention(fit: Fitted, encoder: AttendingEncoder) -> list[str]:
     share = f"The mean share of response variance that the features explain was {_mean(encoder.signal_fraction_)}."
     spoilt = int((np.asarray(encoder.image_weight_) < 1).sum())
     if spoilt:

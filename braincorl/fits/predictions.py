@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,14 +13,12 @@ from braincorl.batching import at_a_time
 from braincorl.encoders import LinearEncoder
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable
-from braincorl.fits.folder import identify_fit, write_description
+from braincorl.fits.fitted import Fitted
+from braincorl.fits.folder import write_description
 from braincorl.fits.maps import LARGEST_SERIES, Outside, save_series
 from braincorl.fits.seen_images import check_features_fit
 from braincorl.storage.files import GENERATOR, Progress, ProgressCounter, write_json
 from braincorl.storage.result_folders import staged_directory
-
-if TYPE_CHECKING:
-    from braincorl.fits.fit import Fit
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +30,7 @@ KINDS = {
 
 
 def features_to_predict(
-    fit: "Fit", features: FeatureTable, images: Iterable[str] | None
+    fit: Fitted, features: FeatureTable, images: Iterable[str] | None
 ) -> tuple[npt.NDArray[np.str_], npt.NDArray[Any]]:
     """Names (n_images,) and features (n_images, n_features) of the images to predict, once they prove to be the fit's.
 
@@ -47,7 +45,7 @@ def features_to_predict(
 
 
 def save_predictions(
-    fit: "Fit",
+    fit: Fitted,
     path: str | Path,
     features: FeatureTable,
     images: Iterable[str] | None,
@@ -85,7 +83,7 @@ def save_predictions(
             (folder / f"{stem}_trials.tsv").write_text("volume\timage\n" + rows, encoding="utf-8")
         facts = {**(notes or {}), "features_provenance": dict(features.provenance)}
         facts |= {"n_images": len(names), "std": std, "zscore": zscore}
-        write_json(folder / "config.json", {"braincorl": __version__, **identify_fit(fit), **facts})
+        write_json(folder / "config.json", {"braincorl": __version__, **fit.identity(), **facts})
         write_description(folder, "Predicted responses")
     return len(names)
 

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,8 @@ from braincorl import __version__
 from braincorl.datasets import SubjectData
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable
-from braincorl.fits.folder import hash_responses, identify_fit, write_description, write_maps, write_partition
+from braincorl.fits.fitted import Fitted
+from braincorl.fits.folder import hash_responses, write_description, write_maps, write_partition
 from braincorl.fits.maps import Outside
 from braincorl.fits.scores import Scores, encoder_partition, encoder_significance, score_encoder, summarize_rois
 from braincorl.fits.seen_images import check_features_fit, seen_by
@@ -21,9 +22,6 @@ from braincorl.questions.partition import VariancePartition
 from braincorl.questions.permutation import FALSE_DISCOVERIES, PermutationTest, log10_orders
 from braincorl.storage.files import Progress, write_json
 from braincorl.storage.result_folders import staged_directory
-
-if TYPE_CHECKING:
-    from braincorl.fits.fit import Fit
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +49,7 @@ class Scored:
         What each feature space explains, of an encoder of several.
     """
 
-    fit: "Fit"
+    fit: Fitted
     maps: Scores
     held_out: SubjectData
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -96,13 +94,13 @@ class Scored:
             if self.partition is not None:
                 write_partition(folder, self.fit.config["prefix"], self.partition, self.fit.space, outside)
             self.table(n_bootstrap).to_csv(folder / "scores.tsv", sep="\t", index=False, na_rep="n/a")
-            facts = {**identify_fit(self.fit), **self.config, "n_bootstrap": n_bootstrap}
+            facts = {**self.fit.identity(), **self.config, "n_bootstrap": n_bootstrap}
             write_json(folder / "config.json", {"braincorl": __version__, **facts})
             write_description(folder, "Scores of a voxelwise encoder")
 
 
 def score_fit(
-    fit: "Fit",
+    fit: Fitted,
     subject: SubjectData,
     features: FeatureTable,
     *,
@@ -164,7 +162,7 @@ def _warn_of_few_orders(held_out: SubjectData, n_permutations: int) -> None:
         )
 
 
-def _check_scaling(fit: "Fit", subject: SubjectData, *, any_scaling: bool) -> None:
+def _check_scaling(fit: Fitted, subject: SubjectData, *, any_scaling: bool) -> None:
     """Refuse responses in other units than the fit's, unless that is wanted."""
     expected = fit.config["zscore"]
     if subject.zscore == expected:

@@ -6,7 +6,6 @@ a picture that was fitted may come back under a new name, to be scored as if it 
 
 import logging
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -14,17 +13,15 @@ import numpy.typing as npt
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable, check_same_space
 from braincorl.features.store.table import take_rows
+from braincorl.fits.fitted import Fitted
 from braincorl.priors.image_digests import image_digests
-
-if TYPE_CHECKING:
-    from braincorl.fits.fit import Fit
 
 logger = logging.getLogger(__name__)
 
 Names = npt.NDArray[np.str_]
 
 
-def check_features_fit(fit: "Fit", table: FeatureTable) -> None:
+def check_features_fit(fit: Fitted, table: FeatureTable) -> None:
     """Refuse features of another space than the fit's, or of other pictures under the names of its images.
 
     Raises
@@ -37,7 +34,7 @@ def check_features_fit(fit: "Fit", table: FeatureTable) -> None:
         _say_unstated(fit, table)
 
 
-def check_space_fits(fit: "Fit", table: FeatureTable) -> None:
+def check_space_fits(fit: Fitted, table: FeatureTable) -> None:
     """Refuse features of another space than the fit's.
 
     Raises
@@ -49,7 +46,7 @@ def check_space_fits(fit: "Fit", table: FeatureTable) -> None:
     _say_unstated(fit, table)
 
 
-def _check_space(fit: "Fit", table: FeatureTable) -> None:
+def _check_space(fit: Fitted, table: FeatureTable) -> None:
     check_same_space(table.provenance, fit.config["features_provenance"], fit.title)
     if table.n_features != fit.encoder.coef_.shape[1]:
         raise InputError(
@@ -58,7 +55,7 @@ def _check_space(fit: "Fit", table: FeatureTable) -> None:
         )
 
 
-def _say_unstated(fit: "Fit", table: FeatureTable) -> None:
+def _say_unstated(fit: Fitted, table: FeatureTable) -> None:
     """Say that features are taken on trust: their file states no network, the fit does."""
     network = fit.config["features_provenance"].get("backbone")
     if network is not None and "backbone" not in table.provenance:
@@ -70,7 +67,7 @@ def _say_unstated(fit: "Fit", table: FeatureTable) -> None:
         )
 
 
-def _check_same_images(fit: "Fit", table: FeatureTable) -> bool:
+def _check_same_images(fit: Fitted, table: FeatureTable) -> bool:
     """Refuse features that differ from the fit's where the images are called the same.
 
     Parameters
@@ -113,7 +110,7 @@ class SameImages:
     def __init__(self) -> None:
         self._known: dict[str, tuple[int, str]] = {}
 
-    def add(self, fit: "Fit") -> None:
+    def add(self, fit: Fitted) -> None:
         """Check a fit against those before.
 
         Raises
@@ -136,7 +133,7 @@ class SameImages:
         self._known |= {name: (digest, title) for name, digest in own.items()}
 
 
-def seen_by(fit: "Fit", table: FeatureTable, image_ids: Names) -> npt.NDArray[np.bool_]:
+def seen_by(fit: Fitted, table: FeatureTable, image_ids: Names) -> npt.NDArray[np.bool_]:
     """Whether a fit has seen each image, under its name or under another (n_images,)."""
     by_name = np.isin(image_ids, fit.context)
     by_features = np.isin(_digests(table, image_ids), fit.encoder.image_digests_)

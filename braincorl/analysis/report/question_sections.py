@@ -17,7 +17,6 @@ from braincorl.datasets import VoxelSpace
 from braincorl.encoders.banded_ridge import BandedRidgeEncoder
 from braincorl.errors import InputError
 from braincorl.fits import Fit
-from braincorl.fits.folder import check_of_fit
 from braincorl.questions.permutation import FALSE_DISCOVERIES
 from braincorl.storage.files import read_json, reading
 
@@ -111,7 +110,7 @@ def which_image(fit: Fit, identification: Path | None) -> Shown:
         return None
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder} is no identification: pass the --output-dir of braincorl identify.")
-    check_of_fit(folder, fit)
+    fit.check_result(folder)
     if not (folder / "accuracy.tsv").is_file():
         return None
     with reading(folder / "accuracy.tsv", "is no table of how often seen images are found"):

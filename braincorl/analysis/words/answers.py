@@ -29,7 +29,7 @@ from braincorl.datasets.space import VoxelSpace
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable
 from braincorl.fits import Fit
-from braincorl.fits.folder import check_prefix, identify_fit, write_description
+from braincorl.fits.folder import check_prefix, write_description
 from braincorl.fits.maps import Outside, save_map
 from braincorl.storage.files import GENERATOR, write_json
 from braincorl.storage.result_folders import staged_directory
@@ -132,7 +132,7 @@ class Answers:
                 table.to_csv(folder / f"{name}.tsv", sep="\t", index=False, na_rep="n/a", float_format="%.5g")
             config = {
                 "braincorl": __version__,
-                **identify_fit(fit),
+                **fit.identity(),
                 "feature_space": fit.config.get("feature_space"),
                 "texts": query.texts,
                 "versus": query.versus,

@@ -9,7 +9,6 @@ from braincorl.analysis.report.page import is_own_page
 from braincorl.cli.common import FeaturesOption, add_verb, positive, read_features
 from braincorl.errors import InputError
 from braincorl.fits import Fit
-from braincorl.fits.folder import check_of_fit
 from braincorl.fits.seen_images import check_features_fit
 from braincorl.storage.files import check_new_file
 from braincorl.storage.result_folders import list_in_result
@@ -81,7 +80,7 @@ def run(options: argparse.Namespace) -> None:
     fit = Fit.load(options.fit_dir)
     if options.score is not None and not options.score.is_dir():
         raise InputError(f"--score {options.score} is not a folder: pass the --output-dir of braincorl score.")
-    check_of_fit(options.score or options.fit_dir / "scores", fit)
+    fit.check_result(options.score or options.fit_dir / "scores")
     if options.methods:
         print(fit.methods(options.score))
         return

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.freesurfer.io import read_geometry
 
-from braincorl.datasets.space import Surface
 from braincorl.errors import InputError
 from braincorl.storage.files import reading
 
@@ -35,29 +34,30 @@ def surface_name(n_vertices: int, stated: str | None = None) -> str:
     return stated
 
 
-def vertex_coordinates(surface: Surface) -> npt.NDArray[np.float64]:
-    """Places of what a surface looks at (n_chosen, 3), in millimetres.
+def vertex_places(name: str, side: str, n_vertices: int) -> npt.NDArray[np.float64]:
+    """Places of a hemisphere's vertices (n_vertices, 3), in millimetres.
+
+    Parameters
+    ----------
+    name
+        Of the surface.
+    side
+        "left" or "right".
+    n_vertices
+        That the hemisphere has.
 
     Raises
     ------
     InputError
-        If its vertices are of no surface whose places are known, or the package that knows them is missing.
+        If it is no surface whose places are known, or the package that knows them is missing.
     """
-    parts = []
-    for side, chosen in (("left", surface.left), ("right", surface.right)):
-        if not chosen.any():
-            continue
-        places = _midthickness(surface.name, side, _folders())
-        if len(places) != chosen.size:
-            raise InputError(
-                f"the surface calls itself {surface.name}, but its {side} hemisphere has {chosen.size} vertices in "
-                f"place of {len(places)}."
-            )
-        parts.append(places[chosen])
-    if surface.subcortex is not None:
-        affine = surface.subcortex.affine
-        parts.append(surface.subcortex.voxels @ affine[:3, :3].T + affine[:3, 3])
-    return np.concatenate(parts)
+    places = _midthickness(name, side, _folders())
+    if len(places) != n_vertices:
+        raise InputError(
+            f"the surface calls itself {name}, but its {side} hemisphere has {n_vertices} vertices in place of "
+            f"{len(places)}."
+        )
+    return places
 
 
 def _folders() -> tuple[Path, ...]:

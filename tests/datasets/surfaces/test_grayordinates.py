@@ -19,7 +19,6 @@ from braincorl.datasets import (
     to_surface_image,
 )
 from braincorl.datasets.betas.beta_files import ArrayBetas
-from braincorl.datasets.surfaces.meshes import vertex_coordinates
 from braincorl.datasets.trials.trials_table import TrialsTable
 from braincorl.errors import InputError
 
@@ -66,13 +65,13 @@ def test_places_are_half_way_between_white_and_pial(rng):
     meshes = load_fsaverage("fsaverage5")
     both = [meshes[kind].parts["left"].coordinates[chosen] for kind in ("white_matter", "pial")]
     expected = np.vstack([np.mean(both, axis=0), [[1, 2, 3]]])
-    np.testing.assert_allclose(vertex_coordinates(surface), expected, atol=1e-4)
+    np.testing.assert_allclose(surface.coordinates(), expected, atol=1e-4)
     included = np.arange(surface.n_chosen) != 2
     np.testing.assert_allclose(VoxelSpace(included, surface=surface).coordinates(), expected[included], atol=1e-4)
     with pytest.raises(InputError, match="nobody knows where"):
-        vertex_coordinates(Surface(chosen, chosen, "native"))
+        Surface(chosen, chosen, "native").coordinates()
     with pytest.raises(InputError, match=r"13 vertices in place of 10242"):
-        vertex_coordinates(Surface(chosen[:13] | True, chosen, "fsaverage5"))
+        Surface(chosen[:13] | True, chosen, "fsaverage5").coordinates()
 
 
 def test_nilearn_surface_images_in_and_out(rng):
