@@ -23,8 +23,8 @@ from braincorl import (
     simulate_people,
 )
 from braincorl.analysis import plot_surface
+from braincorl.analysis.colours import encoder_colours
 from braincorl.analysis.figures import new_figure, plot_scaling
-from braincorl.analysis.maps.colours import encoder_colours
 from braincorl.metrics import explained_variance, pearson_r
 
 world = simulate_people(n_people=3, n_own=200, n_shared=60, n_features=32, voxel_size_mm=8, random_state=5)

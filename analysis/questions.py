@@ -16,7 +16,7 @@ from braincorl.analysis import (
     permutation_test,
     plot_mosaic,
 )
-from braincorl.analysis.maps.colours import space_colours
+from braincorl.analysis.colours import space_colours
 from braincorl.analysis.question_figures import plot_comparison, plot_identification, plot_partition
 
 world = simulate_people(n_people=1, n_own=60, n_shared=60, n_features=48, voxel_size_mm=10, random_state=1)

@@ -19,8 +19,8 @@ from scipy.stats import norm
 
 from braincorl import GroupPrior, InContextEncoder, simulate_people
 from braincorl.analysis import plot_mosaic, plot_surface
+from braincorl.analysis.colours import COLOURS
 from braincorl.analysis.figures import new_figure, own_style, save_figure
-from braincorl.analysis.maps.colours import COLOURS
 from braincorl.analysis.report.fit_report import write_report
 from braincorl.cli.main import main as braincorl
 from braincorl.datasets import SubjectData

@@ -13,7 +13,7 @@ from matplotlib import style
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from braincorl.analysis.maps.colours import COLOURS, encoder_colours
+from braincorl.analysis.colours import COLOURS, encoder_colours
 from braincorl.storage.files import atomic_file
 
 DPI = 110  # sharp on a page of usual width

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from braincorl.analysis.colours import COLOURS, space_colours
 from braincorl.analysis.figures import new_figure, own_style
-from braincorl.analysis.maps.colours import COLOURS, space_colours
 
 MOST_REGIONS = 16  # of a figure; the table has all
 LONGEST_NAME = 28  # letters beside an axis, before names take the room of the bars

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from braincorl.datasets import Grid, SubjectData, Surface, load_subject
-from braincorl.datasets.trials.zscoring import ZScore
+from braincorl.datasets.subject import ZScore
 from braincorl.encoders import LinearEncoder
 from braincorl.encoders import choice as encoders
 from braincorl.encoders.choice import ENCODERS, NETWORK_ENCODER, PRIOR_ENCODER, SPACES_ENCODER

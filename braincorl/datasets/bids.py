@@ -18,14 +18,13 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from braincorl.datasets.betas.nifti import NiftiFile
 from braincorl.datasets.file_names import entities, plain
 from braincorl.datasets.load import Paths, open_subject
-from braincorl.datasets.subject import SubjectData
+from braincorl.datasets.subject import SubjectData, ZScore
 from braincorl.datasets.surfaces.cifti import CiftiFile, is_cifti
 from braincorl.datasets.surfaces.hemispheres import is_on_surface
 from braincorl.datasets.surfaces.surface_file import ENDINGS, n_vertices
@@ -50,7 +49,7 @@ def load_bids(
     desc: str | None = None,
     mask: Paths | None = None,
     ncsnr: Paths | None = None,
-    zscore: Literal["none", "session"] = "none",
+    zscore: ZScore = "none",
     images: Iterable[str] | None = None,
     progress: Progress | None = None,
 ) -> SubjectData:
@@ -95,7 +94,7 @@ def open_bids(
     desc: str | None = None,
     mask: Paths | None = None,
     ncsnr: Paths | None = None,
-    zscore: Literal["none", "session"] = "none",
+    zscore: ZScore = "none",
 ) -> Recording:
     """Open a person of BIDS derivatives without reading the betas. Parameters and errors are those of `load_bids`.
 

@@ -14,7 +14,6 @@ import logging
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +21,11 @@ import numpy.typing as npt
 from braincorl.datasets.betas.beta_files import NiftiBetas
 from braincorl.datasets.betas.grids import Grid, read_mask
 from braincorl.datasets.file_names import session_numbers
-from braincorl.datasets.subject import SubjectData
+from braincorl.datasets.subject import SubjectData, ZScore, check_zscore
 from braincorl.datasets.trials.labels import check_sides
 from braincorl.datasets.trials.recording import Recording
 from braincorl.datasets.trials.rois import Rois
 from braincorl.datasets.trials.trials_table import TrialsTable
-from braincorl.datasets.trials.zscoring import check_zscore
 from braincorl.errors import InputError
 from braincorl.names import normal_name
 from braincorl.storage.files import Progress, read_text, text_lines, walk_files
@@ -49,7 +47,7 @@ def load_bold5000(
     *,
     voxels: str | Sequence[str] = "brain",
     sessions: Iterable[int] | None = None,
-    zscore: Literal["none", "session"] = "session",
+    zscore: ZScore = "session",
     preparation: str = PREPARATION,
     images: Iterable[str] | None = None,
     progress: Progress | None = None,
@@ -100,7 +98,7 @@ def open_bold5000(
     *,
     voxels: str | Sequence[str] = "brain",
     sessions: Iterable[int] | None = None,
-    zscore: Literal["none", "session"] = "session",
+    zscore: ZScore = "session",
     preparation: str = PREPARATION,
 ) -> Recording:
     """Open a subject of BOLD5000 without reading its betas. Parameters and errors are those of `load_bold5000`.

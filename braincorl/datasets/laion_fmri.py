@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,11 +27,10 @@ from braincorl.datasets.betas.beta_files import NiftiBetas
 from braincorl.datasets.betas.grids import Grid, check_same_grid, read_mask, read_volume
 from braincorl.datasets.file_names import blanked, session_numbers
 from braincorl.datasets.splits import Split
-from braincorl.datasets.subject import SubjectData
+from braincorl.datasets.subject import SubjectData, ZScore, check_zscore
 from braincorl.datasets.trials.recording import Recording
 from braincorl.datasets.trials.rois import Rois, read_rois
 from braincorl.datasets.trials.trials_table import TrialsTable
-from braincorl.datasets.trials.zscoring import check_zscore
 from braincorl.errors import FileFormatError, InputError
 from braincorl.names import normal_name
 from braincorl.storage.files import Progress, read_json, read_text, text_lines
@@ -113,7 +112,7 @@ def load_laion_fmri(
     voxels: Voxels = "mask",
     min_ceiling: float = 0.0,
     sessions: Iterable[int] | None = None,
-    zscore: Literal["none", "session"] = "session",
+    zscore: ZScore = "session",
     images: Iterable[str] | None = None,
     progress: Progress | None = None,
 ) -> SubjectData:
@@ -162,7 +161,7 @@ def open_laion_fmri(
     voxels: Voxels = "mask",
     min_ceiling: float = 0.0,
     sessions: Iterable[int] | None = None,
-    zscore: Literal["none", "session"] = "session",
+    zscore: ZScore = "session",
 ) -> Recording:
     """Open a person of LAION-fMRI without reading the betas. Parameters and errors are those of `load_laion_fmri`.
 

@@ -13,7 +13,7 @@ from braincorl.datasets.betas.glmsingle import GlmsingleBetas, is_glmsingle
 from braincorl.datasets.betas.grids import Grid, check_ncsnr, check_same_grid, read_mask, read_volume
 from braincorl.datasets.file_names import identity, subject_label
 from braincorl.datasets.space import Surface
-from braincorl.datasets.subject import SubjectData
+from braincorl.datasets.subject import SubjectData, ZScore, check_zscore
 from braincorl.datasets.surfaces.hemispheres import (
     is_on_surface,
     open_surface_betas,
@@ -25,7 +25,6 @@ from braincorl.datasets.trials.prepared import is_prepared, load_prepared
 from braincorl.datasets.trials.recording import Recording
 from braincorl.datasets.trials.rois import read_rois
 from braincorl.datasets.trials.trials_table import match_trials, read_trials
-from braincorl.datasets.trials.zscoring import ZScore, check_zscore
 from braincorl.errors import InputError
 from braincorl.storage.files import Progress
 

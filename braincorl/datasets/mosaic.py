@@ -30,11 +30,11 @@ import pandas as pd
 from braincorl.batching import at_a_time
 from braincorl.datasets.betas.beta_files import as_float32
 from braincorl.datasets.laion_fmri import ncsnr_of_ceiling
+from braincorl.datasets.meshes import FSLR, hcp_file
 from braincorl.datasets.space import Surface
 from braincorl.datasets.splits import Split
 from braincorl.datasets.subject import SubjectData
 from braincorl.datasets.surfaces.cifti import CiftiFile
-from braincorl.datasets.surfaces.meshes import FSLR, hcp_file
 from braincorl.datasets.trials.recording import Recording
 from braincorl.datasets.trials.rois import Rois
 from braincorl.datasets.trials.same import FEWEST_NUMBERS

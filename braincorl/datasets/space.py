@@ -124,7 +124,7 @@ class Surface:
         InputError
             If the vertices are of no surface whose places are known, or the package that knows them is missing.
         """
-        from braincorl.datasets.surfaces.meshes import vertex_places  # nibabel, which most spaces do without
+        from braincorl.datasets.meshes import vertex_places  # nibabel, which most spaces do without
 
         halves = (("left", self.left), ("right", self.right))
         parts = [vertex_places(self.name, side, half.size)[half] for side, half in halves if half.any()]

@@ -2,17 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from braincorl.cells import facts_html
 from braincorl.datasets.space import VoxelSpace
-from braincorl.datasets.trials.zscoring import ZScore
 from braincorl.errors import InputError
 from braincorl.metrics import noise_ceiling
 from braincorl.names import check_names
+
+ZScore = Literal["none", "session"]  # of responses: over the trials of each session, or not at all
 
 
 @dataclass(frozen=True)
@@ -160,3 +161,15 @@ def place_of(space: VoxelSpace) -> str:
         return "unknown (no mask)"
     edges = np.linalg.norm(space.affine[:3, :3], axis=0)
     return f"grid {' x '.join(map(str, space.mask.shape))}, voxels of {' x '.join(f'{edge:.3g}' for edge in edges)} mm"
+
+
+def check_zscore(zscore: str) -> None:
+    """Refuse a scaling that there is not.
+
+    Raises
+    ------
+    InputError
+        If it is neither "none" nor "session".
+    """
+    if zscore not in ("none", "session"):
+        raise InputError(f"zscore must be 'none' or 'session', but is {zscore!r}.")

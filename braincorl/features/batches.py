@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.errors import InputError, OutOfMemoryError
-from braincorl.features.backbones.backbone import Backbone
+from braincorl.features.backbones.backbone import Backbone, to_unit_length
 from braincorl.validation import FloatArray, check_batch_size
 
 # The share of free memory that a batch may take: other programs, and this one's pictures, need the rest.
@@ -142,13 +142,6 @@ def embed_batch(backbone: Backbone, batch: Sequence[Prepared], unit_norm: bool) 
         )
     features[readable] = to_unit_length(made) if unit_norm else made
     return features
-
-
-def to_unit_length(features: FloatArray) -> FloatArray:
-    """Divide each row by its length; a row of zeros stays."""
-    length = np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
-    scaled: FloatArray = (features / np.where(length > 0, length, 1)).astype(np.float32)
-    return scaled
 
 
 def _forward_that_fits(backbone: Backbone, arrays: npt.NDArray[Any]) -> FloatArray:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from braincorl.errors import InputError
-from braincorl.features.backbones.backbone import BackboneOptions
+from braincorl.features.backbones.backbone import BackboneOptions, to_unit_length
 from braincorl.features.backbones.gabor import GaborConfig
 from braincorl.features.backbones.own_backbone import module_backbone
 from braincorl.features.backbones.prompts import embed_prompts, resolve_templates
@@ -25,7 +25,6 @@ from braincorl.features.batches import (
     in_batches,
     n_readers,
     read_ahead,
-    to_unit_length,
 )
 from braincorl.features.images.image_sources import DEFAULT_DATASET, ImageSource, image_source, names_hash
 from braincorl.features.images.pictures import check_background

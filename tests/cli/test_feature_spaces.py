@@ -9,7 +9,7 @@ from matplotlib.container import BarContainer
 
 from braincorl import BandedRidgeEncoder, fit_person, load_encoder
 from braincorl.analysis import text_selectivity
-from braincorl.analysis.maps.colours import space_colours
+from braincorl.analysis.colours import space_colours
 from braincorl.analysis.report.page import Section, render_page
 from braincorl.analysis.report.question_sections import feature_spaces
 from braincorl.cli.main import main

@@ -5,14 +5,13 @@ import numpy as np
 import pytest
 
 from braincorl.errors import InputError, OutOfMemoryError
-from braincorl.features.backbones.backbone import Backbone
+from braincorl.features.backbones.backbone import Backbone, to_unit_length
 from braincorl.features.batches import (
     choose_batch_size,
     embed_batch,
     in_batches,
     n_readers,
     read_ahead,
-    to_unit_length,
 )
 
 

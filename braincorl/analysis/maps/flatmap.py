@@ -11,8 +11,8 @@ from typing import Any
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
+from braincorl.analysis.colours import colour_scale, reliable_values
 from braincorl.analysis.figures import own_style
-from braincorl.analysis.maps.colours import colour_scale, reliable_values
 from braincorl.analysis.maps.surface_plots import FLAT, plot_surface
 from braincorl.analysis.maps.volume_plots import Rois
 from braincorl.datasets.space import VoxelSpace

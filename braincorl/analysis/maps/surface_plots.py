@@ -20,12 +20,12 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
 
+from braincorl.analysis.colours import OUTLINES, ColourScale, colour_scale, level_scale, reliable_values
 from braincorl.analysis.figures import new_figure, own_style
-from braincorl.analysis.maps.colours import OUTLINES, ColourScale, colour_scale, level_scale, reliable_values
 from braincorl.analysis.maps.volume_plots import Rois, add_key, key_height, legend_height, plot_mosaic
+from braincorl.datasets.meshes import has_hcp_files, hcp_file
 from braincorl.datasets.space import VoxelSpace
 from braincorl.datasets.surfaces.cifti import CiftiFile
-from braincorl.datasets.surfaces.meshes import has_hcp_files, hcp_file
 from braincorl.errors import InputError
 from braincorl.fits.maps import unmask
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.analysis.maps.colours import colour_scale
+from braincorl.analysis.colours import colour_scale
 from braincorl.analysis.maps.surface_plots import FINER, on_fsaverage, plot_surface
 from braincorl.datasets.space import VoxelSpace
 from braincorl.errors import InputError

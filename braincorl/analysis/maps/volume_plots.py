@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from braincorl.analysis.colours import OUTLINES, ColourScale, colour_scale, level_scale, reliable_values
 from braincorl.analysis.figures import new_figure, own_style
-from braincorl.analysis.maps.colours import OUTLINES, ColourScale, colour_scale, level_scale, reliable_values
 from braincorl.datasets.space import VoxelSpace
 from braincorl.errors import InputError
 from braincorl.fits.maps import unmask

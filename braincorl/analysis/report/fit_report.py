@@ -29,8 +29,8 @@ from braincorl.analysis.report.question_sections import (
 from braincorl.analysis.report.top_images import Thumbnails, rank_images
 from braincorl.analysis.scaling import summarize_curve
 from braincorl.datasets import VoxelSpace
+from braincorl.datasets.meshes import FSLR
 from braincorl.datasets.subject import place_of
-from braincorl.datasets.surfaces.meshes import FSLR
 from braincorl.encoders.limits import choices_at_limit, tell_limits
 from braincorl.features import FeatureTable
 from braincorl.fits import Fit

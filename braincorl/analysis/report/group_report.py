@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from braincorl import __version__
+from braincorl.analysis.colours import COLOURS
 from braincorl.analysis.figures import new_figure, own_style, plot_scaling
-from braincorl.analysis.maps.colours import COLOURS
 from braincorl.analysis.report.page import SIMULATION, Section, plain, write_page
 from braincorl.analysis.scaling import summarize_curve
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from braincorl.analysis.maps.colours import space_colours
+from braincorl.analysis.colours import space_colours
 from braincorl.analysis.maps.surface_plots import plot_in_own_space
 from braincorl.analysis.question_figures import largest_regions, plot_partition
 from braincorl.analysis.report.identification_report import accuracy_curve, accuracy_of_regions

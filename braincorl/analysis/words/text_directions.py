@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from braincorl.analysis.words.pool import Array, Pool
 from braincorl.errors import InputError
-from braincorl.features.batches import to_unit_length
+from braincorl.features.backbones.backbone import to_unit_length
 from braincorl.validation import check_finite
 
 logger = logging.getLogger(__name__)

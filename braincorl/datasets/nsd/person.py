@@ -8,7 +8,6 @@ straddle a split therefore. Noise ceilings come from the `ncsnr` map beside the 
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,12 +27,11 @@ from braincorl.datasets.nsd.layout import (
 )
 from braincorl.datasets.space import Surface
 from braincorl.datasets.splits import Split
-from braincorl.datasets.subject import SubjectData
+from braincorl.datasets.subject import SubjectData, ZScore, check_zscore
 from braincorl.datasets.surfaces.surface_file import SurfaceBetas, n_vertices
 from braincorl.datasets.surfaces.surface_person import read_pair
 from braincorl.datasets.trials.recording import Recording
 from braincorl.datasets.trials.trials_table import TrialsTable
-from braincorl.datasets.trials.zscoring import check_zscore
 from braincorl.errors import InputError
 from braincorl.storage.files import Progress
 
@@ -52,7 +50,7 @@ def load_nsd(
     min_ceiling: float = 0.0,
     sessions: Iterable[int] | None = None,
     atlases: Sequence[str] | None = None,
-    zscore: Literal["none", "session"] = "session",
+    zscore: ZScore = "session",
     space: str = "func1pt8mm",
     preparation: str = PREPARATION,
     images: Iterable[str] | None = None,
@@ -122,7 +120,7 @@ def open_nsd(
     min_ceiling: float = 0.0,
     sessions: Iterable[int] | None = None,
     atlases: Sequence[str] | None = None,
-    zscore: Literal["none", "session"] = "session",
+    zscore: ZScore = "session",
     space: str = "func1pt8mm",
     preparation: str = PREPARATION,
 ) -> Recording:

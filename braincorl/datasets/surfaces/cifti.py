@@ -18,8 +18,8 @@ from braincorl.batching import at_a_time
 from braincorl.datasets.betas.beta_files import THROUGH_SHARE, as_float32
 from braincorl.datasets.betas.nifti import CIFTI_INTENTS
 from braincorl.datasets.file_names import entities
+from braincorl.datasets.meshes import surface_name
 from braincorl.datasets.space import Subcortex, Surface
-from braincorl.datasets.surfaces.meshes import surface_name
 from braincorl.errors import FileFormatError, InputError
 from braincorl.storage.files import check_regular, reading
 

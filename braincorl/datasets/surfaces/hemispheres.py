@@ -17,9 +17,9 @@ import numpy.typing as npt
 from braincorl.datasets.betas.beta_files import BetasSource
 from braincorl.datasets.betas.grids import Grid, as_labels, as_mask, check_ncsnr
 from braincorl.datasets.file_names import entities
+from braincorl.datasets.meshes import surface_name
 from braincorl.datasets.space import Surface
 from braincorl.datasets.surfaces.cifti import CiftiBetas, CiftiFile, is_cifti
-from braincorl.datasets.surfaces.meshes import surface_name
 from braincorl.datasets.surfaces.surface_file import ENDINGS, SurfaceBetas, SurfaceFile, n_vertices
 from braincorl.datasets.trials.rois import Rois, labels_to_rois, read_label_lines, read_rois
 from braincorl.errors import InputError

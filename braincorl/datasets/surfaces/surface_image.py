@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -10,12 +10,11 @@ import numpy.typing as npt
 
 from braincorl.batching import at_a_time
 from braincorl.datasets.betas.beta_files import as_float32
+from braincorl.datasets.meshes import FSLR, hcp_file, surface_name
 from braincorl.datasets.space import Surface, VoxelSpace
-from braincorl.datasets.subject import SubjectData
-from braincorl.datasets.surfaces.meshes import FSLR, hcp_file, surface_name
+from braincorl.datasets.subject import SubjectData, ZScore, check_zscore
 from braincorl.datasets.trials.recording import Recording
 from braincorl.datasets.trials.trials_table import TrialsTable
-from braincorl.datasets.trials.zscoring import check_zscore
 from braincorl.errors import InputError
 
 SIDES = ("left", "right")
@@ -27,7 +26,7 @@ def load_surface_image(
     *,
     sessions: Sequence[str] | None = None,
     mask: Any = None,
-    zscore: Literal["none", "session"] = "none",
+    zscore: ZScore = "none",
     images: Iterable[str] | None = None,
     name: str = "sub-new",
 ) -> SubjectData:

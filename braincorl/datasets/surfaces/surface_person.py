@@ -5,7 +5,7 @@ FreeSurfer `.mgh` / `.mgz` (n_vertices, 1, 1, trials), or GIFTI `.func.gii` with
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +13,11 @@ import numpy.typing as npt
 from braincorl.datasets.betas.grids import as_labels, as_mask, check_ncsnr
 from braincorl.datasets.file_names import subject_label
 from braincorl.datasets.space import Surface
-from braincorl.datasets.subject import SubjectData
+from braincorl.datasets.subject import SubjectData, ZScore, check_zscore
 from braincorl.datasets.surfaces.surface_file import SurfaceBetas, check_hemispheres, n_vertices, read_vertices
 from braincorl.datasets.trials.recording import Recording
 from braincorl.datasets.trials.same import check_different
 from braincorl.datasets.trials.trials_table import match_trials, read_trials
-from braincorl.datasets.trials.zscoring import check_zscore
 from braincorl.errors import InputError
 from braincorl.storage.files import Progress
 
@@ -35,7 +34,7 @@ def load_surface(
     rois: Mapping[str, Pair] | None = None,
     ncsnr: Pair | None = None,
     surface: str = "fsaverage",
-    zscore: Literal["none", "session"] = "none",
+    zscore: ZScore = "none",
     images: Iterable[str] | None = None,
     name: str | None = None,
     progress: Progress | None = None,

@@ -23,9 +23,8 @@ import numpy.typing as npt
 
 from braincorl.batching import at_a_time
 from braincorl.datasets.space import ALIGNED, Surface, VoxelSpace
-from braincorl.datasets.subject import SubjectData
+from braincorl.datasets.subject import SubjectData, ZScore
 from braincorl.datasets.trials.recording import Recording
-from braincorl.datasets.trials.zscoring import ZScore
 from braincorl.errors import FileFormatError, InputError
 from braincorl.storage.files import (
     check_regular,

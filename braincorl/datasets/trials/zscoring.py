@@ -5,29 +5,14 @@ costs no digits.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from braincorl.errors import InputError
 
-ZScore = Literal["none", "session"]
-
 # A variance below this share of the mean square around the first trial is rounding, not response.
 _ROUNDING = 1e-12
-
-
-def check_zscore(zscore: str) -> None:
-    """Refuse a scaling that there is not.
-
-    Raises
-    ------
-    InputError
-        If it is neither "none" nor "session".
-    """
-    if zscore not in ("none", "session"):
-        raise InputError(f"zscore must be 'none' or 'session', but is {zscore!r}.")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 
 from braincorl.errors import InputError
@@ -130,3 +131,10 @@ def pool_tokens(output: torch.Tensor, pooling: str, n_prefix: int, channels_last
     if output.ndim == 3:
         return output[:, n_prefix:].mean(dim=1)
     return output.mean(dim=(1, 2) if channels_last else (2, 3))
+
+
+def to_unit_length(features: FloatArray) -> FloatArray:
+    """Divide each row by its length; a row of zeros stays."""
+    length = np.linalg.norm(features.astype(np.float64), axis=1, keepdims=True)
+    scaled: FloatArray = (features / np.where(length > 0, length, 1)).astype(np.float32)
+    return scaled

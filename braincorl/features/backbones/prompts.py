@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from braincorl.errors import InputError
-from braincorl.features.batches import to_unit_length
+from braincorl.features.backbones.backbone import to_unit_length
 from braincorl.validation import FloatArray
 
 TEMPLATES: dict[str, tuple[str, ...]] = {

@@ -13,8 +13,8 @@ from nilearn.surface import vol_to_surf
 
 from braincorl import analysis
 from braincorl.analysis import plot_flatmap, plot_glass_brain, plot_mosaic, plot_surface
+from braincorl.analysis.colours import colour_scale, reliable_values
 from braincorl.analysis.figures import save_figure
-from braincorl.analysis.maps.colours import colour_scale, reliable_values
 from braincorl.analysis.maps.surface_plots import VIEWS, _look_at, on_fsaverage, share_in_cuts
 from braincorl.datasets import Surface, VoxelSpace
 from braincorl.errors import InputError
