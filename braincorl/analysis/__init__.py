@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from braincorl.analysis.fit_comparison import FitComparison, compare_fits
     from braincorl.analysis.image_identification import ImagesTold, identify_images
     from braincorl.analysis.maps.flatmap import plot_flatmap
+    from braincorl.analysis.maps.peaks import find_clusters, region_peaks
     from braincorl.analysis.maps.surface_plots import plot_surface
     from braincorl.analysis.maps.viewer import view_map
     from braincorl.analysis.maps.volume_plots import plot_glass_brain, plot_mosaic
@@ -62,6 +63,7 @@ _HOMES = {
     "embed_voxels": "braincorl.analysis.components",
     "encoder_components": "braincorl.analysis.components",
     "feature_posterior": "braincorl.questions.feature_posterior",
+    "find_clusters": "braincorl.analysis.maps.peaks",
     "FitComparison": "braincorl.analysis.fit_comparison",
     "identify": "braincorl.questions.identification",
     "identify_images": "braincorl.analysis.image_identification",
@@ -80,6 +82,7 @@ _HOMES = {
     "Query": "braincorl.analysis.words.questions_in_words",
     "query_images": "braincorl.analysis.words.questions_in_words",
     "query_words": "braincorl.analysis.words.questions_in_words",
+    "region_peaks": "braincorl.analysis.maps.peaks",
     "repeat_noise": "braincorl.questions.identification",
     "save_map": "braincorl.fits.maps",
     "scaling_curve": "braincorl.analysis.scaling",
@@ -118,6 +121,7 @@ __all__ = [
     "embed_voxels",
     "encoder_components",
     "feature_posterior",
+    "find_clusters",
     "identify",
     "identify_images",
     "localizer_accuracy",
@@ -133,6 +137,7 @@ __all__ = [
     "preferred_texts",
     "query_images",
     "query_words",
+    "region_peaks",
     "repeat_noise",
     "save_map",
     "scaling_curve",

@@ -5,7 +5,7 @@ nothing has to be taken back. Numbers in brackets are the references, in the ord
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -23,27 +23,9 @@ from braincorl.errors import InputError
 from braincorl.features.store.table import SPACES
 from braincorl.fits.fitted import Fitted
 from braincorl.fits.folder import read_maps
+from braincorl.fits.references import REFERENCES
 from braincorl.storage.files import read_json
 
-REFERENCES = {
-    "braincorl": "The braincorl contributors. braincorl: voxelwise encoders of visual cortex for a new person, from "
-    "few images. Version {version}.",
-    "in-context": "Yu, M., et al. (2025). Meta-learning an in-context transformer model of human higher visual cortex. "
-    "arXiv:2505.15813.",
-    "ridge": "Hoerl, A. E., & Kennard, R. W. (1970). Ridge regression: biased estimation for nonorthogonal problems. "
-    "Technometrics, 12(1), 55-67.",
-    "evidence": "MacKay, D. J. C. (1992). Bayesian interpolation. Neural Computation, 4(3), 415-447.",
-    "banded": "Dupré la Tour, T., Eickenberg, M., Nunez-Elizalde, A. O., & Gallant, J. L. (2022). Feature-space "
-    "selection with banded ridge regression. NeuroImage, 264, 119728.",
-    "ceiling": "Allen, E. J., et al. (2022). A massive 7T fMRI dataset to bridge cognitive neuroscience and artificial "
-    "intelligence. Nature Neuroscience, 25, 116-126.",
-    "discovery": "Benjamini, Y., & Hochberg, Y. (1995). Controlling the false discovery rate: a practical and powerful "
-    "approach to multiple testing. Journal of the Royal Statistical Society B, 57(1), 289-300.",
-    "open_clip": "Ilharco, G., et al. (2021). OpenCLIP. Zenodo. doi:10.5281/zenodo.5143773.",
-    "timm": "Wightman, R. (2019). PyTorch image models. doi:10.5281/zenodo.4414861.",
-    "gabor": "Kay, K. N., Naselaris, T., Prenger, R. J., & Gallant, J. L. (2008). Identifying natural images from "
-    "human brain activity. Nature, 452, 352-355.",
-}
 CITED = re.compile(r"\[@([a-z_-]+)\]")
 
 # The layers of `braincorl.models.attention.LAYERS`, in words.
@@ -53,6 +35,15 @@ LAYERS = {
     "smoothed components": "through those of what a first pass predicts of the voxels",
     "own metric": "under the second moment of all voxels' weights",
 }
+
+
+# What these signs of a text become in LaTeX.
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "²": r"\textsuperscript{2}",
+} | {sign: f"\\{sign}" for sign in "&%$#_{}"}
 
 
 @dataclass(frozen=True)
@@ -65,10 +56,16 @@ class MethodsText:
         Plain text; numbers in brackets are places in `references`, from 1.
     references
         What is cited.
+    sources
+        The paragraphs before their citations were numbered: [@key], a key of `braincorl.fits.references.REFERENCES`.
+    version
+        Of braincorl, which is cited with it.
     """
 
     paragraphs: list[str]
     references: list[str]
+    sources: list[str]
+    version: str
 
     def __str__(self) -> str:
         """Lay it out as plain text."""
@@ -77,8 +74,36 @@ class MethodsText:
 
     __repr__ = __str__
 
+    def markdown(self) -> str:
+        """Lay it out for Pandoc, which finds what [@key] cites in `bibtex`."""
+        return self._written(lambda text: re.sub(r"([\\`*_<>\[\]#$^~|])", r"\\\1", text), "[@{}]")
 
-def describe_methods(fit: Fitted, scores: Path | None = None) -> MethodsText:
+    def latex(self) -> str:
+        """Lay it out for LaTeX, which finds what it cites in `bibtex`."""
+        return self._written(lambda text: "".join(LATEX.get(sign, sign) for sign in text), "\\cite{{{}}}")
+
+    def bibtex(self) -> str:
+        """Entries of what is cited, for a file ending in `.bib`."""
+        return "\n\n".join(REFERENCES[key].bibtex.replace("{version}", self.version) for key in _cited(self.sources))
+
+    def _written(self, escape: Callable[[str], str], citation: str) -> str:
+        """Paragraphs in a language of marks: `escape` keeps their words from being taken for any."""
+
+        def write(paragraph: str) -> str:
+            words = CITED.split(paragraph)  # text and keys take turns
+            words[::2] = map(escape, words[::2])
+            words[1::2] = [
+                citation.format(REFERENCES[key].key) if key in REFERENCES else escape(f"[@{key}]")
+                for key in words[1::2]
+            ]
+            return "".join(words)
+
+        return "\n\n".join(map(write, self.sources))
+
+
+def describe_methods(
+    fit: Fitted, scores: Path | None = None, maps: Mapping[str, npt.NDArray[Any]] | None = None
+) -> MethodsText:
     """Write the methods paragraph of a fit.
 
     Parameters
@@ -87,6 +112,8 @@ def describe_methods(fit: Fitted, scores: Path | None = None) -> MethodsText:
         In memory or on disk.
     scores
         Folder of `braincorl score`; by default `scores` in the fit's folder, else the fit's own scores.
+    maps
+        What `collect_maps` gives of both, where it was read already.
 
     Returns
     -------
@@ -97,11 +124,8 @@ def describe_methods(fit: Fitted, scores: Path | None = None) -> MethodsText:
     InputError
         If the folder holds no scores of this fit.
     """
-    folder = scores or fit.beside("scores")
-    scored = None
-    if folder is not None:
-        scored = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
-    maps, config = collect_maps(fit, folder), fit.config
+    scored = _read_scored(fit, scores)
+    maps, config = collect_maps(fit, scores) if maps is None else maps, fit.config
     paragraphs = []
     if config.get("simulation"):
         paragraphs.append("SIMULATION: these responses were drawn from known encoders; no brain was measured.")
@@ -114,10 +138,16 @@ def describe_methods(fit: Fitted, scores: Path | None = None) -> MethodsText:
 
 def _with_references(paragraphs: list[str], version: str) -> MethodsText:
     """Replace what is cited as [@key] by its number, in the order of first mention."""
-    cited = dict.fromkeys(key for text in paragraphs for key in CITED.findall(text) if key in REFERENCES)
+    cited = _cited(paragraphs)
     numbers = {key: f"[{number}]" for number, key in enumerate(cited, start=1)}
     numbered = [CITED.sub(lambda found: numbers.get(found[1], found[0]), text) for text in paragraphs]
-    return MethodsText(numbered, [REFERENCES[key].format(version=version) for key in cited])
+    texts = [REFERENCES[key].text.replace("{version}", version) for key in cited]
+    return MethodsText(numbered, texts, paragraphs, version)
+
+
+def _cited(paragraphs: Iterable[str]) -> list[str]:
+    """Keys of what is cited, in the order of first mention."""
+    return list(dict.fromkeys(key for text in paragraphs for key in CITED.findall(text) if key in REFERENCES))
 
 
 def collect_maps(fit: Fitted, scores: Path | None = None) -> dict[str, npt.NDArray[Any]]:
@@ -137,6 +167,21 @@ def collect_maps(fit: Fitted, scores: Path | None = None) -> dict[str, npt.NDArr
         raise InputError(f"{scores} holds no {prefix}_stat-ev map: pass the --output-dir of braincorl score.")
     unscored = {name: values for name, values in own.items() if name not in ("ev", "r", "r2")}
     return unscored | scored
+
+
+def scored_images(fit: Fitted, scores: Path | None = None) -> int | None:
+    """Count the images that `collect_maps` gives the scores of; None where nobody noted it."""
+    scored = _read_scored(fit, scores)
+    stated = fit.config.get("n_left_out") if scored is None else scored.get("n_images")
+    return stated if isinstance(stated, int) else None
+
+
+def _read_scored(fit: Fitted, scores: Path | None) -> Mapping[str, Any] | None:
+    """Read what a folder of scores says of itself; None where the scores are the fit's own."""
+    folder = scores or fit.beside("scores")
+    if folder is None:
+        return None
+    return read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
 
 
 def _data(fit: Fitted) -> list[str]:

@@ -1,6 +1,8 @@
 import json
 import re
 
+import nibabel as nib
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -47,6 +49,9 @@ def test_methods_are_printed_and_nothing_is_written(fitted, braincorl):
     before = sorted(fitted.iterdir())
     result = braincorl("report", fitted, "--methods")
     assert (result.status, result.out) == (0, f"{Fit.load(fitted).methods()}\n")
+    for form in ("markdown", "latex", "bibtex"):
+        result = braincorl("report", fitted, "--methods", "--format", form)
+        assert (result.status, result.out) == (0, f"{getattr(Fit.load(fitted).methods(), form)()}\n")
     assert sorted(fitted.iterdir()) == before
     assert "braincorl fit --features" in json.loads((fitted / "config.json").read_text())["command"]
 
@@ -62,10 +67,16 @@ def test_methods_are_printed_and_nothing_is_written(fitted, braincorl):
         (["--score", "{tmp}"], "holds no sub-01_task-simulated_stat-ev map"),
         (["--benchmark", "{tmp}"], "is no comparison of encoders"),
         (["--n-top", "0"], "whole number of at least 1"),
+        (["--format", "latex"], "is a way to print --methods"),
+        (["--background", "{tmp}/none.nii.gz"], "none.nii.gz"),
+        (["--background", "{tmp}/elsewhere.nii.gz"], "has nothing where the voxels are"),
     ],
 )
 def test_mistakes_get_one_line(fitted, braincorl, tmp_path, arguments, message):
     (tmp_path / "mine.html").write_text("<p>mine")
+    far = np.diag([1.0, 1, 1, 1])
+    far[:3, 3] = 900
+    nib.Nifti1Image(np.ones((4, 4, 4), "f4"), far).to_filename(tmp_path / "elsewhere.nii.gz")
     before = sorted(fitted.iterdir())
     result = braincorl("report", fitted, *(part.format(tmp=tmp_path) for part in arguments))
     assert result.status == 2

@@ -13,11 +13,12 @@ from braincorl import (
     GroupPriorEncoder,
     InContextEncoder,
     RidgeEncoder,
+    __version__,
     fit_person,
 )
 from braincorl.datasets import SubjectData, VoxelSpace
 from braincorl.features import FeatureTable
-from braincorl.fits.methods import REFERENCES
+from braincorl.fits.references import REFERENCES
 
 
 def person(rng, n_images=24, n_voxels=10, repeats=2, zscore="none"):
@@ -68,7 +69,7 @@ def test_every_encoder_is_described_by_what_it_did(kind, rng, tmp_path):
     text, loaded = str(fit.methods()), str(fit.save(tmp_path / "fit").load(tmp_path / "fit").methods())
     assert text == loaded  # nothing that it says is lost on the way to disk and back
     *said, cited = SAID[kind]
-    for part in (*said, REFERENCES[cited]):
+    for part in (*said, REFERENCES[cited].text.replace("{version}", __version__)):
         assert part in text
     for part in (
         "Voxelwise encoders of sub-07",
@@ -96,6 +97,14 @@ def test_references_are_numbered_as_they_are_mentioned(kind, rng):
     mentioned = list(dict.fromkeys(map(int, re.findall(r"\[(\d+)\]", " ".join(methods.paragraphs)))))
     assert mentioned == list(range(1, len(methods.references) + 1))
     assert "[@" not in str(methods)
+    # For other writers the same things are cited by the keys of the entries, and nothing else is a mark of theirs.
+    keys = re.findall(r"^@\w+\{([^,]+),$", methods.bibtex(), re.MULTILINE)
+    assert len(keys) == len(methods.references)
+    assert list(dict.fromkeys(re.findall(r"(?<!\\)\[@([^]]+)\]", methods.markdown()))) == keys
+    assert list(dict.fromkeys(re.findall(r"\\cite\{([^}]+)\}", methods.latex()))) == keys
+    assert not re.search(r"(?<!\\)[&%$#_]", re.sub(r"\\cite\{[^}]+\}", "", methods.latex()))
+    assert "timm:resnet18" in methods.latex()
+    assert r"tv\_in1k" in methods.latex()
     assert "Accuracy on images outside the fit was not measured." in methods.paragraphs
 
 

@@ -117,7 +117,7 @@ def plot_surface(
     return figure
 
 
-def plot_in_own_space(values: npt.ArrayLike, space: VoxelSpace, **look: Any) -> Figure | None:
+def plot_in_own_space(values: npt.ArrayLike, space: VoxelSpace, *, template: Any = None, **look: Any) -> Figure | None:
     """Draw a map where its voxels are: slices of a volume, or the cortex of a surface.
 
     Parameters
@@ -126,6 +126,8 @@ def plot_in_own_space(values: npt.ArrayLike, space: VoxelSpace, **look: Any) -> 
         (n_voxels,).
     space
         Where the voxels are.
+    template
+        As in `plot_mosaic`.
     **look
         What `plot_mosaic` and `plot_surface` both take.
 
@@ -136,7 +138,7 @@ def plot_in_own_space(values: npt.ArrayLike, space: VoxelSpace, **look: Any) -> 
     """
     if space.surface is not None:
         return plot_surface(values, space, **look) if can_draw(space) else None
-    return None if space.mask is None else plot_mosaic(values, space, **look)
+    return None if space.mask is None else plot_mosaic(values, space, template=template, **look)
 
 
 @own_style
@@ -301,6 +303,11 @@ def _look_at(side: str, view: str, n_vertices: int = N_VERTICES) -> _Hemisphere:
     depth = (points @ look)[triangles[visible]].mean(axis=1)
     order = visible[np.argsort(-depth)]
     return _Hemisphere(np.column_stack([points @ right, points @ up]), triangles[order], facing[order], folds)
+
+
+def mesh_triangles(side: str, n_vertices: int) -> npt.NDArray[np.intp]:
+    """Triangles of a closed hemisphere (F, 3): of fsaverage5, or of fsLR32k by its number of vertices."""
+    return (_fslr if n_vertices == FSLR_VERTICES else _fsaverage5)(side, False)[1]
 
 
 def _fsaverage5(side: str, flat: bool) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.intp], npt.NDArray[np.float64]]:

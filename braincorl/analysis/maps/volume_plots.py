@@ -3,6 +3,7 @@
 Every function returns a matplotlib figure of its own; none opens a window or touches pyplot's state.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,9 @@ Rois = Mapping[str, npt.NDArray[np.bool_]]
 
 COLUMNS, WIDTH = 4, 6.8  # inches: also readable on a phone's screen
 LEGEND_WIDTH, LONGEST_NAME = 6.0, 30
+ANATOMY_MM = 1.5  # finer is not seen at the size of a slice
+WHITEST = 1.25  # of the bright tissue: it is a light grey, on which light outlines are seen
+FAINT = 0.05  # of the bright tissue: what is darker is outside the head, or a speck that resampling left
 
 
 @own_style
@@ -64,7 +68,7 @@ def plot_mosaic(
     n_slices
         Slices at most, spread over those that have voxels.
     template
-        nibabel image in the same space, drawn behind if the grid is parallel to the axes.
+        nibabel image of the anatomy in the same space, drawn behind, on whichever grid; without one the mask is.
 
     Returns
     -------
@@ -241,7 +245,9 @@ def _legend(figure: Figure, colours: Mapping[str, str], bottom: float, title: st
 
 def _legend_columns(names: Sequence[str]) -> int:
     widest = 0.35 + 0.06 * min(max(map(len, names)), LONGEST_NAME)  # inches, at the legend's size of letters
-    return max(1, min(8, len(names), int(LEGEND_WIDTH / widest)))
+    most = max(1, min(8, len(names), int(LEGEND_WIDTH / widest)))
+    rows = -(-len(names) // most)
+    return -(-len(names) // rows)  # rows of equal length, where the last would hold one name
 
 
 class _Slices:
@@ -258,9 +264,10 @@ class _Slices:
         straight = np.allclose(affine[:3, :3], np.diag(zooms), atol=1e-3 * zooms.min())
         origin = affine[:3, 3] if straight else np.zeros(3)
         self._bottom, self._thickness = float(origin[2]), float(zooms[2])
-        self._straight, self._template = straight, template if straight else None
+        self._straight = straight
         edges = [(origin[a] + (low[a] - 0.5) * zooms[a], origin[a] + (high[a] + 0.5) * zooms[a]) for a in range(2)]
         self._extent = (*edges[0], *edges[1])
+        self._anatomy = None if template is None else _resample(template, affine, mask.shape)
         self.aspect = (edges[1][1] - edges[1][0]) / (edges[0][1] - edges[0][0])
 
     def _height(self, k: int) -> float:
@@ -274,12 +281,16 @@ class _Slices:
         return [int(level) for level in self._levels[positions]]
 
     def draw(self, axes: Any, k: int, volume: npt.NDArray[Any], scale: ColourScale) -> None:
-        """Draw one slice, the mask in grey behind it."""
-        if self._template is not None:
-            self._draw_template(axes, k)
+        """Draw one slice, the anatomy or else the mask in grey behind it."""
         place = {"origin": "lower", "extent": self._extent, "interpolation": "nearest"}
-        ground = np.where(self._mask[:, :, k], 0.75, np.nan)
-        axes.imshow(ground[self._window].T, cmap="gray", vmin=0, vmax=1, **place)
+        if self._anatomy is not None:
+            finer = [round(fine / size) for fine, size in zip(self._anatomy.shape, self._mask.shape, strict=True)]
+            window = tuple(slice(w.start * n, w.stop * n) for w, n in zip(self._window, finer, strict=False))
+            shown = self._anatomy[:, :, k][window].T
+            axes.imshow(np.where(shown > FAINT, shown, np.nan), cmap="gray", vmin=0, vmax=WHITEST, **place)
+        else:
+            ground = np.where(self._mask[:, :, k], 0.75, np.nan)
+            axes.imshow(ground[self._window].T, cmap="gray", vmin=0, vmax=1, **place)
         axes.imshow(volume[:, :, k][self._window].T, cmap=scale.colormap, vmin=scale.low, vmax=scale.high, **place)
         axes.set_xlim(self._extent[:2])
         axes.set_ylim(self._extent[2:])
@@ -299,15 +310,27 @@ class _Slices:
         y = bottom - height + (np.arange(fine.shape[0]) + 0.5) * height / 8
         axes.contour(x, y, fine, levels=[0.5], colors=[colour], linewidths=1.5)
 
-    def _draw_template(self, axes: Any, k: int) -> None:
-        template = _to_ras(self._template)
-        affine, data = template.affine, template.get_fdata(dtype=np.float32)
-        level = round((self._height(k) - affine[2, 3]) / affine[2, 2])
-        if 0 <= level < data.shape[2]:
-            x, y = ([affine[a, 3] + (i - 0.5) * affine[a, a] for i in (0, data.shape[a])] for a in (0, 1))
-            top = float(data.max())
-            picture = np.where(data[:, :, level] > 0.02 * top, data[:, :, level], np.nan).T  # resampling left specks
-            axes.imshow(picture, origin="lower", extent=(*x, *y), cmap="gray", vmin=0, vmax=top)
+
+def _resample(template: Any, affine: npt.NDArray[np.float64], shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """Bring an anatomy to slices of a grid, finer within them, with its bright tissue at 1."""
+    from nilearn.image import resample_img
+
+    finer = [*np.maximum(1, np.rint(nib.affines.voxel_sizes(affine)[:2] / ANATOMY_MM)).astype(int).tolist(), 1]
+    # The outer edges of both grids are the same, so the first centre moves outwards by what a voxel shrinks, halved.
+    target = affine @ np.diag([*(1 / n for n in finer), 1.0])
+    target[:3, 3] += affine[:3, :3] @ [(1 / n - 1) / 2 for n in finer]
+    size = [n * edge for n, edge in zip(finer, shape, strict=True)]
+    known = nib.Nifti1Image(np.nan_to_num(template.get_fdata(dtype=np.float32)), template.affine)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Resampling binary images")  # a mask may be drawn on, too
+        image = resample_img(known, target, size, interpolation="linear", copy_header=True, force_resample=True)
+    data = image.get_fdata(dtype=np.float32)
+    if not (data > 0).any():
+        raise InputError(
+            "the image to draw on has nothing where the voxels are: pass one in the same space, such as the T1w "
+            "image that the betas are aligned to."
+        )
+    return np.asarray(data / np.percentile(data[data > 0], 99), dtype=np.float32)
 
 
 def _shorten(name: str) -> str:

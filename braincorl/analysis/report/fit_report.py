@@ -7,12 +7,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
+from scipy import stats
 
 from braincorl import __version__
 from braincorl.analysis.benchmarking import Benchmark, find_benchmark
 from braincorl.analysis.figures import new_figure, own_style, plot_accuracy, plot_scaling
 from braincorl.analysis.maps.flatmap import plot_flatmap
+from braincorl.analysis.maps.peaks import PLACE, find_clusters, region_peaks
 from braincorl.analysis.maps.surface_plots import can_draw, plot_surface, share_in_cuts
 from braincorl.analysis.maps.volume_plots import plot_glass_brain, plot_mosaic
 from braincorl.analysis.report.page import SIMULATION, Section, plain, write_page
@@ -29,15 +32,18 @@ from braincorl.analysis.report.question_sections import (
 from braincorl.analysis.report.top_images import Thumbnails, rank_images
 from braincorl.analysis.scaling import summarize_curve
 from braincorl.datasets import VoxelSpace
+from braincorl.datasets.betas.grids import read_volume
 from braincorl.datasets.meshes import FSLR
 from braincorl.datasets.subject import place_of
 from braincorl.encoders.limits import choices_at_limit, tell_limits
+from braincorl.errors import InputError
 from braincorl.features import FeatureTable
 from braincorl.fits import Fit
 from braincorl.fits.folder import MAPS
 from braincorl.fits.localiser import likely_regions, region_probability
-from braincorl.fits.methods import collect_maps
+from braincorl.fits.methods import MethodsText, collect_maps, describe_methods, scored_images
 from braincorl.fits.scores import summarize_rois
+from braincorl.questions.permutation import FALSE_DISCOVERIES
 
 LABELS = {
     "ev": "EV",
@@ -50,6 +56,7 @@ LABELS = {
 MAIN_MAPS = ("ev", "cvr2", "signalfraction")  # the first that a fit has says where its encoder works
 FEW_IMAGES = 20  # below, a correlation of .4 is within chance (p > .05)
 N_BOOTSTRAP = 300  # enough for what a bar shows; `score --intervals` draws more
+BY_CHANCE = 0.001  # one-sided p of a voxel that counts as a peak where nothing was permuted: as in nilearn's reports
 LOW_CEILING = 0.1  # as `metrics.normalize_by_ceiling`: below, dividing by it shows noise
 
 
@@ -73,6 +80,10 @@ class ReportOptions:
         Folder of `braincorl benchmark` on the same person; by default `benchmark` in the fit's folder, if it is there.
     identification
         Folder of `braincorl identify` with this fit; by default `identification` in the fit's folder, if it is there.
+    background
+        NIfTI image of the anatomy, to draw slices on; by default nilearn's template for voxels in MNI space.
+    command
+        What the report is made by, to be shown.
     """
 
     scores: Path | None = None
@@ -82,6 +93,8 @@ class ReportOptions:
     n_top: int = 8
     benchmark: Path | None = None
     identification: Path | None = None
+    background: Path | None = None
+    command: str | None = None
 
 
 def write_report(path: str | Path, fit: Fit, options: ReportOptions | None = None) -> None:
@@ -113,19 +126,21 @@ def write_report(path: str | Path, fit: Fit, options: ReportOptions | None = Non
 
 def fit_sections(fit: Fit, maps: Maps, options: ReportOptions) -> list[Section]:
     """Make the sections of a fit's report; those that have nothing to show are left out of the page."""
+    anatomy = _anatomy(fit, options)
     return [
         Section("Accuracy", "fit/accuracy.html", _accuracy(maps)),
         Section("Scaling", "fit/scaling.html", _scaling(fit, find_benchmark(fit, options.benchmark))),
-        Section("Maps", "fit/maps.html", _brain_maps(fit, maps, options.in_mni)),
-        Section("Better than chance", "fit/chance.html", better_than_chance(fit, maps, options.scores)),
+        Section("Maps", "fit/maps.html", _brain_maps(fit, maps, in_mni(fit, options), anatomy)),
+        Section("Better than chance", "fit/chance.html", better_than_chance(fit, maps, options.scores, anatomy)),
+        Section("Peaks", "fit/peaks.html", _peaks(fit, maps, options)),
         Section("Regions", "fit/regions.html", _regions(fit, maps)),
         Section("Regions by likeness", "fit/likely_regions.html", _likely_regions(fit)),
-        Section("Feature spaces", "fit/feature_spaces.html", feature_spaces(fit, maps, options.scores)),
+        Section("Feature spaces", "fit/feature_spaces.html", feature_spaces(fit, maps, options.scores, anatomy)),
         Section("Which image was seen", "fit/which_image.html", which_image(fit, options.identification)),
         Section("Preferred images", "fit/preferred_images.html", _preferred_images(fit, options)),
         Section("Voxels", "fit/voxels.html", _voxels(fit)),
-        Section("Methods", "fit/methods.html", {"methods": fit.methods(options.scores)}),
-        Section("Provenance", "fit/provenance.html", _provenance(fit)),
+        Section("Methods", "fit/methods.html", _methods(describe_methods(fit, options.scores, maps))),
+        Section("Provenance", "fit/provenance.html", _provenance(fit, options.command)),
     ]
 
 
@@ -172,6 +187,10 @@ def _main_numbers(fit: Fit, maps: Maps) -> dict[str, float]:
     }
 
 
+def _mesh_name(space: VoxelSpace) -> str:
+    return FSLR if space.surface is not None and space.surface.name == FSLR else "fsaverage"
+
+
 def _known(maps: Maps, name: str) -> bool:
     return name in maps and bool(np.isfinite(maps[name]).any())
 
@@ -209,13 +228,32 @@ def _scaling(fit: Fit, found: Benchmark | None) -> Shown:
     }
 
 
-def _brain_maps(fit: Fit, maps: Maps, in_mni: bool | None) -> Shown:
+def in_mni(fit: Fit, options: ReportOptions) -> bool:
+    """Whether the voxels of a fit are in MNI space, as it was said or as the names of its maps say."""
+    if options.in_mni is not None:
+        return options.in_mni
+    return "space-MNI" in fit.config["prefix"] or bool(fit.config.get("simulation"))
+
+
+def _anatomy(fit: Fit, options: ReportOptions) -> Any:
+    """Image to draw slices on: the one that is asked for, in MNI space the template, else None."""
+    if options.background is not None:
+        if fit.space.mask is None:
+            raise InputError(f"{options.background} is drawn behind slices, but this fit has no grid: leave it out.")
+        values, affine = read_volume(options.background)
+        return nib.Nifti1Image(np.asarray(values, dtype=np.float32), affine)
+    if fit.space.mask is None or not in_mni(fit, options):
+        return None
+    from nilearn.datasets import load_mni152_template
+
+    return load_mni152_template(resolution=2)
+
+
+def _brain_maps(fit: Fit, maps: Maps, in_mni: bool, anatomy: Any) -> Shown:
     main = next((name for name in MAIN_MAPS if _known(maps, name)), None)
     space = fit.space
     if main is None or (space.mask is None and space.surface is None):
         return None
-    if in_mni is None:
-        in_mni = "space-MNI" in fit.config["prefix"] or bool(fit.config.get("simulation"))
     rois = largest_rois(fit.rois)
     scale = "The colours end where 1 % of the voxels are stronger."
     scale += f" Outlined: the {len(rois)} largest regions." if len(fit.rois) > OUTLINED else ""
@@ -223,7 +261,7 @@ def _brain_maps(fit: Fit, maps: Maps, in_mni: bool | None) -> Shown:
     look: dict[str, Any] = {"label": LABELS[main], "signed": False}
     shown = []
     if can_draw(space) and (space.surface is not None or in_mni):
-        on = FSLR if space.surface is not None and space.surface.name == FSLR else "fsaverage"
+        on = _mesh_name(space)
         figure = plot_surface(maps[main], space, rois=rois, **look)
         shown.append({"figure": figure, "what": what, "how": f"{scale} On {on}."})
         flat = f"{scale} On {on}, cut and laid flat, with the front on the outside."
@@ -234,11 +272,55 @@ def _brain_maps(fit: Fit, maps: Maps, in_mni: bool | None) -> Shown:
         if in_mni:
             how = "The largest value along each line of sight."
             shown.append({"figure": plot_glass_brain(maps[main], space, **look), "what": what, "how": how})
-        shown.append({"figure": plot_mosaic(maps[main], space, rois=rois, **look), "what": what, "how": scale})
+        shown.append(
+            {"figure": plot_mosaic(maps[main], space, rois=rois, template=anatomy, **look), "what": what, "how": scale}
+        )
     for name in ("evnormalized", "noiseceiling"):
-        if (drawn := draw_known(maps.get(name), space, label=LABELS[name])) is not None:
+        if (drawn := draw_known(maps.get(name), space, label=LABELS[name], template=anatomy)) is not None:
             shown.append({"figure": drawn, "what": MAPS[name][0], "how": "Grey voxels have no value."})
     return {"shown": shown, "no_mesh": not can_draw(space), "native": space.surface is None and not in_mni}
+
+
+def _peaks(fit: Fit, maps: Maps, options: ReportOptions) -> Shown:
+    """Where the encoder is best among voxels that are not so by chance."""
+    space, n_images = fit.space, scored_images(fit, options.scores)
+    if not _known(maps, "ev") or (space.mask is None and not (space.surface is not None and can_draw(space))):
+        return None
+    if _known(maps, "q"):
+        found, how = maps["q"] < FALSE_DISCOVERIES, f"at a false discovery rate below {FALSE_DISCOVERIES}"
+    elif _known(maps, "r") and n_images is not None and n_images > 2:
+        t = stats.t.isf(BY_CHANCE, n_images - 2)
+        r = t / np.sqrt(n_images - 2 + t**2)
+        found = maps["r"] > r
+        how = f"whose correlation over {n_images} images is above {r:.2f} (p < {BY_CHANCE}, uncorrected)"
+    else:
+        return None
+    clusters = find_clusters(maps["ev"], space, found, fit.rois)
+    shown = clusters.table.astype({"size": object}).fillna({"size": ""})
+    regions = region_peaks(maps["ev"], space, fit.rois)
+    for table in (shown, regions):
+        for axis in {*PLACE} & {*table.columns}:
+            table[axis] = [f"{millimetres:.1f}".removesuffix(".0") for millimetres in table[axis]]
+    unit = "vertices" if space.surface is not None else "mm³"
+    label = _labels(fit)["ev"]
+    names = {"x_mm": "x", "y_mm": "y", "z_mm": "z", "peak": label, "size": unit, "roi": "region"}
+    where = "x, y, z are millimetres of the betas' own space, by their affine"
+    joined = "Voxels of a cluster share a face; 1a, 1b … are further peaks of cluster 1, at least 8 mm apart."
+    if space.surface is not None:
+        where = f"x, y, z are millimetres of the vertex on the average cortex of {_mesh_name(space)}"
+        joined = "Vertices of a cluster are neighbours on the mesh."
+    elif in_mni(fit, options):
+        where = "x, y, z are millimetres in MNI space"
+    return {
+        "clusters": shown.rename(columns=names) if len(shown) else None,
+        "n_shown": len(set(shown["cluster"].str.rstrip("abc"))),
+        "n_clusters": clusters.n_clusters,
+        "how": how,
+        "what": label,
+        "where": where,
+        "joined": joined,
+        "regions": regions.rename(columns=names) if len(regions) else None,
+    }
 
 
 def _regions(fit: Fit, maps: Maps) -> Shown:
@@ -299,7 +381,17 @@ def _voxels(fit: Fit) -> Shown:
     return {"figure": figure, "facts": facts, "n_excluded": space.n_excluded}
 
 
-def _provenance(fit: Fit) -> Shown:
+def _methods(methods: MethodsText) -> Shown:
+    written = {
+        "Plain text": str(methods),
+        "Markdown": methods.markdown(),
+        "LaTeX": methods.latex(),
+        "BibTeX": methods.bibtex(),
+    }
+    return {"methods": methods, "written": written}
+
+
+def _provenance(fit: Fit, command: str | None) -> Shown:
     config = fit.config
     libraries = ("numpy", "scipy", "scikit-learn", "nibabel", "nilearn", "matplotlib")
     facts = {
@@ -307,6 +399,8 @@ def _provenance(fit: Fit) -> Shown:
         "Made with": f"braincorl {config.get('braincorl', 'unknown')}",
         "Reported with": f"braincorl {__version__}; " + ", ".join(f"{name} {version(name)}" for name in libraries),
     }
+    if command is not None:
+        facts["Reported by"] = command
     if fit.path is not None:
         files = ("encoder.safetensors", "space.safetensors")
         facts |= {f"SHA-256 of {name}": _hash(fit.path / name) for name in files}

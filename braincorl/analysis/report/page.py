@@ -6,12 +6,15 @@ anything; a value that a template asks for and does not get is an error.
 """
 
 import base64
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
@@ -45,7 +48,40 @@ class Section:
     @property
     def anchor(self) -> str:
         """What a link to it ends in."""
-        return self.heading.lower().replace(" ", "-")
+        return _slug(self.heading).lower()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a figure or table is on a page.
+
+    Attributes
+    ----------
+    number
+        Among those of its kind, from 1.
+    anchor
+        What a link to it ends in.
+    file
+        Name of a file that holds it, without the ending.
+    """
+
+    number: int
+    anchor: str
+    file: str
+
+
+class Listing:
+    """Numbers the figures and tables of one page in their order, and names them after their sections."""
+
+    def __init__(self, title: str) -> None:
+        self._title = _slug(title)
+        self._counts: Counter[tuple[str, ...]] = Counter()
+
+    def add(self, kind: str, section: Section) -> Place:
+        """Give a place to the next figure or table (`kind`)."""
+        self._counts.update([(kind,), (kind, section.anchor)])
+        anchor = f"{section.anchor}-{kind}-{self._counts[kind, section.anchor]}"
+        return Place(self._counts[kind,], anchor, f"{self._title}_{anchor}")
 
 
 def render_page(
@@ -80,6 +116,7 @@ def render_page(
         tiles=tiles,
         sections=[section for section in sections if section.data is not None],
         generator=f"{GENERATOR} {__version__}",
+        listing=Listing(title),
     )  # fmt: skip
 
 
@@ -111,7 +148,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"png": _png, "jpeg": _jpeg, "number": plain, "cell": _cell}
+    found.filters |= {"png": _png, "jpeg": _jpeg, "number": plain, "cell": _cell, "tsv": _tsv}
     return found
 
 
@@ -135,6 +172,17 @@ def _png(figure: Figure) -> str:
 
 def _jpeg(content: bytes) -> str:
     return _data_uri("jpeg", content)
+
+
+def _tsv(frame: pd.DataFrame) -> str:
+    """Give a table as a file to download, with every digit."""
+    text = frame.to_csv(sep="\t", index=False, na_rep="n/a")
+    return f"data:text/tab-separated-values;charset=utf-8;base64,{base64.b64encode(text.encode()).decode('ascii')}"
+
+
+def _slug(text: str) -> str:
+    """Letters, digits, `_` and `-` of a text, for names of places and files."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-") or "page"
 
 
 def _data_uri(kind: str, content: bytes) -> str:

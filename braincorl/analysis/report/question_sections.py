@@ -26,7 +26,7 @@ Shown = dict[str, Any] | None  # what a section's template shows; None for no se
 OUTLINED = 8  # more outlines than this hide the map
 
 
-def better_than_chance(fit: Fit, maps: Maps, scores: Path | None) -> Shown:
+def better_than_chance(fit: Fit, maps: Maps, scores: Path | None, anatomy: Any = None) -> Shown:
     """Show p and q of voxels and regions, where the fit was scored with permutations.
 
     Parameters
@@ -37,6 +37,8 @@ def better_than_chance(fit: Fit, maps: Maps, scores: Path | None) -> Shown:
         Its own and those of its scores.
     scores
         Folder of `braincorl score`; by default `scores` in the fit's folder.
+    anatomy
+        nibabel image to draw slices on.
 
     Returns
     -------
@@ -55,8 +57,8 @@ def better_than_chance(fit: Fit, maps: Maps, scores: Path | None) -> Shown:
     if p_regions is not None:
         table["p of the mean correlation"] = [p_regions.get(name) for name in table["region"]]
     return {
-        "p": draw_known(logs["p"], fit.space, label="-log10 p", rois=rois),
-        "q": draw_known(np.where(found, logs["q"], np.nan), fit.space, label="-log10 q", rois=rois),
+        "p": draw_known(logs["p"], fit.space, label="-log10 p", rois=rois, template=anatomy),
+        "q": draw_known(np.where(found, logs["q"], np.nan), fit.space, label="-log10 q", rois=rois, template=anatomy),
         "n_found": int(found.sum()),
         "n_family": int((maps["pfamilywise"] < FALSE_DISCOVERIES).sum()) if "pfamilywise" in maps else None,
         "n_tested": int(tested.sum()),
@@ -65,7 +67,7 @@ def better_than_chance(fit: Fit, maps: Maps, scores: Path | None) -> Shown:
     }
 
 
-def feature_spaces(fit: Fit, maps: Maps, scores: Path | None) -> Shown:
+def feature_spaces(fit: Fit, maps: Maps, scores: Path | None, anatomy: Any = None) -> Shown:
     """Show what each feature space explains, where an encoder of several was scored; as `better_than_chance`."""
     folder = scores or fit.beside("scores")
     if folder is None or not (folder / "partition.tsv").is_file() or not isinstance(fit.encoder, BandedRidgeEncoder):
@@ -80,7 +82,12 @@ def feature_spaces(fit: Fit, maps: Maps, scores: Path | None) -> Shown:
     winner = None
     if "winningspace" in maps:
         numbers = np.where(maps["winningspace"] > 0, maps["winningspace"], np.nan)
-        look = {"label": "largest part", "levels": space_colours(names), "rois": largest_rois(fit.rois)}
+        look = {
+            "label": "largest part",
+            "levels": space_colours(names),
+            "rois": largest_rois(fit.rois),
+            "template": anatomy,
+        }
         winner = draw_known(numbers, fit.space, **look)
     return {"figure": figure, "table": whole, "winner": winner}
 

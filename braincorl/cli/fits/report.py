@@ -57,6 +57,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="PATH",
         help="folder or HDF5 file with these images, to show them (needs --features)",
     )
+    parser.add_argument(
+        "--background",
+        type=Path,
+        metavar="NII",
+        help="anatomy to draw slices on, in the space of the betas (default: nilearn's template for MNI space)",
+    )
     parser.add_argument("--n-top", type=positive, default=8, metavar="N", help="images to show per region (default: 8)")
     parser.add_argument(
         "--space",
@@ -70,6 +76,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         action="store_true",
         help="only print the methods paragraph with the numbers of this fit and what to cite, as plain text",
     )
+    parser.add_argument(
+        "--format",
+        choices=("markdown", "latex", "bibtex"),
+        help="with --methods: for Pandoc or LaTeX, both with the keys of the entries that bibtex prints",
+    )
     parser.set_defaults(run=run)
 
 
@@ -82,8 +93,11 @@ def run(options: argparse.Namespace) -> None:
         raise InputError(f"--score {options.score} is not a folder: pass the --output-dir of braincorl score.")
     fit.check_result(options.score or options.fit_dir / "scores")
     if options.methods:
-        print(fit.methods(options.score))
+        methods = fit.methods(options.score)
+        print(getattr(methods, options.format)() if options.format else methods)
         return
+    if options.format is not None:
+        raise InputError(f"--format {options.format} is a way to print --methods: pass that, too.")
     _check_output(output, overwrite=options.overwrite)
     if options.images is not None and options.features is None:
         raise InputError("--images needs --features: the images are shown in order of their predicted responses.")
@@ -93,7 +107,15 @@ def run(options: argparse.Namespace) -> None:
         check_features_fit(fit, table)
     in_mni = None if options.space == "auto" else options.space == "mni"
     chosen = ReportOptions(
-        options.score, table, options.images, in_mni, options.n_top, options.benchmark, options.identification
+        options.score,
+        table,
+        options.images,
+        in_mni,
+        options.n_top,
+        options.benchmark,
+        options.identification,
+        options.background,
+        options.command,
     )
     new = not output.exists()
     try:

@@ -1,3 +1,4 @@
+import base64
 import html
 import io
 import re
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from scipy import stats
 
 from braincorl.analysis.maps.surface_plots import share_in_cuts
 from braincorl.analysis.report.fit_report import ReportOptions, find_warnings, write_report
@@ -99,7 +101,10 @@ def test_a_report_is_one_well_formed_file_that_loads_nothing(report):
     assert not page.tags & {"script", "link", "iframe", "object", "form"}
     sources = [value for _, name, value in page.attributes if name in ("src", "href", "srcset", "data")]
     assert sources
-    assert all(value.startswith(("data:image/", "#")) for value in sources)
+    loaded = [
+        value for value in sources if not value.startswith("data:text/tab-separated-values;")
+    ]  # saved, on a click
+    assert all(value.startswith(("data:image/", "#")) for value in loaded)
     assert "url(" not in report.read_text(encoding="utf-8")
     assert all(value for tag, name, value in page.attributes if (tag, name) == ("img", "alt"))
     assert report.stat().st_size < 5e6
@@ -124,8 +129,47 @@ def test_a_report_says_the_numbers_of_the_fit(report, fit_and_scores, table):
     assert first in page.text
     assert all(name in page.text for name in fit.context)
     methods = Page(_section(report, "Methods"))
-    assert all(part in methods.text for part in (*fit.methods().paragraphs, *fit.methods().references))
+    said = fit.methods()
+    assert all(part in methods.text for part in (*said.paragraphs, *said.references))
+    assert all(part in methods.text for part in (str(said), said.markdown(), said.latex(), said.bibtex()))
     assert f"{fit.space.n_voxels} of {fit.space.included.size} in the mask" in _section(report, "Voxels")
+
+
+def test_figures_and_tables_have_places_to_link_to_and_tables_can_be_saved(report, fit_and_scores):
+    fit, scores = fit_and_scores
+    text = report.read_text(encoding="utf-8")
+    page = Page(text)
+    places = [value for _, name, value in page.attributes if name == "id"]
+    assert len(places) == len(set(places))
+    assert {value[1:] for _, name, value in page.attributes if name == "href" and value.startswith("#")} == set(places)
+    for kind in ("Figure", "Table"):
+        numbers = [int(number) for number in re.findall(rf">{kind} (\d+)</a>", text)]
+        assert numbers == list(range(1, len(numbers) + 1))
+        assert len(numbers) >= 3
+    saved = re.findall(r'download="([^"]+)" href="data:text/tab-separated-values;charset=utf-8;base64,([^"]+)"', text)
+    tables = {name: pd.read_csv(io.BytesIO(base64.b64decode(content)), sep="\t") for name, content in saved}
+    whole = tables["sub-01_regions-table-1.tsv"].iloc[0]
+    assert whole["EV of measured responses"] == pytest.approx(np.nanmean(scores["ev"]))
+    # Peaks, by the values and places of the voxels themselves.
+    best = np.nanargmax(scores["ev"])
+    peak = tables["sub-01_peaks-table-1.tsv"].iloc[0]
+    assert peak["EV of measured responses"] == pytest.approx(scores["ev"][best], abs=1e-6)
+    np.testing.assert_allclose(peak[["x", "y", "z"]].astype(float), fit.space.coordinates()[best])
+    inside = np.flatnonzero(fit.rois["FFA"])
+    ffa = tables["sub-01_peaks-table-2.tsv"].set_index("region").loc["FFA"]
+    assert ffa["EV of measured responses"] == pytest.approx(scores["ev"][inside].max(), abs=1e-6)
+    n_images = fit.config["n_left_out"]
+    (limit,) = re.findall(rf"correlation over {n_images} images is above (\d.\d\d)", _section(report, "Peaks"))
+    p = stats.pearsonr(*correlated(n_images, float(limit)), alternative="greater").pvalue
+    assert p == pytest.approx(0.001, rel=0.2)  # the limit has two digits
+
+
+def correlated(n, r):
+    """Two samples whose correlation is r."""
+    a, b = np.linalg.qr(np.random.default_rng(0).standard_normal((n, 3)))[0].T[:2]
+    a, b = (x - x.mean() for x in (a, b))
+    b -= a * (a @ b) / (a @ a)
+    return a, r * a / np.linalg.norm(a) + np.sqrt(1 - r**2) * b / np.linalg.norm(b)
 
 
 def _section(path, heading):
