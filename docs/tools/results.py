@@ -24,6 +24,7 @@ COMMANDS = {
     "localiser": "uv run python benchmarks/localiser.py --draws 2",
     "actions": "uv run python benchmarks/actions_fmri.py",
     "spoilt_trials": "uv run python benchmarks/spoilt_trials.py --draws 2",
+    "shared_weights": "uv run python benchmarks/shared_weights.py --draws 5",
 }
 
 
