@@ -24,7 +24,7 @@ from braincorl.datasets.space import Surface
 from braincorl.datasets.subject import SubjectData
 from braincorl.datasets.trials.labels import Labels, regions_of
 from braincorl.datasets.trials.recording import Recording
-from braincorl.datasets.trials.rois import Rois
+from braincorl.datasets.trials.rois import Rois, names_among
 from braincorl.datasets.trials.trials_table import TrialsTable
 from braincorl.errors import FileFormatError, InputError
 from braincorl.storage.files import Progress, reading
@@ -208,10 +208,5 @@ def _read_surface(folder: Path, counts: tuple[int, ...]) -> Surface | None:
 def _choose(voxels: str | Iterable[str], rois: Rois, n_vertices: int) -> npt.NDArray[np.bool_]:
     if voxels == "all":
         return np.ones(n_vertices, dtype=bool)
-    names = [voxels] if isinstance(voxels, str) else list(voxels)
-    unknown = [name for name in names if name not in rois]
-    if unknown or not names:
-        raise InputError(
-            f"voxels names {', '.join(unknown) or 'nothing'}, expected 'all' or regions among {', '.join(rois)}."
-        )
+    names = names_among(voxels, rois, f"'all' or regions among {', '.join(rois)}")
     return np.asarray(np.any([rois[name] for name in names], axis=0))

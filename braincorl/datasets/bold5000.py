@@ -24,7 +24,7 @@ from braincorl.datasets.file_names import session_numbers
 from braincorl.datasets.subject import SubjectData, ZScore, check_zscore
 from braincorl.datasets.trials.labels import check_sides
 from braincorl.datasets.trials.recording import Recording
-from braincorl.datasets.trials.rois import Rois
+from braincorl.datasets.trials.rois import Rois, names_among
 from braincorl.datasets.trials.trials_table import TrialsTable
 from braincorl.errors import InputError
 from braincorl.names import normal_name
@@ -33,7 +33,6 @@ from braincorl.storage.files import Progress, read_text, text_lines, walk_files
 logger = logging.getLogger(__name__)
 
 N_SESSIONS = (15, 15, 15, 9)  # of CSI1 to CSI4, as published
-N_TRIALS = (5254, 5254, 5254, 3108)  # as published
 RUN_TRIALS = 37  # as published
 GRIDS = ((71, 89, 72), (72, 92, 70), (72, 88, 67), (70, 89, 70))  # voxels of the release 2.0 files
 PREPARATION = "TYPED-FITHRF-GLMDENOISE-RR"
@@ -239,11 +238,6 @@ def _region(name: str) -> str:
 def _chosen(brain: Grid, regions: Rois, voxels: str | Sequence[str]) -> npt.NDArray[np.bool_]:
     if voxels == "brain":
         return brain.mask
-    names = [voxels] if isinstance(voxels, str) else list(voxels)
-    unknown = [name for name in names if name not in regions]
-    if unknown or not names:
-        raise InputError(
-            f"voxels names {', '.join(unknown) or 'nothing'}, expected 'brain' or regions among "
-            f"{', '.join(regions) or 'none: no region mask was found'}."
-        )
+    there = ", ".join(regions) or "none: no region mask was found"
+    names = names_among(voxels, regions, f"'brain' or regions among {there}")
     return np.asarray(np.any([regions[name] for name in names], axis=0) & brain.mask)

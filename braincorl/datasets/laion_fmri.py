@@ -24,16 +24,16 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.datasets.betas.beta_files import NiftiBetas
-from braincorl.datasets.betas.grids import Grid, check_same_grid, read_mask, read_volume
+from braincorl.datasets.betas.grids import Grid, check_same_grid, ncsnr_of_ceiling, read_mask, read_volume
 from braincorl.datasets.file_names import blanked, session_numbers
 from braincorl.datasets.splits import Split
 from braincorl.datasets.subject import SubjectData, ZScore, check_zscore
 from braincorl.datasets.trials.recording import Recording
-from braincorl.datasets.trials.rois import Rois, read_rois
-from braincorl.datasets.trials.trials_table import TrialsTable
+from braincorl.datasets.trials.rois import Rois, names_among, read_rois
+from braincorl.datasets.trials.trials_table import TrialsTable, read_cells
 from braincorl.errors import FileFormatError, InputError
 from braincorl.names import normal_name
-from braincorl.storage.files import Progress, read_json, read_text, text_lines
+from braincorl.storage.files import Progress, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,6 @@ BETAS = "derivatives/glmsingle-tedana"
 SHARED = "shared"
 # Ceilings over sessions and the repeats that they are for.
 CEILINGS = {"Noiseceiling4rep": 4, "Noiseceiling12rep": 12}
-LARGEST_CEILING = 0.99  # a voxel without any noise would weigh infinitely
 OOD_KIND = re.compile(r"shared_4rep_OOD_([A-Za-z0-9-]+)_.+")
 
 Voxels = str | Sequence[str] | npt.NDArray[np.bool_]
@@ -270,24 +269,6 @@ def read_ceilings(folder: LaionFolder, grid: Grid) -> tuple[npt.NDArray[np.float
     return None
 
 
-def ncsnr_of_ceiling(ceiling: npt.NDArray[np.float64], mean_inverse: float) -> npt.NDArray[np.float64]:
-    """Signal over noise standard deviation of a single trial, from noise ceilings of means over repeats.
-
-    Parameters
-    ----------
-    ceiling
-        Of R², between 0 and 1 (n_voxels,).
-    mean_inverse
-        Mean of 1 / repeats over the images that it is for.
-
-    Returns
-    -------
-    ndarray of shape (n_voxels,)
-    """
-    share = np.minimum(ceiling, LARGEST_CEILING)
-    return np.asarray(np.sqrt(share / (1 - share) * mean_inverse))
-
-
 def split_laion_fmri(
     subject: SubjectData,
     name: str = "tau",
@@ -434,14 +415,9 @@ def _chosen(folder: LaionFolder, first: Grid, names: Sequence[Path], voxels: Vox
         mask = read_mask(folder.mask)
         check_same_grid(mask.mask.shape, mask.affine, folder.mask, first)
         return Grid(mask.mask, first.affine, folder.mask, first.space_code)
-    wanted = [voxels] if isinstance(voxels, str) else list(voxels)
     by_name = {path.name.removesuffix(".nii.gz"): path for path in names}
-    unknown = [name for name in wanted if name not in by_name]
-    if unknown or not wanted:
-        raise InputError(
-            f"voxels names {', '.join(unknown) or 'nothing'}, expected 'mask', 'all' or regions among "
-            f"{', '.join(by_name) or f'those of {folder.regions}, which is empty'}."
-        )
+    there = ", ".join(by_name) or f"those of {folder.regions}, which is empty"
+    wanted = names_among(voxels, by_name, f"'mask', 'all' or regions among {there}")
     inside = np.zeros(first.mask.shape, dtype=bool)
     for name in wanted:
         region = read_mask(by_name[name])
@@ -465,22 +441,14 @@ def _table(folder: LaionFolder, number: int, grid: Grid) -> TrialsTable:
     """Read what each volume of a session showed, in the order of the volumes."""
     betas, path = folder.session(number)
     n_volumes = NiftiBetas(betas, grid).n_trials
-    lines = text_lines(read_text(path, "table of trials").rstrip("\r\n"))
-    rows = [line.split("\t") for line in lines if line]
-    header = [cell.strip() for cell in rows[0]] if rows else []
-    missing = [name for name in ("label", "beta_index", "session") if name not in header]
+    header, rows = read_cells(path)
+    names = ("label", "beta_index", "session")
+    missing = [name for name in names if name not in header]
     if missing:
         raise InputError(f"{path} has columns {header} but none named '{missing[0]}': is it LAION-fMRI's?")
-    if len(set(header)) < len(header):
-        raise InputError(f"{path} has columns {header}: every column needs a name of its own.")
-    ragged = [n for n, row in enumerate(rows, start=1) if len(row) != len(header)]
-    if ragged:
-        raise InputError(f"{path}, line {ragged[0]}: {len(rows[ragged[0] - 1])} cells under {len(header)} columns.")
-    columns = {
-        name: [row[header.index(name)].strip() for row in rows[1:]] for name in ("label", "beta_index", "session")
-    }
-    if len(rows) - 1 != n_volumes:
-        raise InputError(f"{path} has {len(rows) - 1} rows but {betas} has {n_volumes} volumes: one row per volume.")
+    columns = {name: [row[header.index(name)].strip() for row in rows] for name in names}
+    if len(rows) != n_volumes:
+        raise InputError(f"{path} has {len(rows)} rows but {betas} has {n_volumes} volumes: one row per volume.")
     said = {int(digits.group(1)) for text in columns["session"] if (digits := re.search(r"(\d+)$", text))}
     if said - {number}:
         raise InputError(f"{path} says session {min(said - {number})}, but it is the table of session {number}.")

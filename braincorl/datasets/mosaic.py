@@ -29,14 +29,14 @@ import pandas as pd
 
 from braincorl.batching import at_a_time
 from braincorl.datasets.betas.beta_files import as_float32
-from braincorl.datasets.laion_fmri import ncsnr_of_ceiling
+from braincorl.datasets.betas.grids import ncsnr_of_ceiling
 from braincorl.datasets.meshes import FSLR, hcp_file
 from braincorl.datasets.space import Surface
 from braincorl.datasets.splits import Split
 from braincorl.datasets.subject import SubjectData
 from braincorl.datasets.surfaces.cifti import CiftiFile
 from braincorl.datasets.trials.recording import Recording
-from braincorl.datasets.trials.rois import Rois
+from braincorl.datasets.trials.rois import Rois, names_among
 from braincorl.datasets.trials.same import FEWEST_NUMBERS
 from braincorl.datasets.trials.trials_table import TrialsTable
 from braincorl.errors import FileFormatError, InputError
@@ -485,14 +485,9 @@ def _chosen(areas: Rois, voxels: str | Sequence[str]) -> npt.NDArray[np.bool_]:
         raise InputError(f"voxels is {one_line(repr(voxels))}, expected 'visual', 'cortex', 'all' or names of areas.")
     if voxels in ("cortex", "all"):
         return np.arange(N_GRAYORDINATES) < (N_CORTEX if voxels == "cortex" else N_GRAYORDINATES)
-    wanted = list(VISUAL) if voxels == "visual" else [voxels] if isinstance(voxels, str) else list(voxels)
-    unknown = [name for name in wanted if name not in areas]
-    if unknown or not wanted:
-        raise InputError(
-            f"voxels names {', '.join(unknown) or 'nothing'}, expected 'visual', 'cortex', 'all' or areas of the "
-            f"HCP-MMP atlas such as {', '.join(VISUAL[:6])}."
-        )
-    return np.asarray(np.any([areas[name] for name in wanted], axis=0))
+    expected = f"'visual', 'cortex', 'all' or areas of the HCP-MMP atlas such as {', '.join(VISUAL[:6])}"
+    names = names_among(VISUAL if voxels == "visual" else voxels, areas, expected)
+    return np.asarray(np.any([areas[name] for name in names], axis=0))
 
 
 def _grayordinates(chosen: npt.NDArray[np.bool_], template: str | Path | None) -> Surface:

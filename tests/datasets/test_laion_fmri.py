@@ -11,8 +11,8 @@ from laion import AFFINE, SHAPE, TinyLaion
 
 from braincorl.cli.main import main
 from braincorl.datasets import load_laion_fmri, load_prepared, split_laion_fmri
+from braincorl.datasets.betas.grids import ncsnr_of_ceiling
 from braincorl.datasets.check import check_dataset
-from braincorl.datasets.laion_fmri import ncsnr_of_ceiling
 from braincorl.errors import FileFormatError, InputError
 from braincorl.metrics import noise_ceiling
 

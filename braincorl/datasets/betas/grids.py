@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 AFFINE_TOLERANCE_MM = 1e-2  # rounding of affines that were stored as quaternions, in single precision
 LABEL_TOLERANCE = 1e-3  # rounding of labels that were stored as floats; interpolated ones are farther off
 LARGEST_LABEL = 2**31  # whole numbers of 32 bits, as tools of the field read them
+LARGEST_CEILING = 0.99  # a voxel without any noise would weigh infinitely
 LARGEST_NCSNR = 10  # a noise ceiling of 99 % from a single trial, which no scanner gives
 
 
@@ -159,6 +160,24 @@ def as_labels(values: npt.NDArray[Any], path: Path) -> npt.NDArray[np.int64]:
             f"{path} holds {negative.size} different values below 0, such as {negative[0]}: expected labels above 0."
         )
     return labels
+
+
+def ncsnr_of_ceiling(ceiling: npt.NDArray[np.float64], mean_inverse: float) -> npt.NDArray[np.float64]:
+    """Signal over noise standard deviation of a single trial, from noise ceilings of means over repeats.
+
+    Parameters
+    ----------
+    ceiling
+        Of R², between 0 and 1 (n_voxels,).
+    mean_inverse
+        Mean of 1 / repeats over the images that it is for.
+
+    Returns
+    -------
+    ndarray of shape (n_voxels,)
+    """
+    share = np.minimum(ceiling, LARGEST_CEILING)
+    return np.asarray(np.sqrt(share / (1 - share) * mean_inverse))
 
 
 def check_ncsnr(signal: npt.NDArray[np.float64], path: Path) -> npt.NDArray[np.float64]:

@@ -102,7 +102,7 @@ class Downloads:
         """Bytes that are on disk already."""
         return sum(transfer.have for transfer in self.transfers)
 
-    def run(self, *, parallel: int = 4, progress: Progress | None = None) -> None:
+    def run(self, *, parallel: int = 4, progress: Progress | None = None) -> list[Path]:
         """Download what is not complete.
 
         Parameters
@@ -111,6 +111,11 @@ class Downloads:
             Files at a time.
         progress
             Called with (bytes there, bytes in all); the first call says what was there before.
+
+        Returns
+        -------
+        list of Path
+            All files.
 
         Raises
         ------
@@ -133,6 +138,7 @@ class Downloads:
                 for future in futures:
                     future.cancel()
                 raise
+        return [transfer.path for transfer in self.transfers]
 
     def _look(self, file: RemoteFile) -> Transfer:
         """See what of a file is there."""

@@ -83,8 +83,7 @@ def fetch_laion_fmri(
         raise InputError("read LAION-fMRI's terms (https://laion-fmri.hebartlab.com), and pass accept_terms=True.")
     people = [subjects] if isinstance(subjects, int) else sorted(set(subjects))
     downloads = plan_laion_fmri(root, people, sessions, parallel=parallel, endpoint_url=endpoint_url)
-    downloads.run(parallel=parallel, progress=progress)
-    return [transfer.path for transfer in downloads.transfers]
+    return downloads.run(parallel=parallel, progress=progress)
 
 
 def plan_laion_fmri(
@@ -153,8 +152,7 @@ def fetch_mosaic(
             "read the terms of MOSAIC's data sets (https://mosaic.csail.mit.edu), and pass accept_terms=True."
         )
     downloads = plan_mosaic(root, people, parallel=parallel, endpoint_url=endpoint_url)
-    downloads.run(parallel=parallel, progress=progress)
-    return [transfer.path for transfer in downloads.transfers]
+    return downloads.run(parallel=parallel, progress=progress)
 
 
 def plan_mosaic(

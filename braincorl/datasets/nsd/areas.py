@@ -13,7 +13,7 @@ import numpy.typing as npt
 from braincorl.datasets.betas.grids import Grid, read_volume
 from braincorl.datasets.nsd.layout import NsdFolder, first_there
 from braincorl.datasets.trials.labels import Labels, merge_hemispheres, read_color_table, read_labels, regions_of
-from braincorl.datasets.trials.rois import Rois
+from braincorl.datasets.trials.rois import Rois, names_among
 from braincorl.errors import InputError
 from braincorl.metrics import noise_ceiling
 
@@ -169,14 +169,9 @@ def _rule(atlases: Atlases, voxels: str | Sequence[str], shape: tuple[int, ...])
         retinotopic = _labelled(atlases, RETINOTOPIC)
         localised = np.any([_labelled(atlases, atlas) for atlas in FUNCTIONAL], axis=0)
         return np.asarray(localised & ~retinotopic if voxels == "higher-visual" else localised | retinotopic)
-    names = [voxels] if isinstance(voxels, str) else list(voxels)
     regions = regions_of(atlases.labels, atlases.names)
-    unknown = [name for name in names if name not in regions]
-    if unknown or not names:
-        raise InputError(
-            f"voxels names {', '.join(unknown) or 'nothing'}, expected 'higher-visual', 'functional', 'cortex', 'all', "
-            f"or regions among {', '.join(regions)}."
-        )
+    expected = f"'higher-visual', 'functional', 'cortex', 'all', or regions among {', '.join(regions)}"
+    names = names_among(voxels, regions, expected)
     return np.asarray(np.any([regions[name] for name in names], axis=0))
 
 

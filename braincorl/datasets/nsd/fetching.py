@@ -131,8 +131,7 @@ def fetch_nsd(
         chosen, None if sessions is None else tuple(sessions), space, preparation, container, images
     )
     downloads = plan_nsd(root, selection, parallel=parallel, endpoint_url=endpoint_url)
-    downloads.run(parallel=parallel, progress=progress)
-    return [transfer.path for transfer in downloads.transfers]
+    return downloads.run(parallel=parallel, progress=progress)
 
 
 def plan_nsd(

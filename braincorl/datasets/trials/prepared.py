@@ -25,6 +25,7 @@ from braincorl.batching import at_a_time
 from braincorl.datasets.space import ALIGNED, Surface, VoxelSpace
 from braincorl.datasets.subject import SubjectData, ZScore
 from braincorl.datasets.trials.recording import Recording
+from braincorl.datasets.trials.rois import names_among
 from braincorl.errors import FileFormatError, InputError
 from braincorl.storage.files import (
     check_regular,
@@ -317,11 +318,8 @@ def _rows(names: npt.NDArray[np.str_], images: Iterable[str] | None) -> npt.NDAr
 
 
 def _chosen(rois: dict[str, npt.NDArray[np.bool_]], voxels: str | Sequence[str]) -> npt.NDArray[np.bool_]:
-    wanted = [voxels] if isinstance(voxels, str) else list(voxels)
-    unknown = [name for name in wanted if name not in rois]
-    if unknown or not wanted:
-        raise InputError(f"voxels names {', '.join(unknown) or 'nothing'}, expected regions among {', '.join(rois)}.")
-    return np.asarray(np.any([rois[name] for name in wanted], axis=0))
+    names = names_among(voxels, rois, f"regions among {', '.join(rois)}")
+    return np.asarray(np.any([rois[name] for name in names], axis=0))
 
 
 def _space(header: Header, chosen: npt.NDArray[np.bool_], included: npt.NDArray[np.bool_]) -> VoxelSpace:

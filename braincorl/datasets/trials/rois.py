@@ -87,6 +87,30 @@ def labels_to_rois(labels: Iterable[Any], n_voxels: int, source: str = "rois") -
     return {str(name): names == name for name in np.unique(names) if name != ""}
 
 
+def names_among(voxels: str | Iterable[str], known: Iterable[str], expected: str) -> list[str]:
+    """Names of the regions that a choice of voxels is made of.
+
+    Parameters
+    ----------
+    voxels
+        A name, or several.
+    known
+        Names that there are.
+    expected
+        What could be chosen, for the message.
+
+    Raises
+    ------
+    InputError
+        If none is named, or one that there is not.
+    """
+    names = [voxels] if isinstance(voxels, str) else list(voxels)
+    unknown = sorted(set(names) - set(known), key=names.index)
+    if unknown or not names:
+        raise InputError(f"voxels names {', '.join(unknown) or 'nothing'}, expected {expected}.")
+    return names
+
+
 def rois_to_labels(rois: Mapping[str, npt.NDArray[np.bool_]], n_voxels: int) -> npt.NDArray[np.str_]:
     """One label per voxel: the smallest region that holds it, "" for none.
 

@@ -55,25 +55,36 @@ def read_trials(path: str | Path) -> TrialsTable:
         If it cannot be read, has no column `image`, or rows of differing length.
     """
     path = Path(path)
-    text = read_text(path, "tab-separated text table")
-    lines = text_lines(text.rstrip("\r\n"))
-    header = [name.strip() for name in lines[0].split("\t")] if lines else []
-    # In a table of one column a blank line is a volume without an image; in others it is nothing.
-    rows = [line.split("\t") for line in lines if line or len(header) == 1]
-    if len(set(header)) < len(header):
-        raise InputError(f"{path} has columns {header}: every column needs a name of its own.")
+    header, rows = read_cells(path)
     if "image" not in header:
         by_commas = len(header) == 1 and any(sign in header[0] for sign in ",;")
         remedy = "it looks comma-separated, save it with tabs" if by_commas else "name the column of image names so"
         raise InputError(
             f"{path} has columns {header} but none named 'image', which every trials table needs: {remedy}."
         )
-    ragged = [number for number, row in enumerate(rows, start=1) if len(row) != len(header)]
-    if ragged:
-        raise InputError(f"{path}, line {ragged[0]}: {len(rows[ragged[0] - 1])} cells under {len(header)} columns.")
-    images = _column(rows[1:], header, "image", str(path))
-    sessions = [plain(name) for name in _column(rows[1:], header, "session", str(path))]
+    images = _column(rows, header, "image", str(path))
+    sessions = [plain(name) for name in _column(rows, header, "session", str(path))]
     return TrialsTable(np.asarray(images, dtype=np.str_), np.asarray(sessions, dtype=np.str_))
+
+
+def read_cells(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a tab-separated table.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, two columns have one name, or a row is of another length than the header.
+    """
+    lines = text_lines(read_text(path, "tab-separated text table").rstrip("\r\n"))
+    header = [name.strip() for name in lines[0].split("\t")] if lines else []
+    if len(set(header)) < len(header):
+        raise InputError(f"{path} has columns {header}: every column needs a name of its own.")
+    # In a table of one column a blank line is a volume without an image; in others it is nothing.
+    rows = [line.split("\t") for line in lines[1:] if line or len(header) == 1]
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(header):
+            raise InputError(f"{path}, line {number}: {len(row)} cells under {len(header)} columns.")
+    return header, rows
 
 
 def match_trials(
