@@ -86,7 +86,7 @@ def open_algonauts2023(root: str | Path, subject: int, *, voxels: str | Iterable
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder: pass the one that holds subj01 to subj08.")
     halves = tuple(ArrayBetas(_responses(folder, side)) for side in SIDES)
-    names = read_image_names(folder)
+    names = _read_image_names(folder)
     for half in halves:
         if half.n_trials != len(names):
             raise InputError(
@@ -102,7 +102,7 @@ def open_algonauts2023(root: str | Path, subject: int, *, voxels: str | Iterable
         surface = Surface(left, right, surface.name)
     return Recording(
         name=f"sub-{subject:02d}",
-        sources=[HemispheresBetas(halves, chosen)],
+        sources=[_HemispheresBetas(halves, chosen)],
         tables=[TrialsTable(np.asarray(names, dtype=np.str_), np.full(len(names), ""))],
         zscore=False,
         surface=surface,
@@ -111,16 +111,8 @@ def open_algonauts2023(root: str | Path, subject: int, *, voxels: str | Iterable
     )
 
 
-class HemispheresBetas:
-    """Rows of two arrays side by side, left hemisphere first.
-
-    Parameters
-    ----------
-    halves
-        Arrays (n_images, n_vertices) of the left and the right hemisphere.
-    chosen
-        Vertices to read, bool over both.
-    """
+class _HemispheresBetas:
+    """Chosen columns of two arrays (n_images, n_vertices) side by side, left hemisphere first."""
 
     def __init__(self, halves: tuple[ArrayBetas, ...], chosen: npt.NDArray[np.bool_]) -> None:
         self._halves, self._chosen = halves, chosen
@@ -135,14 +127,8 @@ class HemispheresBetas:
             yield start, np.concatenate(rows, axis=1)[:, self._chosen]
 
 
-def read_image_names(folder: Path) -> list[str]:
-    """Names of a subject's training images, in the order of the responses.
-
-    Raises
-    ------
-    InputError
-        If the folder of training images is missing or empty.
-    """
+def _read_image_names(folder: Path) -> list[str]:
+    """Names of a subject's training images, in the order of the responses."""
     pictures = folder / "training_split" / "training_images"
     names = sorted(path.name for path in pictures.glob("train-*_nsd-*.*")) if pictures.is_dir() else []
     if not names:

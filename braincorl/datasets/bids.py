@@ -158,12 +158,12 @@ def find_files(
     check_description(root)
     folder = find_person(root, subject)
     files = [path for path in walk_files(folder) if entities(path).get("sub") == folder.name[4:]]
-    betas = find_betas(files, {"task": task, "space": space, "desc": desc}, str(folder))
+    betas = _find_betas(files, {"task": task, "space": space, "desc": desc}, str(folder))
     here = _like(betas, [path for path in files if _is(path, "mask") or _is(path, "dseg") or _is_ncsnr(path)])
     masks = [path for path in here if _is(path, "mask") and "label" not in entities(path)]
     signal = [path for path in here if _is_ncsnr(path)]
     one_of_each = [path for path in betas if not _has_left(path, betas)]
-    tables = [find_trials(path, files) for path in one_of_each]
+    tables = [_find_trials(path, files) for path in one_of_each]
     _tell_of_missing_betas(betas, [path for path in files if _is(path, "trials") and path not in tables])
     return BidsFiles(
         name=folder.name,
@@ -213,14 +213,8 @@ def check_description(root: Path) -> None:
         logger.warning("%s does not say DatasetType 'derivative'", path)
 
 
-def find_betas(files: list[Path], wanted: dict[str, str | None], where: str) -> list[Path]:
-    """Betas files of one task, space and description, in order of session and run.
-
-    Raises
-    ------
-    InputError
-        If there is none, or they differ in what `wanted` leaves open.
-    """
+def _find_betas(files: list[Path], wanted: dict[str, str | None], where: str) -> list[Path]:
+    """Betas files of one task, space and description, in order of session and run; `wanted` must leave nothing open."""
     betas = [path for path in files if _is(path, "statmap") and entities(path).get("stat") == "effect"]
     if not betas:
         raise InputError(f"{where} holds no *_stat-effect_*statmap.nii.gz (.func.gii, .dtseries.nii), the betas.")
@@ -241,14 +235,8 @@ def find_betas(files: list[Path], wanted: dict[str, str | None], where: str) -> 
     return sorted(betas, key=lambda path: [_number(entities(path).get(key, "")) for key in ("ses", "run")])
 
 
-def find_trials(betas: Path, files: list[Path]) -> Path:
-    """Find the trials table beside a betas file that shares most entities with it and contradicts none.
-
-    Raises
-    ------
-    InputError
-        If there is none.
-    """
+def _find_trials(betas: Path, files: list[Path]) -> Path:
+    """Find the trials table beside a betas file that shares most entities with it and contradicts none."""
     own = entities(betas).items()
     tables = [
         path for path in files if path.parent == betas.parent and _is(path, "trials") and entities(path).items() <= own

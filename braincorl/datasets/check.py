@@ -93,7 +93,7 @@ def check_dataset(root: str | Path, *, quick: bool = False) -> tuple[str, list[F
     )
 
 
-def check_nsd(root: Path, check_volume_file: CheckFile) -> Findings:
+def _check_nsd(root: Path, check_volume_file: CheckFile) -> Findings:
     """Look at a copy of the Natural Scenes Dataset."""
     first = nsd_files.NsdFolder(root, 1)
     yield from _attempt("design (nsd_expdesign.mat)", lambda: _describe_design(first.design))
@@ -109,7 +109,7 @@ def check_nsd(root: Path, check_volume_file: CheckFile) -> Findings:
         yield from _check_nsd_subject(folder, check_volume_file)
 
 
-def check_bold5000(root: Path, check_volume_file: CheckFile) -> Findings:
+def _check_bold5000(root: Path, check_volume_file: CheckFile) -> Findings:
     """Look at a copy of BOLD5000, release 2.0."""
     below = bold5000.files_below(root)
     masks = {path.name[3] for path in below if fnmatch(path.name, "CSI[1-4]_*")}
@@ -141,7 +141,7 @@ def check_bold5000(root: Path, check_volume_file: CheckFile) -> Findings:
             yield Finding("missing", f"{label}: region masks of {', '.join(lacking)} (sub-{label}_mask-LH….nii.gz)")
 
 
-def check_algonauts(root: Path, _: CheckFile) -> Findings:
+def _check_algonauts(root: Path, _: CheckFile) -> Findings:
     """Look at a copy of the Algonauts 2023 challenge."""
     for folder in sorted(root.glob("subj0[1-8]")):
         recording = yield from _attempt_open(
@@ -159,7 +159,7 @@ def check_algonauts(root: Path, _: CheckFile) -> Findings:
             yield Finding("missing", f"{folder.name}: roi_masks/mapping_*.npy; no regions without them")
 
 
-def check_bids(root: Path, check_volume_file: CheckFile) -> Findings:
+def _check_bids(root: Path, check_volume_file: CheckFile) -> Findings:
     """Look at BIDS derivatives."""
     if not (root / "dataset_description.json").is_file():
         yield Finding("missing", 'dataset_description.json: write one with "DatasetType": "derivative"')
@@ -170,7 +170,7 @@ def check_bids(root: Path, check_volume_file: CheckFile) -> Findings:
                 yield from check_volume_file(path)
 
 
-def check_laion_fmri(root: Path, check_volume_file: CheckFile) -> Findings:
+def _check_laion_fmri(root: Path, check_volume_file: CheckFile) -> Findings:
     """Look at a copy of LAION-fMRI."""
     held = ", ".join(map(str, laion_fmri.HELD_BACK))
     for path in sorted((root / laion_fmri.BETAS).glob("sub-*")):
@@ -199,7 +199,7 @@ def check_laion_fmri(root: Path, check_volume_file: CheckFile) -> Findings:
     yield Finding("note", f"sessions {held} are held back by the data set: nobody has them")
 
 
-def check_mosaic(root: Path, _: CheckFile) -> Findings:
+def _check_mosaic(root: Path, _: CheckFile) -> Findings:
     """Look at files of MOSAIC."""
     folder = root / mosaic.BETAS
     paths = sorted(folder.glob("*/sub-*.hdf5") if folder.is_dir() else root.glob("sub-*_*.hdf5"))
@@ -226,7 +226,7 @@ def _describe_split(path: Path, person: mosaic.MosaicPerson) -> str:
     return f"{split.own.size} images to learn from, {split.test.size} to test on"
 
 
-def check_glmsingle(root: Path, _: CheckFile) -> Findings:
+def _check_glmsingle(root: Path, _: CheckFile) -> Findings:
     """Look at GLMsingle's output."""
     for path in sorted(root.glob("TYPE*")):
         if path.suffix in (".npy", MAT_SUFFIX, *HDF5_SUFFIXES) and path.name.startswith(("TYPEB", "TYPEC", "TYPED")):
@@ -364,17 +364,17 @@ def _describe_design(path: Path) -> str:
 
 # In this order: the first whose files are there counts. BIDS stands last, since any sub-*/ looks like it.
 KINDS: dict[str, tuple[Callable[[Path], bool], Callable[[Path, CheckFile], Findings]]] = {
-    "NSD": (lambda root: (root / "nsddata").is_dir() or (root / "nsddata_betas").is_dir(), check_nsd),
-    "Algonauts 2023": (lambda root: any(root.glob("subj0[1-8]/training_split")), check_algonauts),
-    "BOLD5000": (lambda root: any(fnmatch(path.name, "CSI[1-4]_*") for path in walk_files(root)), check_bold5000),
-    "LAION-fMRI": (lambda root: (root / laion_fmri.BETAS).is_dir(), check_laion_fmri),
+    "NSD": (lambda root: (root / "nsddata").is_dir() or (root / "nsddata_betas").is_dir(), _check_nsd),
+    "Algonauts 2023": (lambda root: any(root.glob("subj0[1-8]/training_split")), _check_algonauts),
+    "BOLD5000": (lambda root: any(fnmatch(path.name, "CSI[1-4]_*") for path in walk_files(root)), _check_bold5000),
+    "LAION-fMRI": (lambda root: (root / laion_fmri.BETAS).is_dir(), _check_laion_fmri),
     "MOSAIC": (
         lambda root: (root / mosaic.BETAS).is_dir() or any(root.glob("sub-[0-9]*_*.hdf5")),
-        check_mosaic,
+        _check_mosaic,
     ),
-    "GLMsingle": (lambda root: any(root.glob("TYPE[BCD]_*")), check_glmsingle),
+    "GLMsingle": (lambda root: any(root.glob("TYPE[BCD]_*")), _check_glmsingle),
     "BIDS derivatives": (
         lambda root: (root / "dataset_description.json").is_file() or any(root.glob("sub-*/")),
-        check_bids,
+        _check_bids,
     ),
 }

@@ -172,11 +172,11 @@ def open_laion_fmri(
     if not isinstance(min_ceiling, int | float | np.number) or not 0 <= min_ceiling <= 1:
         raise InputError(f"min_ceiling is {min_ceiling!r}, expected a share of variance from 0 to 1.")
     folder = LaionFolder(root, subject)
-    numbers = choose_sessions(folder, sessions)
+    numbers = _choose_sessions(folder, sessions)
     first = NiftiBetas(folder.session(numbers[0])[0], None).grid
     names = sorted(folder.regions.glob("*.nii.gz")) if folder.regions.is_dir() else []
     grid = _chosen(folder, first, names, voxels)
-    ceiling = read_ceilings(folder, grid)
+    ceiling = _read_ceilings(folder, grid)
     if min_ceiling > 0:
         if ceiling is None:
             raise InputError(
@@ -200,14 +200,8 @@ def open_laion_fmri(
     )
 
 
-def choose_sessions(folder: LaionFolder, sessions: Iterable[int] | None) -> list[int]:
-    """Sessions to read, all of which are there.
-
-    Raises
-    ------
-    InputError
-        Naming those that are missing, or that the data set holds back.
-    """
+def _choose_sessions(folder: LaionFolder, sessions: Iterable[int] | None) -> list[int]:
+    """Sessions to read, all of which are there."""
     there = folder.sessions()
     if not there:
         raise InputError(f"{folder.betas} holds no betas (ses-01/func/…_stat-effect_…_statmap.nii.gz): download them.")
@@ -235,16 +229,8 @@ def choose_sessions(folder: LaionFolder, sessions: Iterable[int] | None) -> list
     return sorted(wanted)
 
 
-def read_ceilings(folder: LaionFolder, grid: Grid) -> tuple[npt.NDArray[np.float64], float] | None:
-    """Noise ceilings (n_voxels,) between 0 and 1, and the mean of 1 / repeats that they are for; None without a map.
-
-    Raises
-    ------
-    InputError
-        If the map is on another grid, or its values are no percentages.
-    FileFormatError
-        If it is damaged.
-    """
+def _read_ceilings(folder: LaionFolder, grid: Grid) -> tuple[npt.NDArray[np.float64], float] | None:
+    """Noise ceilings (n_voxels,) between 0 and 1, and the mean of 1 / repeats that they are for; None without a map."""
     for desc, repeats in CEILINGS.items():
         path = folder.ceiling(desc)
         if not (path.exists() or path.is_symlink()):  # a link to nothing is said, and not passed over
@@ -309,7 +295,7 @@ def split_laion_fmri(
     """
     if pool not in (SHARED, subject.name):
         raise InputError(f"pool is '{pool}', but must be '{SHARED}' or the person's own, '{subject.name}'.")
-    train, test = read_split(name, pool, variant=variant, kinds=kinds, splits=splits)
+    train, test = _read_split(name, pool, variant=variant, kinds=kinds, splits=splits)
     own, held = (subject.image_ids[np.isin(subject.image_ids, labels)] for labels in (train, test))
     for part, found, labels in (("train", own, train), ("test", held, test)):
         if found.size == 0:
@@ -322,7 +308,7 @@ def split_laion_fmri(
     return Split(own, held)
 
 
-def read_split(
+def _read_split(
     name: str,
     pool: str,
     *,

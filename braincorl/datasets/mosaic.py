@@ -75,7 +75,7 @@ WHOSE = re.compile(r"sub-(\d+)_([A-Za-z0-9]+)_stimulus-")
 PLAIN_REPEAT = re.compile(r"(?P<image>.+)_rep(?:etition)?[-_]?(?P<rep>\d+)")
 
 
-class Trial(NamedTuple):
+class _Trial(NamedTuple):
     """One dataset of the group `betas`."""
 
     name: str
@@ -239,13 +239,13 @@ def open_mosaic(
     areas = read_areas()
     chosen = _chosen(areas, voxels)
     surface = _grayordinates(chosen, template)
-    trials = read_trial_names(path)
+    trials = _read_trial_names(path)
     _check_person(trials, person, path)
-    ceiling = read_ceiling(path)
+    ceiling = _read_ceiling(path)
     rois = {name: members[chosen] for name, members in areas.items() if members[chosen].any()}
     return Recording(
         name=person.label,
-        sources=[MosaicBetas(path, [trial.name for trial in trials], chosen, surface)],
+        sources=[_MosaicBetas(path, [trial.name for trial in trials], chosen, surface)],
         tables=[TrialsTable(np.array([trial.image for trial in trials]), np.full(len(trials), ""))],
         zscore=False,  # the authors scaled them
         surface=surface,
@@ -275,7 +275,7 @@ def split_mosaic(root: str | Path, dataset: str, subject: int | str) -> Split:
     person = MosaicPerson.parse(dataset, subject)
     path = person.find(root)
     sides: dict[str, dict[str, None]] = {"train": {}, "test": {}}
-    trials = read_trial_names(path)
+    trials = _read_trial_names(path)
     _check_person(trials, person, path)
     for trial in trials:
         if trial.phase not in sides:
@@ -309,20 +309,8 @@ def read_stimuli(root: str | Path, dataset: str) -> pd.DataFrame:
     return table
 
 
-class MosaicBetas:
-    """Trials of a file of MOSAIC.
-
-    Parameters
-    ----------
-    path
-        The file.
-    names
-        Datasets of the group `betas`, one a trial.
-    chosen
-        Which of the 91,282 grayordinates to read, bool.
-    surface
-        The same as a surface; it keeps their order.
-    """
+class _MosaicBetas:
+    """Trials of a file of MOSAIC, a dataset each, at the chosen of its 91,282 grayordinates."""
 
     def __init__(self, path: Path, names: list[str], chosen: npt.NDArray[np.bool_], surface: Surface) -> None:
         self.path, self._names, self._columns = path, names, np.flatnonzero(chosen)
@@ -371,16 +359,8 @@ class MosaicBetas:
         return out
 
 
-def read_trial_names(path: Path) -> list[Trial]:
-    """Trials of a file, in its order, with the image and the side of the split that their names say.
-
-    Raises
-    ------
-    InputError
-        If the file holds no betas.
-    FileFormatError
-        If it is damaged.
-    """
+def _read_trial_names(path: Path) -> list[_Trial]:
+    """Trials of a file, in its order, with the image and the side of the split that their names say."""
     with open_hdf5(path) as file:
         names = names_in(file, "betas", path)
         if not names:
@@ -405,13 +385,13 @@ def _stated(value: object) -> str:
     return normal_name(text) if isinstance(text, str) else ""
 
 
-def _trial(name: str) -> Trial:
+def _trial(name: str) -> _Trial:
     found = IN_NAME.fullmatch(name) or PLAIN_REPEAT.fullmatch(name)
     groups = {} if found is None else found.groupdict()
-    return Trial(name, normal_name(groups.get("image") or name), str(groups.get("phase") or ""))
+    return _Trial(name, normal_name(groups.get("image") or name), str(groups.get("phase") or ""))
 
 
-def _check_person(trials: Sequence[Trial], person: MosaicPerson, path: Path) -> None:
+def _check_person(trials: Sequence[_Trial], person: MosaicPerson, path: Path) -> None:
     """Refuse a file that bears a person's name, but whose trials bear another's.
 
     Raises
@@ -428,14 +408,8 @@ def _check_person(trials: Sequence[Trial], person: MosaicPerson, path: Path) -> 
             raise InputError(f"{path} holds trials of {whose}, but {person.stem} is asked for: was it renamed?")
 
 
-def read_ceiling(path: Path) -> npt.NDArray[np.float64] | None:
-    """Noise ceilings of single trials, in percent (91282,), of test images if there are; None where there are none.
-
-    Raises
-    ------
-    FileFormatError
-        If they are no percentages.
-    """
+def _read_ceiling(path: Path) -> npt.NDArray[np.float64] | None:
+    """Noise ceilings of single trials, in percent (91282,), of test images if there are; None where there are none."""
     with open_hdf5(path) as file:
         names = names_in(file, "noiseceilings", path)
         single = [name for name in names if "_n-1_" in name or name.endswith("_n-1")]

@@ -152,7 +152,7 @@ def posterior_cortex(voxel_size_mm: int) -> Brain:
     return Brain(mask, affine, _region_of(position[visual]))
 
 
-def visual_sheet(voxel_size_mm: int) -> Brain:
+def _visual_sheet(voxel_size_mm: int) -> Brain:
     """Voxels that the folded cortex of fsaverage5 passes through, within a margin around the regions."""
     from nilearn.datasets import load_fsaverage
 
@@ -183,7 +183,7 @@ def _region_of(position: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
     return np.where(distance.min(axis=0) <= 1.0, distance.argmin(axis=0), -1)
 
 
-LAYOUTS: dict[str, Callable[[int], Brain]] = {"block": posterior_cortex, "sheet": visual_sheet}
+LAYOUTS: dict[str, Callable[[int], Brain]] = {"block": posterior_cortex, "sheet": _visual_sheet}
 
 
 def smooth_fields(brain: Brain, n_fields: int, fwhm_mm: float, rng: np.random.Generator) -> Array:

@@ -265,7 +265,7 @@ class BandedRidgeEncoder(LinearEncoder):
     def _sizes(self, n_features: int) -> dict[str, int]:
         """Names and numbers of features for an array."""
         sizes = {ONLY_SPACE: n_features} if self.spaces is None else dict(self.spaces)
-        check_names(sizes)
+        _check_names(sizes)
         if sum(sizes.values()) != n_features or min(sizes.values()) < 1:
             raise InputError(
                 f"spaces says {', '.join(f'{name}: {size}' for name, size in sizes.items())}, but X has {n_features} "
@@ -360,7 +360,7 @@ def _join_spaces(spaces: Mapping[str, npt.ArrayLike]) -> tuple[FloatArray, dict[
     InputError
         If the numbers of images differ, or a space is no matrix of finite numbers.
     """
-    check_names(spaces)
+    _check_names(spaces)
     arrays = {name: as_float(np.asarray(array)) for name, array in spaces.items()}
     for name, array in arrays.items():
         if array.ndim != 2 or array.shape[1] == 0:
@@ -375,14 +375,8 @@ def _join_spaces(spaces: Mapping[str, npt.ArrayLike]) -> tuple[FloatArray, dict[
     return np.concatenate(list(arrays.values()), axis=1), {name: array.shape[1] for name, array in arrays.items()}
 
 
-def check_names(spaces: Mapping[str, Any]) -> None:
-    """Refuse no spaces, too many, and names that are no text.
-
-    Raises
-    ------
-    InputError
-        Saying how many there are, or which name is none.
-    """
+def _check_names(spaces: Mapping[str, Any]) -> None:
+    """Refuse no spaces, too many, and names that are no text."""
     if not 1 <= len(spaces) <= MOST_SPACES:
         raise InputError(f"there are {len(spaces)} feature spaces: pass one to {MOST_SPACES}.")
     for name in spaces:

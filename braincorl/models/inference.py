@@ -37,14 +37,14 @@ COLUMN_MULTIPLE = 32  # matrix units read rows in blocks of 64 bytes; a 513th co
 
 
 @dataclass(frozen=True)
-class Affine:
+class _Affine:
     """Weight and bias of one layer. Matrices are (n_out, n_in)."""
 
     weight: Tensor
     bias: Tensor
 
     @classmethod
-    def of(cls, layer: nn.Module, dtype: torch.dtype, device: torch.device) -> "Affine":
+    def of(cls, layer: nn.Module, dtype: torch.dtype, device: torch.device) -> "_Affine":
         """Copy the parameters of a linear layer or LayerNorm, cast once."""
         assert isinstance(layer, (nn.Linear, nn.LayerNorm))
         return cls(_cast(layer.weight, dtype, device), _cast(layer.bias, dtype, device))
@@ -59,15 +59,15 @@ class Affine:
 
 
 @dataclass(frozen=True)
-class BlockWeights:
+class _BlockWeights:
     """One transformer block: matrices in the product type, LayerNorms in the type of the residual stream."""
 
-    norm_1: Affine
-    qkv: Affine
-    out: Affine
-    norm_2: Affine
-    ffn_in: Affine
-    ffn_out: Affine
+    norm_1: _Affine
+    qkv: _Affine
+    out: _Affine
+    norm_2: _Affine
+    ffn_in: _Affine
+    ffn_out: _Affine
 
 
 @dataclass(frozen=True)
@@ -80,13 +80,13 @@ class NetworkWeights:
     config: ReferenceConfig
     dtype: torch.dtype
     stream: torch.dtype
-    first_norm: Affine
-    first: Affine  # columns padded with zeros to a multiple of COLUMN_MULTIPLE
-    second_norm: Affine
-    second: Affine
-    bypass: Affine
+    first_norm: _Affine
+    first: _Affine  # columns padded with zeros to a multiple of COLUMN_MULTIPLE
+    second_norm: _Affine
+    second: _Affine
+    bypass: _Affine
     learned_tokens: Tensor
-    blocks: tuple[BlockWeights, ...]
+    blocks: tuple[_BlockWeights, ...]
     readout: ResidualBlock
 
     @classmethod
@@ -96,7 +96,7 @@ class NetworkWeights:
         early = network.early_layers[0]
         assert isinstance(early, ResidualBlock)
         norm, _, _, first, second_norm, _, _, second = early.block
-        first_weight = Affine.of(first, dtype, device)
+        first_weight = _Affine.of(first, dtype, device)
         padding = -first_weight.weight.shape[1] % COLUMN_MULTIPLE
         readout = copy.deepcopy(network.weight_pred[0])
         assert isinstance(readout, ResidualBlock)
@@ -104,11 +104,11 @@ class NetworkWeights:
             config=network.config,
             dtype=dtype,
             stream=stream,
-            first_norm=Affine.of(norm, stream, device),
-            first=Affine(functional.pad(first_weight.weight, (0, padding)), first_weight.bias),
-            second_norm=Affine.of(second_norm, stream, device),
-            second=Affine.of(second, dtype, device),
-            bypass=Affine.of(early.bypass, stream, device),
+            first_norm=_Affine.of(norm, stream, device),
+            first=_Affine(functional.pad(first_weight.weight, (0, padding)), first_weight.bias),
+            second_norm=_Affine.of(second_norm, stream, device),
+            second=_Affine.of(second, dtype, device),
+            bypass=_Affine.of(early.bypass, stream, device),
             learned_tokens=_cast(network.cls_token[0], stream, device),
             blocks=tuple(_block_weights(block, dtype, stream, device) for block in network.transformer),
             readout=readout.to(device, stream).requires_grad_(False),
@@ -176,7 +176,7 @@ def embed(weights: NetworkWeights, context: SharedContext, responses: Tensor) ->
 def attend(
     query_tokens: Tensor,
     tokens: Tensor,
-    block: BlockWeights,
+    block: _BlockWeights,
     n_heads: int,
     log_length: float,
     capture: Callable[[Tensor, Tensor, float], None] | None = None,
@@ -196,7 +196,7 @@ def attend(
     query_tokens += block.out.linear(attended.transpose(1, 2).reshape(n_voxels, n_queries, width))
 
 
-def feed_forward(tokens: Tensor, block: BlockWeights) -> None:
+def feed_forward(tokens: Tensor, block: _BlockWeights) -> None:
     """Add the gated feed-forward layer to `tokens` in place."""
     gate, value = block.ffn_in.linear(block.norm_2.norm(tokens, block.ffn_in.weight.dtype)).chunk(2, dim=-1)
     tokens += block.ffn_out.linear(functional.silu(gate).mul_(value))
@@ -255,16 +255,16 @@ def forward(
     return result
 
 
-def _block_weights(block: nn.Module, dtype: torch.dtype, stream: torch.dtype, device: torch.device) -> BlockWeights:
+def _block_weights(block: nn.Module, dtype: torch.dtype, stream: torch.dtype, device: torch.device) -> _BlockWeights:
     assert isinstance(block, Block)
     attention = block.attn
-    return BlockWeights(
-        norm_1=Affine.of(block.layer_norm_1, stream, device),
-        qkv=Affine(_cast(attention.in_proj_weight, dtype, device), _cast(attention.in_proj_bias, dtype, device)),
-        out=Affine.of(attention.out_proj, dtype, device),
-        norm_2=Affine.of(block.layer_norm_2, stream, device),
-        ffn_in=Affine.of(block.ffn.linear1, dtype, device),
-        ffn_out=Affine.of(block.ffn.linear2, dtype, device),
+    return _BlockWeights(
+        norm_1=_Affine.of(block.layer_norm_1, stream, device),
+        qkv=_Affine(_cast(attention.in_proj_weight, dtype, device), _cast(attention.in_proj_bias, dtype, device)),
+        out=_Affine.of(attention.out_proj, dtype, device),
+        norm_2=_Affine.of(block.layer_norm_2, stream, device),
+        ffn_in=_Affine.of(block.ffn.linear1, dtype, device),
+        ffn_out=_Affine.of(block.ffn.linear2, dtype, device),
     )
 
 

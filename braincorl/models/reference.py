@@ -117,7 +117,7 @@ class ResidualBlock(nn.Module):
         return result
 
 
-class SwiGLU(nn.Module):
+class _SwiGLU(nn.Module):
     """Gated feed-forward layer: linear2(SiLU(first half of linear1) * second half)."""
 
     def __init__(self, width: int, ffn_width: int) -> None:
@@ -140,7 +140,7 @@ class Block(nn.Module):
         self.layer_norm_1 = nn.LayerNorm(config.width)
         self.attn = nn.MultiheadAttention(config.width, config.n_heads, batch_first=True)
         self.layer_norm_2 = nn.LayerNorm(config.width)
-        self.ffn = SwiGLU(config.width, config.ffn_width)
+        self.ffn = _SwiGLU(config.width, config.ffn_width)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map (V, S, D) to (V, S, D)."""

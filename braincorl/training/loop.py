@@ -44,7 +44,7 @@ CHECKPOINT = "checkpoint.safetensors"
 _CLIP = 1.0  # of the gradient's norm, as usual for transformers
 
 
-class Trainer:
+class _Trainer:
     """Trains one network after a recipe; see `train`. Files of all stages are read here, before anything is learned.
 
     Parameters
@@ -245,7 +245,7 @@ def train(
     folder
         Holds `state.pt` (to go on from), `log.tsv`, and in the end `checkpoint.safetensors`.
     device, precision, n_workers, save_seconds
-        See `Trainer`.
+        See `_Trainer`.
     progress
         Called with (steps done, steps of all stages).
 
@@ -269,7 +269,7 @@ def train(
         # One thread, here as in the workers: with another count, sums round differently and a seed would not fix the
         # network; and on small matrices by the thousand, several threads cost more than they gain.
         with limited_threads(1, torch=True):
-            trainer = Trainer(recipe, folder, device, precision, n_workers, save_seconds)
+            trainer = _Trainer(recipe, folder, device, precision, n_workers, save_seconds)
             _make(folder)
             trainer.run(progress if trainer.processes.rank == 0 else None)
     finally:

@@ -52,7 +52,7 @@ class AttendsToContext(Protocol):
         """
 
 
-class NativeTerms:
+class _NativeTerms:
     """Shares of the context's images in the encoders of the native transformer.
 
     That network has no softmax over images. Its encoders are sums over them, w_v = Σ_i α_vi (x_i - x̄), and the share
@@ -214,7 +214,7 @@ def _network_of(source: Any, X: FloatArray) -> tuple[Any, float]:
         fitted = getattr(source, "feature_length_", None)
         engine = source.published_engine(X.shape[1])
         if engine is None:
-            return NativeTerms(source), 1.0
+            return _NativeTerms(source), 1.0
         return engine, feature_length(X, X) if fitted is None else fitted
     if isinstance(source, ReferenceTransformer):
         return InferenceEngine(source, precision="float32"), 1.0

@@ -103,7 +103,7 @@ def _accuracy(facts: GroupFacts) -> dict[str, Any] | None:
         low, high = facts.regions[f"{name}_low"], facts.regions[f"{name}_high"]
         shown[label] = facts.regions[f"{name}_mean"]
         shown[f"{label}, 95 %"] = [f"{plain(a)} to {plain(b)}" for a, b in zip(low, high, strict=True)]
-    return {"figure": plot_people(facts.scores), "table": shown, "n": len(facts.people)}
+    return {"figure": _plot_people(facts.scores), "table": shown, "n": len(facts.people)}
 
 
 def _few_shot(facts: GroupFacts) -> dict[str, Any] | None:
@@ -125,18 +125,8 @@ def _people(facts: GroupFacts) -> dict[str, Any] | None:
 
 
 @own_style
-def plot_people(scores: pd.DataFrame) -> Figure:
-    """Draw each region's explained variance: a dot for a person, a line for their mean.
-
-    Parameters
-    ----------
-    scores
-        Rows per person and region: `subject`, `roi`, `ev_mean`.
-
-    Returns
-    -------
-    Figure
-    """
+def _plot_people(scores: pd.DataFrame) -> Figure:
+    """Draw each region's explained variance: a dot for a person, a line for their mean."""
     regions = list(dict.fromkeys(scores["roi"]))[:MOST_REGIONS]
     figure = new_figure(max(4.0, 1.0 + 0.7 * len(regions)), 3.6)
     axes = figure.subplots()

@@ -134,7 +134,7 @@ def open_nsd(
     check_zscore(zscore)
     check_space(space)
     folder = NsdFolder(Path(root), subject, space, preparation)
-    numbers = choose_sessions(folder, sessions)
+    numbers = _choose_sessions(folder, sessions)
     if space == "fsaverage":
         return _open_on_surface(folder, numbers, voxels, zscore == "session")
     labels = read_atlases(folder, atlases)
@@ -191,14 +191,8 @@ def split_nsd(
     return Split(own, test)
 
 
-def choose_sessions(folder: NsdFolder, sessions: Iterable[int] | None) -> list[int]:
-    """Sessions to read, all of whose files are there.
-
-    Raises
-    ------
-    InputError
-        Naming those that are missing.
-    """
+def _choose_sessions(folder: NsdFolder, sessions: Iterable[int] | None) -> list[int]:
+    """Sessions to read, all of whose files are there."""
     wanted = folder.wanted_sessions(sessions)
     found = folder.sessions()
     if not found:

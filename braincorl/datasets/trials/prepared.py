@@ -47,7 +47,7 @@ def chunk_width(n_images: int) -> int:
 
 
 @dataclass(frozen=True)
-class Header:
+class _Header:
     """Everything in a prepared file but the responses, as it was checked.
 
     Attributes
@@ -95,14 +95,14 @@ def read_key(path: Path) -> str:
         If it is damaged, or another file.
     """
     with open_hdf5(path) as file:
-        return str(read_header(file, path).attributes["key"])
+        return str(_read_header(file, path).attributes["key"])
 
 
 def is_whole(path: Path) -> bool:
     """Whether a prepared file is undamaged; reads all of it."""
     try:
         with open_hdf5(path) as file:
-            header = read_header(file, path)
+            header = _read_header(file, path)
             if "responses_crc32" not in header.arrays:
                 return False
             nothing, everything = np.zeros(0, dtype=np.intp), np.ones(file["responses"].shape[1], dtype=bool)
@@ -165,21 +165,8 @@ def write_header(
     file.attrs["sha256"] = _digest(file, recording.name)
 
 
-def read_header(file: Any, path: Path) -> Header:
-    """Read everything but the responses, and check it.
-
-    Parameters
-    ----------
-    file
-        Open HDF5 file.
-    path
-        Its path, for messages.
-
-    Raises
-    ------
-    FileFormatError
-        If it is no prepared person, fails its checksum, or its parts do not fit together.
-    """
+def _read_header(file: Any, path: Path) -> _Header:
+    """Read everything of an open file but the responses, and check it."""
     kind = file.attrs.get("kind")
     if kind not in (KIND, WITHOUT_CHECKSUM):
         raise FileFormatError(f"{path} is not a {KIND} file: prepare the person with braincorl data prepare.")
@@ -198,12 +185,12 @@ def read_header(file: Any, path: Path) -> Header:
         for number in sorted(regions, key=int)
     }
     attributes = {"n_sessions": 0, "space_code": ALIGNED} | dict(file.attrs)
-    header = Header(attributes, arrays, rois)
+    header = _Header(attributes, arrays, rois)
     _check_fit(header, responses, path)
     return header
 
 
-def _check_fit(header: Header, responses: Any, path: Path) -> None:
+def _check_fit(header: _Header, responses: Any, path: Path) -> None:
     """Refuse arrays of another shape or type than they must have."""
     n_images, n_voxels = responses.shape if responses.ndim == 2 else (0, 0)
     expected: dict[str, tuple[tuple[int, ...], str]] = {
@@ -283,7 +270,7 @@ def load_prepared(
     """
     path = Path(path)
     with open_hdf5(path) as file:
-        header = read_header(file, path)
+        header = _read_header(file, path)
         arrays, rois = header.arrays, header.rois
         names = np.char.decode(arrays["image_ids"], "utf-8")
         rows = _rows(names, images)
@@ -322,7 +309,7 @@ def _chosen(rois: dict[str, npt.NDArray[np.bool_]], voxels: str | Sequence[str])
     return np.asarray(np.any([rois[name] for name in names], axis=0))
 
 
-def _space(header: Header, chosen: npt.NDArray[np.bool_], included: npt.NDArray[np.bool_]) -> VoxelSpace:
+def _space(header: _Header, chosen: npt.NDArray[np.bool_], included: npt.NDArray[np.bool_]) -> VoxelSpace:
     arrays = header.arrays
     if "left" in arrays:
         surface = Surface.from_arrays(arrays, str(header.attributes.get("surface", "fsaverage")))

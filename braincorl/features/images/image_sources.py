@@ -44,7 +44,7 @@ class ImageSource(Protocol):
 
 
 @dataclass(frozen=True)
-class FileSource:
+class _FileSource:
     """Image files.
 
     Attributes
@@ -75,7 +75,7 @@ class FileSource:
 
 
 @dataclass(frozen=True)
-class ArraySource:
+class _ArraySource:
     """Images in memory, uint8 (n_images, height, width[, 1, 3 or 4])."""
 
     pixels: npt.NDArray[np.uint8]
@@ -94,7 +94,7 @@ class ArraySource:
 
 
 @dataclass(frozen=True)
-class BrickSource:
+class _BrickSource:
     """Rows of an HDF5 dataset of images, uint8 (n_images, height, width, 3), read one by one.
 
     Attributes
@@ -180,7 +180,7 @@ def image_source(
     return _file_source(paths, image_ids, missing_ok)
 
 
-def _file_source(paths: Sequence[Path], image_ids: Sequence[str] | None, missing_ok: bool) -> FileSource:
+def _file_source(paths: Sequence[Path], image_ids: Sequence[str] | None, missing_ok: bool) -> _FileSource:
     named: list[tuple[str, Path]] = []
     for path in paths:
         if path.suffix.lower() in BRICK_SUFFIXES:
@@ -196,7 +196,7 @@ def _file_source(paths: Sequence[Path], image_ids: Sequence[str] | None, missing
             "them first (datalad get, git annex get), or leave out what cannot be read."
         )
     names = _names(image_ids, [name for name, _ in named], [str(path) for _, path in named])
-    return FileSource([path for _, path in named], names)
+    return _FileSource([path for _, path in named], names)
 
 
 def _in_folder(folder: Path) -> list[tuple[str, Path]]:
@@ -207,14 +207,18 @@ def _in_folder(folder: Path) -> list[tuple[str, Path]]:
     return sorted(named, key=lambda pair: natural_order(pair[0]))
 
 
-def _array_source(pixels: npt.NDArray[Any], image_ids: Sequence[str] | None, rows: Iterable[int] | None) -> ArraySource:
+def _array_source(
+    pixels: npt.NDArray[Any], image_ids: Sequence[str] | None, rows: Iterable[int] | None
+) -> _ArraySource:
     _check_pixels(pixels.shape, pixels.dtype, "images")
     chosen = _check_rows(rows, len(pixels), "images")
     selected = pixels if rows is None else pixels[chosen]
-    return ArraySource(selected, _names(image_ids, [str(row) for row in chosen]))
+    return _ArraySource(selected, _names(image_ids, [str(row) for row in chosen]))
 
 
-def _brick_source(path: Path, dataset: str, rows: Iterable[int] | None, image_ids: Sequence[str] | None) -> BrickSource:
+def _brick_source(
+    path: Path, dataset: str, rows: Iterable[int] | None, image_ids: Sequence[str] | None
+) -> _BrickSource:
     with open_hdf5(path) as file:
         pixels = find_dataset(file, dataset, path, may_be_virtual=False)
         if pixels is None:
@@ -222,7 +226,7 @@ def _brick_source(path: Path, dataset: str, rows: Iterable[int] | None, image_id
         shape, dtype = pixels.shape, pixels.dtype
     _check_pixels(shape, dtype, f"{path}, dataset '{dataset}',")
     chosen = _check_rows(rows, shape[0], str(path))
-    return BrickSource(path, dataset, chosen, _names(image_ids, [str(row) for row in chosen]))
+    return _BrickSource(path, dataset, chosen, _names(image_ids, [str(row) for row in chosen]))
 
 
 def _check_pixels(shape: tuple[int, ...], dtype: np.dtype[Any], what: str) -> None:
