@@ -23,6 +23,7 @@ from braincorl.validation import FloatArray, check_finite
 
 _INTERCEPT_VARIANCE = 100.0  # of responses of variance 1: nothing is known of the baseline
 _SIGNAL = 0.3  # r of a typical voxel
+_MOST_CANDIDATES = 20_000  # the variance over all their pairs is held in memory: 8 bytes each
 
 
 def select_images(X: FloatArray, n_images: int, prior: GroupPrior) -> npt.NDArray[np.intp]:
@@ -50,6 +51,8 @@ def select_images(X: FloatArray, n_images: int, prior: GroupPrior) -> npt.NDArra
     pool = np.asarray(X, dtype=np.float64)
     if pool.ndim != 2 or pool.shape[1] != prior.n_features:
         raise InputError(f"X has shape {pool.shape}: expected (n_images, {prior.n_features}), as in the prior.")
+    if pool.shape[0] > _MOST_CANDIDATES:
+        raise InputError(f"X has {pool.shape[0]} images: choose from at most {_MOST_CANDIDATES}.")
     if not 1 <= n_images <= pool.shape[0]:
         raise InputError(f"n_images must be between 1 and the {pool.shape[0]} candidates, but is {n_images}.")
     check_finite(pool, "X")

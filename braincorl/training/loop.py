@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader
 from braincorl.checkpoint import save_checkpoint
 from braincorl.errors import InputError, OutputError
 from braincorl.models import ReferenceTransformer
+from braincorl.models.hardware import resolve_device
 from braincorl.priors import GroupPrior
 from braincorl.storage.files import Progress
 from braincorl.threads import limited_threads
@@ -34,7 +35,7 @@ from braincorl.training.objective import error
 from braincorl.training.processes import Processes
 from braincorl.training.recipe import Recipe, StageConfig
 from braincorl.training.sources import read_source
-from braincorl.training.state import State, read_state, write_log, write_state
+from braincorl.training.state import STATE, State, read_state, write_log, write_state
 from braincorl.training.voxels import Memory
 from braincorl.validation import spell_precision
 
@@ -45,23 +46,7 @@ _CLIP = 1.0  # of the gradient's norm, as usual for transformers
 
 
 class _Trainer:
-    """Trains one network after a recipe; see `train`. Files of all stages are read here, before anything is learned.
-
-    Parameters
-    ----------
-    recipe
-        What to do.
-    folder
-        For state, log and checkpoint.
-    device
-        "cpu", "cuda", …
-    precision
-        "float32", or "bfloat16" for autocast.
-    n_workers
-        Processes that draw episodes; 0 draws in this one.
-    save_seconds
-        Write the state at the latest after so many seconds.
-    """
+    """Trains one network after a recipe; see `train`. Files of all stages are read here, before anything is learned."""
 
     def __init__(
         self, recipe: Recipe, folder: Path, device: str, precision: str, n_workers: int, save_seconds: float
@@ -244,10 +229,16 @@ def train(
         What to do.
     folder
         Holds `state.pt` (to go on from), `log.tsv`, and in the end `checkpoint.safetensors`.
-    device, precision, n_workers, save_seconds
-        See `_Trainer`.
+    device
+        "auto" (a GPU if there is one), "cpu", "cuda", …
+    precision
+        "float32", or "bfloat16" for autocast.
+    n_workers
+        Processes that draw episodes; 0 draws in this one.
     progress
         Called with (steps done, steps of all stages).
+    save_seconds
+        Write the state at the latest after so many seconds.
 
     Returns
     -------
@@ -257,9 +248,10 @@ def train(
     Raises
     ------
     InputError
-        If the folder holds a run of another recipe, or a file of the recipe is missing or has changed.
+        If the folder holds anything but a run of this recipe, or a file of the recipe is missing or has changed.
     """
-    folder = Path(folder)
+    folder, device = Path(folder), str(resolve_device(device))
+    _check_own(folder)
     launched = "RANK" in os.environ and "WORLD_SIZE" in os.environ and not dist.is_initialized()
     if launched:
         dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
@@ -276,6 +268,15 @@ def train(
         if launched:
             dist.destroy_process_group()
     return folder / CHECKPOINT
+
+
+def _check_own(folder: Path) -> None:
+    """Refuse a folder of something else; a run killed in its first save leaves a torn `.partial-*-state.pt` alone."""
+    foreign = folder.exists() and (
+        not folder.is_dir() or any(not path.match(f".partial-*-{STATE}") for path in folder.iterdir())
+    )
+    if foreign and not (folder / STATE).is_file():
+        raise InputError(f"{folder} exists and holds no run of braincorl train: choose another --output-dir.")
 
 
 def _make(folder: Path) -> None:

@@ -43,7 +43,9 @@ from braincorl.fits.folder import MAPS
 from braincorl.fits.localiser import likely_regions, region_probability
 from braincorl.fits.methods import MethodsText, collect_maps, describe_methods, scored_images
 from braincorl.fits.scores import summarize_rois
+from braincorl.fits.seen_images import check_features_fit
 from braincorl.questions.permutation import FALSE_DISCOVERIES
+from braincorl.storage.result_folders import list_in_result
 
 LABELS = {
     "ev": "EV",
@@ -98,7 +100,7 @@ class ReportOptions:
 
 
 def write_report(path: str | Path, fit: Fit, options: ReportOptions | None = None) -> None:
-    """Write the report of a fit as one self-contained HTML file, whole or not at all.
+    """Write the report of a fit as one self-contained HTML file, whole or not at all; in the fit's folder it is listed.
 
     Parameters
     ----------
@@ -116,12 +118,22 @@ def write_report(path: str | Path, fit: Fit, options: ReportOptions | None = Non
     OutputError
         If the file cannot be written.
     """
-    options = options or ReportOptions()
+    path, options = Path(path), options or ReportOptions()
+    if options.features is not None:
+        check_features_fit(fit, options.features)
     maps = collect_maps(fit, options.scores)
     encoder = fit.config.get("encoder", type(fit.encoder).__name__)
     subtitle = f"Voxelwise encoder ({encoder}) from {plain(len(fit.context))} images · braincorl {__version__}"
     sections = fit_sections(fit, maps, options)
-    write_page(path, fit.subject, subtitle, sections, find_warnings(fit, maps), _main_numbers(fit, maps))
+    new = not path.exists()
+    try:
+        write_page(path, fit.subject, subtitle, sections, find_warnings(fit, maps), _main_numbers(fit, maps))
+        if fit.path is not None and path.absolute().parent == fit.path.absolute():
+            list_in_result(fit.path, path.name)
+    except BaseException:  # an interrupt too: a page that is not listed would keep the fit from being replaced
+        if new:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def fit_sections(fit: Fit, maps: Maps, options: ReportOptions) -> list[Section]:

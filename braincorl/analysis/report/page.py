@@ -20,7 +20,8 @@ from matplotlib.figure import Figure
 
 from braincorl import __version__
 from braincorl.analysis.figures import png_bytes
-from braincorl.storage.files import GENERATOR, atomic_file
+from braincorl.errors import InputError
+from braincorl.storage.files import GENERATOR, atomic_file, check_new_file
 
 # The page's own mark, by which a report is known as ours before it is replaced.
 GENERATOR_TAG = f'<meta name="generator" content="{GENERATOR}'
@@ -133,10 +134,24 @@ def write_page(path: str | Path, *args: Any, **options: Any) -> None:
         temporary.write_text(page, encoding="utf-8")
 
 
-def is_own_page(path: Path) -> bool:
-    """Tell whether a file is a page that `write_page` wrote."""
-    with path.open("rb") as file:
-        return GENERATOR_TAG.encode() in file.read(2000)
+def check_page(path: Path, *, overwrite: bool) -> None:
+    """Refuse a destination that is no page's, or must not be replaced, before any work is done.
+
+    Raises
+    ------
+    InputError
+        If its name is of another kind, or somebody else's file is there.
+    OutputError
+        If it exists and `overwrite` does not say that it may be replaced.
+    """
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"--output {path} must end in .html.")
+    check_new_file(path, overwrite)
+    if path.exists():
+        with path.open("rb") as file:
+            own = GENERATOR_TAG.encode() in file.read(2000)
+        if not own:
+            raise InputError(f"{path} was not written by braincorl: choose another --output.")
 
 
 @cache

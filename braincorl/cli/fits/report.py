@@ -5,13 +5,10 @@ import time
 from pathlib import Path
 
 from braincorl.analysis.report.fit_report import ReportOptions, write_report
-from braincorl.analysis.report.page import is_own_page
+from braincorl.analysis.report.page import check_page
 from braincorl.cli.common import FeaturesOption, add_verb, positive, read_features
 from braincorl.errors import InputError
 from braincorl.fits import Fit
-from braincorl.fits.seen_images import check_features_fit
-from braincorl.storage.files import check_new_file
-from braincorl.storage.result_folders import list_in_result
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -98,13 +95,10 @@ def run(options: argparse.Namespace) -> None:
         return
     if options.format is not None:
         raise InputError(f"--format {options.format} is a way to print --methods: pass that, too.")
-    _check_output(output, overwrite=options.overwrite)
+    check_page(output, overwrite=options.overwrite)
     if options.images is not None and options.features is None:
         raise InputError("--images needs --features: the images are shown in order of their predicted responses.")
-    table = None
-    if options.features is not None:
-        table = read_features(options)
-        check_features_fit(fit, table)
+    table = None if options.features is None else read_features(options)
     in_mni = None if options.space == "auto" else options.space == "mni"
     chosen = ReportOptions(
         options.score,
@@ -117,22 +111,6 @@ def run(options: argparse.Namespace) -> None:
         options.background,
         options.command,
     )
-    new = not output.exists()
-    try:
-        write_report(output, fit, chosen)
-        if output.absolute().parent == options.fit_dir.absolute():
-            list_in_result(options.fit_dir, output.name)
-    except BaseException:  # an interrupt too: a page that is not listed would keep the fit from being replaced
-        if new:
-            output.unlink(missing_ok=True)
-        raise
+    write_report(output, fit, chosen)
     size = output.stat().st_size / 1e6
     print(f"{fit.config['subject']}: report, {size:.1f} MB, {time.perf_counter() - start:.1f} s -> {output}")
-
-
-def _check_output(output: Path, *, overwrite: bool) -> None:
-    if output.suffix.lower() not in (".html", ".htm"):
-        raise InputError(f"--output {output} must end in .html.")
-    check_new_file(output, overwrite)
-    if output.exists() and not is_own_page(output):
-        raise InputError(f"{output} was not written by braincorl: choose another --output.")

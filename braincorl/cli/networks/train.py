@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 from braincorl.cli.common import add_verb, non_negative, precision, progress_bar
-from braincorl.errors import InputError
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -37,26 +36,17 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(options: argparse.Namespace) -> None:
     """Train, or go on."""
-    from braincorl.models.hardware import resolve_device  # PyTorch takes seconds to import
-    from braincorl.training.loop import train
+    from braincorl.training.loop import train  # PyTorch takes seconds to import
     from braincorl.training.recipe import read_recipe
-    from braincorl.training.state import STATE
 
     recipe = read_recipe(options.recipe)
     folder = options.output_dir or options.recipe.with_suffix("")
-    # A run killed in the midst of its first save leaves a torn `.partial-*-state.pt` alone.
-    foreign = folder.exists() and (
-        not folder.is_dir() or any(not path.match(f".partial-*-{STATE}") for path in folder.iterdir())
-    )
-    if foreign and not (folder / STATE).is_file():
-        raise InputError(f"{folder} exists and holds no run of braincorl train: choose another --output-dir.")
-    device = str(resolve_device(options.device))
     start = time.perf_counter()
     with progress_bar("training", "step") as progress:
         checkpoint = train(
             recipe,
             folder,
-            device=device,
+            device=options.device,
             precision=options.precision,
             n_workers=options.workers,
             progress=progress,

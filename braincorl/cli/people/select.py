@@ -4,14 +4,10 @@ import argparse
 from pathlib import Path
 
 from braincorl.cli.common import add_features_options, add_verb, read_features
-from braincorl.errors import InputError
 from braincorl.features import check_same_space
 from braincorl.priors import GroupPrior
 from braincorl.priors.image_selection import select_images
 from braincorl.storage.files import atomic_file, check_new_file
-
-# The variance over all pairs of candidates is held in memory: 8 bytes each.
-_MOST_CANDIDATES = 20_000
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -33,10 +29,6 @@ def run(options: argparse.Namespace) -> None:
     prior = GroupPrior.load(options.prior)
     table = read_features(options)
     check_same_space(table.provenance, prior.provenance, "the prior")
-    if table.image_ids.size > _MOST_CANDIDATES:
-        raise InputError(
-            f"{options.features} has {table.image_ids.size} images: choose from at most {_MOST_CANDIDATES}."
-        )
     chosen = select_images(table.features, options.n, prior)
     with atomic_file(options.output) as temporary:
         temporary.write_text("".join(f"{name}\n" for name in table.image_ids[chosen]), encoding="utf-8")
