@@ -2,29 +2,16 @@ import json
 import re
 import shlex
 import shutil
-import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
-import h5py
-import nibabel as nib
 import numpy as np
-import pandas as pd
 import pytest
-import torch
-from nsd_writer import write_nsd_design
-from PIL import Image
-from published import TINY, make_network
-from recipes import SMALL_RECIPE
+from desk import lay_desk, lay_shelf, run
 
-from braincorl.cli.main import VERBS, build_parser, main
-from braincorl.datasets import simulate_people
+from braincorl.cli.main import VERBS, build_parser
 from braincorl.features import FeatureTable, save_features
 from braincorl.features.backbones import clip_backbone, registry
-
-sys.path.insert(0, str(Path(__file__).resolve().parent / "datasets"))
-
-from layouts import TinyNsd
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -125,60 +112,9 @@ RUN_ELSEWHERE = (["demo"], ["data", "fetch"])
 def desk(tmp_path_factory):
     """A folder with everything that the README's commands name, of one simulated person."""
     folder = tmp_path_factory.mktemp("desk")
-    world = simulate_people(2, n_own=90, n_shared=30, n_features=24, voxel_size_mm=9, random_state=1)
-    save_features(folder / "features.npz", FeatureTable(world.features, world.image_ids, {"backbone": "simulation"}))
-    words = FeatureTable(world.features[:8], np.array(["face", "place", *(f"thing {n}" for n in range(6))]))
-    save_features(folder / "words.npz", words)
-    new = FeatureTable(world.features[:5] + 1, np.array([f"new {n}" for n in range(5)]))
-    save_features(folder / "new_features.npz", new)
-    for number, person in enumerate(world.people, start=1):
-        (folder / f"person{number}").mkdir()
-        person.write(folder / f"person{number}")
-    (betas,), (trials,) = (
-        list((folder / "person1").glob(f"*{end}")) for end in ("effect_statmap.nii.gz", "_trials.tsv")
-    )
-    image, table = nib.load(betas), pd.read_csv(trials, sep="\t")
-    half = len(table) // 2
-    sessions = table.assign(session=["1"] * half + ["2"] * (len(table) - half))
-    sessions.to_csv(folder / "sub-01_trials.tsv", sep="\t", index=False)
-    sessions[half:].to_csv(folder / "test_trials.tsv", sep="\t", index=False)
-    for name, part in (("sub-01_ses-1", slice(half)), ("sub-01_ses-2", slice(half, None)), ("test", slice(half, None))):
-        values = np.asarray(image.dataobj)[..., part]
-        nib.save(nib.Nifti1Image(values, image.affine), folder / f"{name}_betas.nii.gz")
-    shutil.copy(next((folder / "person1").glob("*_mask.nii.gz")), folder / "sub-01_mask.nii.gz")
-    (folder / "stimuli").mkdir()
-    shutil.copytree(folder / "person1", folder / "derivatives" / "sub-01")
-    for name in world.image_ids[:12]:
-        Image.new("RGB", (32, 32), (len(name) * 7 % 255, 90, 20)).save(folder / "stimuli" / f"{name}.png")
-    with h5py.File(folder / "nsd_stimuli.hdf5", "w") as file:
-        file["imgBrick"] = np.random.default_rng(0).integers(0, 255, (6, 32, 32, 3), dtype=np.uint8)
-    (folder / "rows.txt").write_text("0\n4\n")
-    for number in (1, 2):
-        files = {end: next((folder / f"person{number}").glob(f"*{end}")) for end in
-                 ("effect_statmap.nii.gz", "_trials.tsv", "_mask.nii.gz", "_dseg.nii.gz")}  # fmt: skip
-        run("fit", "--features", folder / "features.npz", "--betas", files["effect_statmap.nii.gz"], "--trials",
-            files["_trials.tsv"], "--mask", files["_mask.nii.gz"], "--rois", files["_dseg.nii.gz"],
-            "--encoder", "bayesian-ridge", "--output-dir", folder / "fits" / f"sub-{number}")  # fmt: skip
+    lay_desk(folder)
+    lay_shelf(folder)
     return folder
-
-
-@pytest.fixture(scope="module")
-def shelf(desk):
-    """What the commands for experts name: a folder as NSD has it, a recipe, and a checkpoint of the authors' form."""
-    (desk / "FOLDER").mkdir()
-    TinyNsd(desk / "FOLDER", write_nsd_design(desk / "FOLDER"))
-    (desk / "RECIPE.toml").write_text(SMALL_RECIPE)
-    weights = make_network(TINY).state_dict()
-    torch.save({"state_dict": {f"model.{name}": tensor for name, tensor in weights.items()}}, desk / "REFERENCE.pth")
-    return desk
-
-
-def run(*arguments):
-    try:
-        status = main([*map(str, arguments), "--quiet"])
-    except SystemExit as stop:
-        status = stop.code
-    assert status == 0, arguments
 
 
 @pytest.fixture
@@ -202,8 +138,8 @@ def expanded(word):
     return sorted(map(str, Path().glob(word))) if "*" in word else [word]
 
 
-def test_the_commands_run_one_after_the_other(shelf, small_clip, monkeypatch, capsys):
-    monkeypatch.chdir(shelf)
+def test_the_commands_run_one_after_the_other(desk, small_clip, monkeypatch, capsys):
+    monkeypatch.chdir(desk)
     done, documented = set(), documented_files()
     assert {"", "fit", "score", "predict", "query", "identify", "compare", "export"} <= set(documented)
     by_use = (
@@ -237,7 +173,7 @@ def test_the_commands_run_one_after_the_other(shelf, small_clip, monkeypatch, ca
             words += ["--n-workers", "1"]
         if arguments[0] == "compare":
             shutil.copytree("sub-01", "sub-01-dino")
-        run(*words)
+        run("braincorl", *words)
         done.add(arguments[0])
         if arguments[0] in documented and "--output-dir" in words:
             folder = Path(words[words.index("--output-dir") + 1])
