@@ -3,9 +3,9 @@
     uv run python benchmarks/newcomer.py SCRATCH [--page README.md]
 
 The files are a SIMULATION: a person's single-trial betas of two sessions, a table of trials, a mask, regions, and a
-folder of pictures. The pictures are made of Gabor patches whose contrasts are the simulated features, so that features of
-the pictures tell something of the betas. Set-up (pip, uv, git) is listed and not run: its time is that of a download.
-Speed is of this machine and of what else it does.
+folder of pictures. The pictures are made of Gabor patches whose contrasts are the simulated features, so that
+features of the pictures tell something of the betas. Set-up (pip, uv, git) is listed and not run: its time is that of
+a download. Speed is of this machine and of what else it does.
 """
 
 import argparse

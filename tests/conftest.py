@@ -35,6 +35,7 @@ SLOW = (
     "test_cells.py::test_a_viewer",
     "test_checkpoint.py::test_a_converted_file",
     "test_checkpoint.py::test_published_sizes",
+    "test_commands.py",
     "test_foreign_state.py",
     "test_pages.py",
     "test_readme.py",

@@ -95,15 +95,24 @@ def lay_recipes(folder):
     shown = np.array(sorted(set(nsd.shown())))
     own = np.random.default_rng(2).standard_normal((len(shown), 24)).astype("f4")
     names, rows = np.concatenate([world.image_ids, shown]), np.concatenate([world.features, own])
-    save_features(folder / "features.npz", FeatureTable(rows, names, {"backbone": "simulation"}), overwrite=True)
+    (folder / "features.npz").unlink()
+    save_features(folder / "features.npz", FeatureTable(rows, names, {"backbone": "simulation"}))
     save_features(folder / "clip.npz", FeatureTable(own, shown, {"backbone": "one"}))
     save_features(folder / "gabor.npz", FeatureTable(own[:, ::-1] ** 2, shown, {"backbone": "another"}))
+    large = np.random.default_rng(4).standard_normal((len(world.image_ids), 512)).astype("f4")
+    save_features(folder / "resnet.npz", FeatureTable(large, world.image_ids))
     run("braincorl", "data", "prepare", "nsd", folder / "nsd", "--subject", 1, "--sessions", "1-3", "--output",
         folder / "person.h5")  # fmt: skip
     one, two = files_of(folder, 1), files_of(folder, 2)
-    for source, name in ((one["betas"], "sub-01_betas.nii.gz"), (one["betas"], "betas.nii.gz"), (two["betas"], "new.nii.gz"),
-                         (one["trials"], "trials.tsv"), (two["trials"], "new.tsv"), (one["mask"], "mask.nii.gz"),
-                         (one["rois"], "sub-01_desc-floc_dseg.nii.gz")):  # fmt: skip
+    named = {
+        one["betas"]: ("sub-01_betas.nii.gz", "betas.nii.gz"),
+        two["betas"]: ("new.nii.gz",),
+        one["trials"]: ("trials.tsv",),
+        two["trials"]: ("new.tsv",),
+        one["mask"]: ("mask.nii.gz",),
+        one["rois"]: ("sub-01_desc-floc_dseg.nii.gz",),
+    }
+    for source, name in ((source, name) for source, names in named.items() for name in names):
         shutil.copy(source, folder / name)
     shutil.copy(next((folder / "person1").glob("*_dseg.tsv")), folder / "sub-01_desc-floc_dseg.tsv")
     regions = world.people[0].rois
@@ -111,10 +120,13 @@ def lay_recipes(folder):
         volume = np.zeros(world.people[0].space.mask.shape, np.uint8)
         volume[world.people[0].space.mask] = regions[region]
         nib.save(nib.Nifti1Image(volume, world.people[0].space.affine), folder / f"{region}.nii.gz")
+    run("braincorl", "prior", folder / "fits" / "sub-01", folder / "fits" / "sub-02", "--rois", "--output",
+        folder / "prior.safetensors")  # fmt: skip
     lay_surface(folder, len(pd.read_csv(folder / "trials.tsv", sep="\t")))
     lay_cohort(folder, world)
-    run("braincorl", "fit", "--features", folder / "features.npz", "--betas", one["betas"], "--trials", one["trials"],
-        "--mask", one["mask"], "--n-context", 60, "--encoder", "bayesian-ridge", "--output-dir", folder / "sub-01")  # fmt: skip
+    files = [part for name in ("betas", "trials", "mask") for part in (f"--{name}", one[name])]
+    fit = ("--n-context", 60, "--encoder", "bayesian-ridge", "--output-dir", folder / "sub-01")
+    run("braincorl", "fit", "--features", folder / "features.npz", *files, *fit)
 
 
 def lay_surface(folder, n_trials):

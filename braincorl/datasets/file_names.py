@@ -1,5 +1,6 @@
 """What names and words in files and tables mean: entities, sessions, "missing". One home, so that all readers agree."""
 
+import itertools
 import logging
 import re
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,8 @@ UNNAMED = "sub-new"  # of a person whose files name none
 MISSING = ("", "n/a")
 # Words that programs write for a missing value, but that could be names: taken as missing, and said so.
 LIKELY_MISSING = ("na", "nan", "none", "null", "<na>", "#n/a", "nil")
+# Of pictures: what programs that write names of images leave out or keep.
+PICTURE = re.compile(r"\.(?:png|jpg|jpeg|jpe|bmp|gif|tif|tiff|webp|ppm|pgm|jfif)$", re.IGNORECASE)
 # Two files that belong together cannot differ in these.
 IDENTITY = {"sub": "person", "ses": "session", "run": "run", "task": "task"}
 
@@ -33,6 +36,34 @@ def identity(path: Path) -> Entities:
         if entity:
             found[entity.group(1)] = entity.group(2)
     return found | {key: value for key, value in entities(path).items() if key in IDENTITY}
+
+
+def without_endings(shown: Iterable[str], wanted: Iterable[str]) -> dict[str, str]:
+    """Match names of images that are the same but for the ending of a picture's file, as `img_1` and `img_1.png`.
+
+    Parameters
+    ----------
+    shown
+        Names in the trials.
+    wanted
+        Names of features.
+
+    Returns
+    -------
+    dict
+        Name in the trials -> name of features. Empty where any name is in both as it stands, where some names of both
+        have endings, or where two names would become one: then nothing says that they are the same images.
+    """
+    shown, wanted = list(shown), list(wanted)
+    if set(shown) & set(wanted) or all(any(map(PICTURE.search, names)) for names in (shown, wanted)):
+        return {}
+    ours, theirs = ({PICTURE.sub("", name): name for name in names} for names in (shown, wanted))
+    if len(ours) < len(set(shown)) or len(theirs) < len(set(wanted)):
+        return {}
+    found = {name: theirs[bare] for bare, name in ours.items() if bare in theirs}
+    for name, other in itertools.islice(found.items(), 1):
+        logger.info("names of images differ by their endings alone and are taken for the same: %s is %s", name, other)
+    return found
 
 
 def subject_label(path: Path) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.datasets import SubjectData
-from braincorl.datasets.file_names import UNNAMED
+from braincorl.datasets.file_names import UNNAMED, without_endings
 from braincorl.encoders import LinearEncoder
 from braincorl.encoders.banded_ridge import BandedRidgeEncoder
 from braincorl.encoders.choice import NETWORK_ENCODER, SPACES_ENCODER, encoder_name, make_encoder
@@ -212,6 +212,8 @@ def _choose_context(image_ids: Names, context: Context, random_state: int = 0) -
         names = np.sort(image_ids)
         return names[np.sort(np.random.default_rng(random_state).permutation(names.size)[:context])]
     named = image_ids.tolist() if context is None else list(map(str, context))
+    found = without_endings(named, image_ids.tolist())
+    named = [found.get(name, name) for name in named]
     chosen = np.asarray(list(dict.fromkeys(named)), dtype=np.str_)
     if len(named) > chosen.size:
         logger.warning("context names %d images more than once: each counts once", len(named) - chosen.size)

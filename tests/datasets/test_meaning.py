@@ -10,11 +10,13 @@ import pytest
 from test_load import AFFINE, SHAPE, Person
 
 from braincorl.analysis.benchmarking import read_table
-from braincorl.datasets import Grid, VoxelSpace, load_bold5000, load_subject, load_surface
+from braincorl.datasets import Grid, VoxelSpace, load_bold5000, load_prepared, load_subject, load_surface
 from braincorl.datasets.betas.grids import as_labels, as_mask
 from braincorl.datasets.bold5000 import read_image_names
-from braincorl.datasets.file_names import blanked, plain
+from braincorl.datasets.file_names import blanked, plain, without_endings
+from braincorl.datasets.load import open_subject
 from braincorl.datasets.trials.labels import read_color_table, read_labels
+from braincorl.datasets.trials.preparing import prepare
 from braincorl.datasets.trials.rois import labels_to_rois
 from braincorl.errors import InputError
 from braincorl.fits.folder import read_space, write_space
@@ -216,6 +218,32 @@ def test_missing_means_missing_in_every_table_and_list(person, caplog, word):
     if not sure:
         for where in ("all.tsv, column 'image'", "unknown.tsv, column 'session'", "labels.txt"):
             assert where in caplog.text
+
+
+def test_names_of_images_may_differ_by_the_ending_of_a_picture(person, tmp_path, caplog):
+    plain_names = person.load().image_ids.tolist()
+    named = [f"{name}.JPG" for name in plain_names]
+    with caplog.at_level(logging.INFO, logger="braincorl"):
+        subject = person.load(images=named[::-1])
+    assert caplog.text.count("differ by their endings alone") == 1
+    assert subject.image_ids.tolist() == named
+    np.testing.assert_array_equal(subject.responses, person.load().responses)
+    prepare(open_subject(person.betas, person.tables, person.folder / "mask.nii.gz"), tmp_path / "p.h5")
+    assert load_prepared(tmp_path / "p.h5", images=named).image_ids.tolist() == named
+
+
+@pytest.mark.parametrize(
+    ("shown", "wanted"),
+    [
+        (["a"], ["a.png", "a.jpg"]),  # which of the two?
+        (["a.png", "a.jpg"], ["a"]),
+        (["a.png"], ["a.jpg"]),  # another file
+        (["a", "b"], ["a.png", "b"]),  # names that are in both mean what they say
+        (["a"], ["a.v2"]),
+    ],
+)
+def test_other_names_of_images_are_not_taken_for_the_same(shown, wanted):
+    assert without_endings(shown, wanted) == {}
 
 
 def test_words_that_mean_something_are_kept():

@@ -104,7 +104,8 @@ def _read(options: argparse.Namespace, fit: Fit, table: FeatureTable) -> tuple[S
     if not options.trials:
         raise InputError("--single-trials needs the betas with --trials: a prepared person holds means over trials.")
     known = set(table.image_ids.tolist())
-    recording, shown = open_subject(options.betas, options.trials, fit.grid, zscore=zscore).trial_by_trial()
+    opened = open_subject(options.betas, options.trials, fit.grid, zscore=zscore)
+    recording, shown = opened.named_as(known).trial_by_trial()
     with progress_bar("reading trials") as progress:
         subject = recording.load([name for name, image in shown.items() if image in known], progress)
     return subject, shown

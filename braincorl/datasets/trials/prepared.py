@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.batching import at_a_time
+from braincorl.datasets.file_names import without_endings
 from braincorl.datasets.space import ALIGNED, Surface, VoxelSpace
 from braincorl.datasets.subject import SubjectData, ZScore
 from braincorl.datasets.trials.recording import Recording
@@ -273,6 +274,10 @@ def load_prepared(
         header = _read_header(file, path)
         arrays, rois = header.arrays, header.rois
         names = np.char.decode(arrays["image_ids"], "utf-8")
+        if images is not None:
+            images = list(map(str, images))
+            found = without_endings(names.tolist(), images)
+            names = np.asarray([found.get(name, name) for name in names.tolist()])
         rows = _rows(names, images)
         included: npt.NDArray[np.bool_] = arrays["included"]
         chosen = np.ones(included.size, dtype=bool) if voxels is None else _chosen(rois, voxels)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from braincorl.datasets.betas.beta_files import BetasSource
 from braincorl.datasets.betas.grids import Grid
+from braincorl.datasets.file_names import without_endings
 from braincorl.datasets.space import Surface, VoxelSpace
 from braincorl.datasets.subject import SubjectData
 from braincorl.datasets.trials.averaging import ImageAverages, average_trials
@@ -136,8 +137,19 @@ class Recording:
         FileFormatError
             If a file is damaged.
         """
-        kept = self.image_ids(images)
-        return self.subject(average_trials(self.sources, self.tables, kept, zscore=self.zscore, progress=progress))
+        wanted = None if images is None else list(map(str, images))
+        tables = self.tables if wanted is None else self.named_as(wanted).tables
+        kept = replace(self, tables=tables).image_ids(wanted)
+        return self.subject(average_trials(self.sources, tables, kept, zscore=self.zscore, progress=progress))
+
+    def named_as(self, images: Iterable[str]) -> "Recording":
+        """Call images as their features are called, where the names differ by the ending of a picture's file alone."""
+        found = without_endings(self.image_ids().tolist(), map(str, images))
+        if not found:
+            return self
+        names = [[found.get(image, image) for image in table.images.tolist()] for table in self.tables]
+        tables = [replace(table, images=np.asarray(n)) for table, n in zip(self.tables, names, strict=True)]
+        return replace(self, tables=tables)
 
     def trial_by_trial(self) -> tuple["Recording", dict[str, str]]:
         """Take every trial for an image of its own, so that nothing is averaged.
