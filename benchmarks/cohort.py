@@ -4,6 +4,7 @@ SIMULATION throughout. People that lie in the folder from an earlier run are tak
 
     uv run python benchmarks/cohort.py people --folder SCRATCH      40 people x 5,000 voxels: workers, one is killed
     uv run python benchmarks/cohort.py queue --folder SCRATCH       sbatch, qsub and bsub that start their job here
+    uv run python benchmarks/cohort.py blocks --folder SCRATCH      a large person as one task, and in blocks of voxels
     uv run python benchmarks/cohort.py group --folder SCRATCH       memory and seconds of what a group gives together
     uv run python benchmarks/cohort.py profile --folder SCRATCH     one person's seconds, step by step
     uv run python benchmarks/cohort.py rates --folder SCRATCH --output docs/results/rates.json      for scale.py
@@ -35,10 +36,23 @@ import psutil
 from common import print_table
 
 from braincorl import fit_person
-from braincorl.cohort import BidsTree, FitOptions, FitTask, Workers, fit_cohort, fit_one, make_group, people_of_tree
+from braincorl.cohort import (
+    BidsTree,
+    FitOptions,
+    FitTask,
+    Person,
+    PersonFiles,
+    Workers,
+    fit_cohort,
+    fit_one,
+    make_group,
+    people_of_tree,
+)
+from braincorl.cohort.blocks import SEPARATE, cut, fit_block, join_blocks
 from braincorl.cohort.people import describe_files
 from braincorl.cohort.task import fit_command, peak_memory, read_responses
-from braincorl.datasets import simulate_people
+from braincorl.datasets import prepare, simulate_people
+from braincorl.datasets.load import open_subject
 from braincorl.encoders.choice import make_encoder
 from braincorl.features import FeatureTable, load_features, save_features
 from braincorl.fits.folder import bids_prefix
@@ -322,6 +336,50 @@ def run_queue(options):
         print(re.sub(r"tls://\S+", "tls://ADDRESS", script), flush=True)
 
 
+def run_blocks(options):
+    """Peak of memory, and processor seconds, of a prepared person as one task and in blocks of voxels."""
+    print(
+        f"SIMULATION: a person of {options.voxels:,} voxels x {options.images} images x {options.features} features\n"
+    )
+    root, (person,) = make_people(options.folder, 1, options.voxels, options.images, options.features)
+    path = root / f"{person.name}.h5"
+    if not path.is_file():
+        files = person.files()
+        prepare(open_subject(files.betas, files.trials, files.mask), path)
+    prepared = Person(person.name, PersonFiles((path,)))
+    chosen = FitOptions(features=root / "features.npz", encoder=options.encoder, n_context=options.images)
+    shutil.rmtree(root / "in-blocks", ignore_errors=True)
+    shutil.rmtree(root / "as-one", ignore_errors=True)
+    one, task = FitTask(prepared, chosen, root / "as-one"), FitTask(prepared, chosen, root / "in-blocks")
+    join = cut(task, options.voxels_per_task)
+    ways = {
+        "one task": (fit_one, [one]),
+        f"{len(join.blocks)} blocks": (fit_block, join.blocks),
+        "joining them": (join_blocks, [join]),
+    }
+    fork, rows = multiprocessing.get_context("fork"), []
+    for name, (function, tasks) in ways.items():
+        here, there = fork.Pipe()
+        worker = fork.Process(target=tell_tasks, args=(function, tasks, there))
+        worker.start()
+        outcomes, before = here.recv()
+        worker.join()
+        assert all(outcome.status == "fitted" for outcome in outcomes), outcomes
+        used = pd.DataFrame([outcome.processor_seconds for outcome in outcomes]).sum()
+        steps = ", ".join(f"{step} {seconds:.1f}" for step, seconds in used.items())
+        peak = max(outcome.peak_bytes for outcome in outcomes) - before
+        rows.append([name, f"{peak / 2**20:.0f}", f"{used.sum():.1f}", steps])
+        print(rows[-1], flush=True)
+    print_table(["way", "peak MiB of a worker beyond the libraries", "processor seconds", "of them"], rows)
+    print("the same bytes" if same_bytes([person], root / "as-one", root / "in-blocks") else "OTHER BYTES")
+
+
+def tell_tasks(function, tasks, pipe):
+    """Do tasks in this process; send what became of them, and the memory held before."""
+    before = psutil.Process().memory_info().rss
+    pipe.send(([function(task) for task in tasks], before))
+
+
 def run_group(options):
     """Peak of memory, and seconds, of the group's products by numbers of people, each in a process of its own."""
     print(f"SIMULATION: people of {options.voxels:,} voxels x {options.images} images x {options.features} features\n")
@@ -458,19 +516,23 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(required=True)
     verb = {}
-    for run in (run_people, run_queue, run_group, run_profile, run_rates, run_training):
+    for run in (run_people, run_queue, run_blocks, run_group, run_profile, run_rates, run_training):
         name = run.__name__.removeprefix("run_")
         verb[name] = verbs.add_parser(name, help=run.__doc__)
         verb[name].add_argument("--folder", type=Path, required=True, help="of simulated people and results")
         verb[name].set_defaults(run=run)
-    for name, voxels in (("people", 5000), ("queue", 700), ("group", 3000), ("profile", 20_000)):
+    sizes = {"people": (5000, 100), "queue": (700, 100), "blocks": (40_000, 300), "group": (3000, 60)}
+    for name, (voxels, images) in {**sizes, "profile": (20_000, 100)}.items():
         verb[name].add_argument("--voxels", type=int, default=voxels)
-        verb[name].add_argument("--images", type=int, default=100)
+        verb[name].add_argument("--images", type=int, default=images)
     verb["people"].add_argument("--people", type=int, default=40)
     verb["people"].add_argument("--output", type=Path, help="JSON file for when each person was done")
     verb["queue"].add_argument("--queues", nargs="+", choices=sorted(FAKES), default=list(FAKES))
     verb["group"].add_argument("--people", type=int, nargs="+", default=[4, 16, 64])
-    verb["group"].add_argument("--features", type=int, default=512)
+    for name in ("blocks", "group"):
+        verb[name].add_argument("--features", type=int, default=512)
+    verb["blocks"].add_argument("--voxels-per-task", type=int, default=5000)
+    verb["blocks"].add_argument("--encoder", choices=SEPARATE, default="bayesian-ridge")
     verb["profile"].add_argument("--repeats", type=int, default=5)
     verb["rates"].add_argument("--sizes", nargs="+", metavar="VOXELSxIMAGES", default=SIZES)
     verb["rates"].add_argument("--features", type=int, default=512)

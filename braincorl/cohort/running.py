@@ -11,17 +11,18 @@ array do: each person is fitted by one of them.
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from braincorl import __version__
+from braincorl.cohort.blocks import Block, Join, cut, fit_block, join_blocks, remove_blocks
 from braincorl.cohort.people import Person
-from braincorl.cohort.task import FitOptions, FitTask, Outcome, fit_one
-from braincorl.cohort.workers import Workers
+from braincorl.cohort.task import FitOptions, FitTask, Outcome, failure, fit_one
+from braincorl.cohort.workers import Runner, T, Workers
 from braincorl.datasets.load import open_subject
-from braincorl.datasets.trials.prepared import is_prepared
+from braincorl.datasets.trials.prepared import is_prepared, outline_prepared
 from braincorl.errors import InputError, OutputError
 from braincorl.fits.folder import BIDS_VERSION
 from braincorl.storage.files import GENERATOR, Progress, ProgressCounter, atomic_file, json_text, read_json, write_json
@@ -49,6 +50,7 @@ def fit_cohort(
     folder: str | Path,
     workers: Workers | None = None,
     *,
+    voxels_per_task: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> list[Outcome]:
@@ -65,10 +67,14 @@ def fit_cohort(
     workers
         Where; by default as many processes as cores and memory allow. In a script, call this below
         `if __name__ == "__main__":`, since workers import the script.
+    voxels_per_task
+        Fit each person in blocks of so many voxels, and join them: results are the same, and a worker holds one block
+        (`braincorl.cohort.blocks`). For prepared people, and the encoders ridge and bayesian-ridge. By default a person
+        is one task.
     overwrite
         Fit everybody again.
     progress
-        Called with (people done, people to do).
+        Called with (people done, people to do); with blocks, these count as well.
 
     Returns
     -------
@@ -91,22 +97,60 @@ def fit_cohort(
     todo = [task for task in tasks if overwrite or not holds_result(folder / task.name, "fit")]
     missing = {task.name for task in todo}
     outcomes = {task.name: fit_one(task) for task in tasks if task.name not in missing}
-    if todo:
-        needed = memory_needed(todo[0]) if workers.is_local and workers.n_workers is None else 0
-        with workers.sized(len(todo), needed).start() as runner:
-            counter = ProgressCounter(len(todo), progress)
-            for outcome in _until_done(runner, todo):
-                counter.add(1)
-                tell(outcome)
-                outcomes[outcome.name] = outcome
+    in_blocks = None if voxels_per_task is None else _fit_in_blocks(todo, voxels_per_task, workers, progress)
+    for outcome in in_blocks or _fit_whole(todo, workers, progress):
+        tell(outcome)
+        outcomes[outcome.name] = outcome
     return [outcomes[person.name] for person in people]
 
 
-def _until_done(runner: Any, tasks: Sequence[FitTask]) -> Iterator[Outcome]:
+def _fit_whole(todo: Sequence[FitTask], workers: Workers, progress: Progress | None) -> Iterator[Outcome]:
+    """Fit people, each as one task; outcomes as they come."""
+    if not todo:
+        return
+    needed = memory_needed(todo[0]) if workers.is_local and workers.n_workers is None else 0
+    with workers.sized(len(todo), needed).start() as runner:
+        counter = ProgressCounter(len(todo), progress)
+        for outcome in _until_done(runner, fit_one, todo):
+            counter.add(1)
+            yield outcome
+
+
+def _fit_in_blocks(
+    todo: Sequence[FitTask], n_voxels: int, workers: Workers, progress: Progress | None
+) -> Iterator[Outcome]:
+    """Fit people in blocks of voxels, then join everybody's; a person of whom a block failed has failed."""
+    joins: dict[str, Join] = {}
+    for task in todo:
+        if task.overwrite:
+            remove_blocks(task)
+        try:
+            joins[task.name] = cut(task, n_voxels)
+        except (InputError, OSError) as error:
+            yield failure(task.name, error, ())
+    if not joins:
+        return
+    blocks = [block for join in joins.values() for block in join.blocks]
+    needed = memory_of_block(blocks[0]) if workers.is_local and workers.n_workers is None else 0
+    with workers.sized(len(blocks), needed).start() as runner:
+        counter, failed = ProgressCounter(len(blocks) + len(joins), progress), set[str]()
+        person = {block.name: block.task.name for block in blocks}
+        for outcome in _until_done(runner, fit_block, blocks):
+            counter.add(1)
+            if outcome.status == "failed" and person[outcome.name] not in failed:
+                failed.add(person[outcome.name])
+                yield replace(outcome, name=person[outcome.name], text=f"{outcome.name}: {outcome.text}")
+        whole = [join for name, join in joins.items() if name not in failed]
+        for outcome in _until_done(runner, join_blocks, whole):
+            counter.add(1)
+            yield outcome
+
+
+def _until_done(runner: Runner, function: Callable[[T], Outcome], tasks: Sequence[T]) -> Iterator[Outcome]:
     """Outcomes as they come; people that another run is at are looked at again in the end."""
     while tasks:
         busy = []
-        for task, outcome in runner.run(fit_one, tasks):
+        for task, outcome in runner.run(function, tasks):
             if isinstance(outcome, Exception):
                 yield Outcome(task.name, "failed", str(outcome))
             elif outcome.status == "busy":
@@ -141,6 +185,12 @@ def memory_needed(task: FitTask) -> int:
         return MEMORY_OF_A_WORKER + COPIES * 4 * opened.n_voxels * len(opened.image_ids())
     except (InputError, OSError):  # this person will fail, and be named; the next may be well
         return MEMORY_OF_A_WORKER
+
+
+def memory_of_block(block: Block) -> int:
+    """Bytes that the task of one block is thought to need; a guess from the person's header."""
+    n_images = outline_prepared(block.task.person.files().betas[0]).n_images
+    return MEMORY_OF_A_WORKER + COPIES * 4 * (block.stop - block.start) * n_images
 
 
 def prepare_folder(folder: Path, options: FitOptions, *, overwrite: bool = False) -> None:

@@ -28,7 +28,7 @@ from braincorl.encoders.choice import ENCODERS, NETWORK_ENCODER, PRIOR_ENCODER, 
 from braincorl.errors import BraincorlError, InputError, OutputError
 from braincorl.features import FeatureTable
 from braincorl.features.store.feature_files import load_spaces, read_names
-from braincorl.fits import describe, fit_person
+from braincorl.fits import Fit, describe, fit_person
 from braincorl.fits.folder import bids_prefix, read_config
 from braincorl.fits.maps import Outside
 from braincorl.priors import load_prior
@@ -179,17 +179,17 @@ def fit_one(task: FitTask) -> Outcome:
     try:
         with collected(lines):
             if holds_result(target, "fit") and not task.overwrite:
-                return _kept(task, target)
+                return kept(task, target)
             check_destination(target, overwrite=task.overwrite, kind="fit")
             with claimed(task.folder / f".{task.name}.lock") as ours:
                 if not ours:
                     return Outcome(task.name, "busy")
                 if holds_result(target, "fit") and not task.overwrite:  # finished while we asked
-                    return _kept(task, target)
+                    return kept(task, target)
                 text, clock = _fit(task, target)
     except Exception as error:
         if isinstance(error, OutputError) and holds_result(target, "fit") and not task.overwrite:
-            return _kept(task, target)  # by another run, where the file system has no locks
+            return kept(task, target)  # by another run, where the file system has no locks
         return failure(task.name, error, lines)
     return Outcome(task.name, "fitted", text, tuple(lines), clock.seconds, clock.processor, peak_memory())
 
@@ -220,7 +220,7 @@ def failure(name: str, error: Exception, lines: Sequence[str]) -> Outcome:
     return Outcome(name, "failed", f"{type(error).__name__}: {first_line(error)}", tuple(lines), trace=trace)
 
 
-def _kept(task: FitTask, target: Path) -> Outcome:
+def kept(task: FitTask, target: Path) -> Outcome:
     """Say that a person is done, if from the same files."""
     if isinstance(task.person.source, PersonFiles):
         made = [Path(name).name for name in read_config(target).get("betas") or []]
@@ -243,20 +243,33 @@ def _fit(task: FitTask, target: Path) -> tuple[str, "Clock"]:
         files = task.person.files()
         subject = read_responses(task.name, files, options, table)
         clock.stop("responses")
-        fit = fit_person(
-            subject,
-            table,
-            encoder,
-            context=_context(options, subject),
-            random_state=options.random_state,
-            prefix=bids_prefix(files.betas[0], subject.name),
-            notes={"command": fit_command(task, files), **_notes(options, files)},
-        )
+        fit = fit_responses(task, files, subject, table, encoder)
         clock.stop("encoder")
         fit.save(target, overwrite=task.overwrite, outside=options.outside)
         clock.stop("saving")
+    return describe_fit(fit), clock
+
+
+def fit_responses(
+    task: FitTask, files: PersonFiles, subject: SubjectData, table: FeatureTable, encoder: LinearEncoder
+) -> Fit:
+    """Fit a person, or a block of their voxels, as the task says; errors are those of `fit_person`."""
+    options = task.options.of(task.person)
+    return fit_person(
+        subject,
+        table,
+        encoder,
+        context=_context(options, subject),
+        random_state=options.random_state,
+        prefix=bids_prefix(files.betas[0], subject.name),
+        notes={"command": fit_command(task, files), **_notes(options, files)},
+    )
+
+
+def describe_fit(fit: Fit) -> str:
+    """Say in one line what was fitted, and how accurate it is where that is known."""
     text = f"{fit.encoder.coef_.shape[0]} voxels from {len(fit.context)} images"
-    return (f"{text}; {describe(fit.scores, fit.config['n_left_out'])}" if fit.scores else text), clock
+    return f"{text}; {describe(fit.scores, fit.config['n_left_out'])}" if fit.scores else text
 
 
 def _notes(options: FitOptions, files: PersonFiles) -> dict[str, Any]:

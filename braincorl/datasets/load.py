@@ -94,19 +94,27 @@ def load_subject(
     paths = _paths(betas, "betas")
     if len(paths) == 1 and is_prepared(paths[0]):
         files = None if isinstance(mask, Grid | Surface) else mask
-        return _load_prepared(paths[0], images, zscore, name, trials=trials, mask=files, rois=rois, ncsnr=ncsnr)
+        return read_prepared(paths[0], images, zscore, name, trials=trials, mask=files, rois=rois, ncsnr=ncsnr)
     recording = open_subject(paths, trials, mask, rois=rois, zscore=zscore, ncsnr=ncsnr, name=name)
     return recording.load(images, progress)
 
 
-def _load_prepared(
-    path: Path, images: Iterable[str] | None, zscore: ZScore, name: str | None, **brought: Paths | None
+def read_prepared(
+    path: Path,
+    images: Iterable[str] | None,
+    zscore: ZScore,
+    name: str | None,
+    voxels: slice | None = None,
+    **brought: Paths | None,
 ) -> SubjectData:
-    """Read a prepared person, who brings trials, mask, regions and scaling along."""
+    """Read a prepared person, who brings trials, mask, regions and scaling along, or a block of the voxels with data.
+
+    Parameters and errors are those of `load_subject`.
+    """
     extra = [argument for argument, value in brought.items() if value]
     if extra:
         raise InputError(f"{path} is a prepared person with its own mask and regions: leave out {extra[0]}.")
-    subject = load_prepared(path, images=images)
+    subject = load_prepared(path, images=images, voxels=voxels)
     if subject.zscore != zscore:
         level = logging.WARNING if zscore == "session" else logging.INFO  # the other is what nobody may have asked for
         logger.log(level, "%s holds responses that are scaled '%s', and are left so", path, subject.zscore)

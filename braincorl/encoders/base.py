@@ -47,6 +47,8 @@ class LinearEncoder(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     uses_pool: ClassVar[bool] = False
     # Whether `fit` takes progress: a function that is told (voxels done, voxels).
     reports_progress: ClassVar[bool] = False
+    # Axis of voxels in each stored array that has one, where voxels are fitted each by itself; None where they are not.
+    voxel_axes: ClassVar[Mapping[str, int] | None] = None
 
     coef_: FloatArray
     intercept_: FloatArray

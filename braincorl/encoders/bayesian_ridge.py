@@ -1,7 +1,7 @@
 """`BayesianRidgeEncoder`: ridge regression averaged over noise levels by their evidence."""
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +59,10 @@ class BayesianRidgeEncoder(LinearEncoder):
 
     uses_pool = True
     _array_names = ("coef_", "intercept_", "noise_variance_", "signal_fraction_")
+    voxel_axes: ClassVar = {
+        **dict.fromkeys(("coef", "intercept", "noise_variance", "signal_fraction"), 0),
+        **dict.fromkeys(("posterior.probability", "posterior.variance", "posterior.projected"), 1),
+    }
 
     def __init__(self, signal_grid: Any = "auto", voxel_batch_size: int | str = "auto") -> None:
         self.signal_grid = signal_grid
@@ -93,7 +97,9 @@ class BayesianRidgeEncoder(LinearEncoder):
             features, responses, scale, self._grid(), self.voxel_batch_size
         )
         self.noise_variance_ = unknown_if_constant(noise_variance(self.posterior_))
-        self.signal_fraction_ = self.posterior_.signal_grid.astype(features.dtype) @ self.posterior_.probability
+        # Summed, not multiplied as matrices: a voxel's value then does not depend on how many there are.
+        grid = self.posterior_.signal_grid.astype(features.dtype)[:, None]
+        self.signal_fraction_ = (grid * self.posterior_.probability).sum(axis=0)
         return self
 
     def _grid(self) -> npt.NDArray[np.float64]:

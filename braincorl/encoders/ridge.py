@@ -1,7 +1,7 @@
 """`RidgeEncoder`: the fair baseline, ridge regression with its own cross-validated α for every voxel."""
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +51,7 @@ class RidgeEncoder(LinearEncoder):
     """
 
     _array_names = ("coef_", "intercept_", "noise_variance_", "alpha_", "cv_r2_")
+    voxel_axes: ClassVar = dict.fromkeys(("coef", "intercept", "noise_variance", "alpha", "cv_r2"), 0)
 
     alpha_limits_: npt.NDArray[np.floating] | None
 

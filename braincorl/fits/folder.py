@@ -5,7 +5,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fnmatch import filter as filter_names
 from pathlib import Path
 from typing import Any
@@ -111,9 +111,15 @@ def bids_prefix(betas: Path, name: str) -> str:
 
 def hash_responses(responses: npt.NDArray[Any]) -> str:
     """SHA-256 over responses (n_images, n_voxels) and their shape, to tell which betas a result comes from."""
-    digest = hashlib.sha256(f"{responses.shape} {responses.dtype.str}".encode())
-    for row in responses:
-        digest.update(np.ascontiguousarray(row).data)
+    return hash_rows([responses], responses.shape, responses.dtype)
+
+
+def hash_rows(parts: Iterable[npt.NDArray[Any]], shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
+    """`hash_responses` of responses that are given some images at a time."""
+    digest = hashlib.sha256(f"{shape} {dtype.str}".encode())
+    for part in parts:
+        for row in part:
+            digest.update(np.ascontiguousarray(row).data)
     return digest.hexdigest()
 
 

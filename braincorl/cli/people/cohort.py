@@ -145,6 +145,13 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
         help="threads of linear algebra of each (default: 1, the same bytes on every machine of a kind)",
     )
     group.add_argument(
+        "--voxels-per-task",
+        type=positive,
+        metavar="N",
+        help="fit each person in blocks of N voxels, so that a worker holds one block; the same results; for files of "
+        "braincorl data prepare, and the encoders ridge and bayesian-ridge (default: a person is one task)",
+    )
+    group.add_argument(
         "--mem-mb",
         "--mem_mb",
         type=positive,
@@ -213,6 +220,7 @@ def fit_people(options: argparse.Namespace, people: list[Person]) -> list[Outcom
             _read_fit_options(options),
             options.output_dir,
             _read_workers(options),
+            voxels_per_task=options.voxels_per_task,
             overwrite=options.overwrite,
             progress=progress,
         )

@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -245,9 +245,9 @@ def _digest(file: Any, path: str | Path) -> str:
 
 
 def load_prepared(
-    path: str | Path, *, images: Iterable[str] | None = None, voxels: str | Sequence[str] | None = None
+    path: str | Path, *, images: Iterable[str] | None = None, voxels: str | Sequence[str] | slice | None = None
 ) -> SubjectData:
-    """Read a prepared person, or some of the images and regions; memory holds what is asked for.
+    """Read a prepared person, or some of the images and voxels; memory holds what is asked for.
 
     Parameters
     ----------
@@ -256,7 +256,7 @@ def load_prepared(
     images
         Images to keep; by default all.
     voxels
-        A region's name or several; by default every voxel.
+        A region's name or several, or a slice of the voxels with data; by default every voxel.
 
     Returns
     -------
@@ -280,7 +280,7 @@ def load_prepared(
             names = np.asarray([found.get(name, name) for name in names.tolist()])
         rows = _rows(names, images)
         included: npt.NDArray[np.bool_] = arrays["included"]
-        chosen = np.ones(included.size, dtype=bool) if voxels is None else _chosen(rois, voxels)
+        chosen = _chosen(rois, included, voxels)
         keep = chosen & included
         ncsnr = arrays["ncsnr"][keep]
         responses = _read_responses(file["responses"], rows, keep, arrays.get("responses_crc32"), path)
@@ -300,6 +300,54 @@ def load_prepared(
             raise FileFormatError(f"{path}: {error}") from error
 
 
+@dataclass(frozen=True)
+class Outline:
+    """What a prepared file says of a person's voxels, without their responses.
+
+    Attributes
+    ----------
+    space
+        Where the voxels are.
+    rois
+        Region name -> bool (n_voxels,).
+    n_images
+        All that were prepared.
+    key
+        Hash of the inputs that the file was made from.
+    """
+
+    space: VoxelSpace
+    rois: dict[str, npt.NDArray[np.bool_]]
+    n_images: int
+    key: str
+
+
+def outline_prepared(path: Path) -> Outline:
+    """Read what a prepared file says of the voxels that `load_prepared` reads; errors are those of `load_prepared`."""
+    with open_hdf5(path) as file:
+        header = _read_header(file, path)
+    keep: npt.NDArray[np.bool_] = header.arrays["included"]
+    rois = {name: members[keep] for name, members in header.rois.items() if members[keep].any()}
+    space = _space(header, np.ones(keep.size, dtype=bool), keep)
+    return Outline(space, rois, len(header.arrays["image_ids"]), str(header.attributes["key"]))
+
+
+def read_rows(path: Path, images: Iterable[str]) -> Iterator[npt.NDArray[np.float32]]:
+    """Give the responses that `load_prepared` reads, a few images at a time, of all voxels with data (m, n_voxels).
+
+    The file is read as often as its responses are larger than the working memory. Checksums are not looked at.
+    """
+    with open_hdf5(path) as file:
+        header, data = _read_header(file, path), file["responses"]
+        rows, keep = _rows(np.char.decode(header.arrays["image_ids"], "utf-8"), images), header.arrays["included"]
+        width = data.chunks[1]
+        for part in np.split(rows, range(0, rows.size, at_a_time(4 * keep.size, share=1 / 4)))[1:]:
+            slab = np.empty((part.size, keep.size), dtype=np.float32)
+            for first in range(0, keep.size, width):
+                slab[:, first : first + width] = data[:, first : first + width][part]
+            yield slab[:, keep]
+
+
 def _rows(names: npt.NDArray[np.str_], images: Iterable[str] | None) -> npt.NDArray[np.intp]:
     if images is None:
         return np.arange(names.size)
@@ -309,7 +357,15 @@ def _rows(names: npt.NDArray[np.str_], images: Iterable[str] | None) -> npt.NDAr
     return rows
 
 
-def _chosen(rois: dict[str, npt.NDArray[np.bool_]], voxels: str | Sequence[str]) -> npt.NDArray[np.bool_]:
+def _chosen(
+    rois: dict[str, npt.NDArray[np.bool_]], included: npt.NDArray[np.bool_], voxels: str | Sequence[str] | slice | None
+) -> npt.NDArray[np.bool_]:
+    if voxels is None:
+        return np.ones(included.size, dtype=bool)
+    if isinstance(voxels, slice):
+        chosen = np.zeros(included.size, dtype=bool)
+        chosen[np.flatnonzero(included)[voxels]] = True
+        return chosen
     names = names_among(voxels, rois, f"regions among {', '.join(rois)}")
     return np.asarray(np.any([rois[name] for name in names], axis=0))
 
