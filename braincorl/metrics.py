@@ -53,22 +53,12 @@ def explained_variance(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> npt.NDAr
 def r2_score(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Coefficient of determination of each voxel, 1 - Σ(y - ŷ)² / Σ(y - ȳ)².
 
-    Parameters
-    ----------
-    y_true
-        Measured responses (n_images, n_voxels).
-    y_pred
-        Predicted responses (n_images, n_voxels).
+    Parameters and errors are those of `explained_variance`.
 
     Returns
     -------
     ndarray of shape (n_voxels,)
         At most the explained variance; NaN for constant voxels.
-
-    Raises
-    ------
-    InputError
-        If the shapes differ or there are fewer than two images.
     """
     true, predicted = _pair(y_true, y_pred)
     return 1.0 - _squared_ratio(_root_mean_square(true - predicted), _deviation(true))
@@ -77,23 +67,13 @@ def r2_score(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> npt.NDArray[np.flo
 def pearson_r(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Pearson correlation of each voxel.
 
-    Parameters
-    ----------
-    y_true
-        Measured responses (n_images, n_voxels).
-    y_pred
-        Predicted responses (n_images, n_voxels).
+    Parameters and errors are those of `explained_variance`.
 
     Returns
     -------
     ndarray of shape (n_voxels,)
         In [-1, 1]; 0 where only the prediction is constant (it tells nothing); NaN for constant voxels, and where
         either varies, but by less than 8 units in the last place of its own type (that is rounding).
-
-    Raises
-    ------
-    InputError
-        If the shapes differ or there are fewer than two images.
     """
     true, predicted = _pair(y_true, y_pred)
     true_scale, predicted_scale = _deviation(true), _deviation(predicted)

@@ -149,25 +149,9 @@ def fit_evidence(
 def _grid_evidence(
     projected: FloatArray, y: FloatArray, eigenvalues: FloatArray, signal_grid: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Posterior probability and response variance at each share of signal.
+    """Posterior probability of each r (g, v), columns summing to 1, and s²(r) (g, v), from z = Uᵀy and centred y (n, v).
 
-    Parameters
-    ----------
-    projected
-        z = Uᵀy (k, v).
-    y
-        Centred responses (n, v).
-    eigenvalues
-        Λ (k,).
-    signal_grid
-        Values of r (g,).
-
-    Returns
-    -------
-    probability : ndarray of shape (g, v)
-        Columns sum to 1. A voxel of constant response gets all of it on the smallest r.
-    variance : ndarray of shape (g, v)
-        s²(r).
+    A voxel of constant response gets all probability on the smallest r.
     """
     freedom, rank = y.shape[0] - 1, eigenvalues.size
     squares = projected**2

@@ -163,13 +163,7 @@ def read_image_names(path: Path) -> list[str]:
 
 
 def _find_regions(files: Sequence[Path], label: str, brain: Grid) -> Rois:
-    """Find a subject's region masks: each region, and each in one hemisphere as `LHPPA`, on the brain mask's grid.
-
-    Raises
-    ------
-    InputError
-        If a mask is on another grid.
-    """
+    """Find a subject's region masks: each region, and each in one hemisphere as `LHPPA`, on the brain mask's grid."""
     sides: dict[tuple[str, str], npt.NDArray[np.bool_]] = {}
     for path in files:
         entity = re.search(rf"{label}_mask-?(LH|RH)(\w+)" + VOLUME, path.name)
@@ -210,13 +204,7 @@ def files_below(root: Path) -> list[Path]:
 
 
 def _find_one(files: Sequence[Path], root: Path, pattern: str) -> Path:
-    """Find the one file whose whole name matches a pattern.
-
-    Raises
-    ------
-    InputError
-        If there is none, or several.
-    """
+    """Find the one file whose whole name matches a pattern."""
     shown = pattern.removesuffix(VOLUME).replace("\\", "").removesuffix("$")
     shown += ".nii.gz" if pattern.endswith(VOLUME) else ""
     found = [path for path in files if re.match(pattern, path.name)]

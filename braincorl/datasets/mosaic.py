@@ -392,13 +392,7 @@ def _trial(name: str) -> _Trial:
 
 
 def _check_person(trials: Sequence[_Trial], person: MosaicPerson, path: Path) -> None:
-    """Refuse a file that bears a person's name, but whose trials bear another's.
-
-    Raises
-    ------
-    InputError
-        Naming both.
-    """
+    """Refuse a file that bears a person's name, but whose trials bear another's."""
     own = DATA_SETS[person.dataset][0].lower()
     others = {short.lower() for short, _, _ in DATA_SETS.values()} - {own}
     for trial in trials:

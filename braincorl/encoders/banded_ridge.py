@@ -342,24 +342,7 @@ def _by_name(X: Spaces) -> Mapping[str, npt.ArrayLike] | None:
 
 
 def _join_spaces(spaces: Mapping[str, npt.ArrayLike]) -> tuple[FloatArray, dict[str, int]]:
-    """Put named features side by side.
-
-    Parameters
-    ----------
-    spaces
-        Name -> (n_images, n_features).
-
-    Returns
-    -------
-    joined : ndarray of shape (n_images, n_features of all)
-    sizes : dict
-        Name -> number of features.
-
-    Raises
-    ------
-    InputError
-        If the numbers of images differ, or a space is no matrix of finite numbers.
-    """
+    """Put named features side by side (n_images, n_features of all), and say how many each space has."""
     _check_names(spaces)
     arrays = {name: as_float(np.asarray(array)) for name, array in spaces.items()}
     for name, array in arrays.items():

@@ -183,26 +183,7 @@ def _with_features(subject: SubjectData, table: FeatureTable) -> SubjectData:
 
 
 def _choose_context(image_ids: Names, context: Context, random_state: int = 0) -> Names:
-    """Images to fit on: those named, a number drawn at random, or all.
-
-    Parameters
-    ----------
-    image_ids
-        Images at hand (n_images,).
-    context
-        Names, a number, or None.
-    random_state
-        Seed of the draw.
-
-    Returns
-    -------
-    ndarray of str, of shape (n_context,)
-
-    Raises
-    ------
-    InputError
-        If a name is unknown, or there are fewer than 2.
-    """
+    """Images to fit on, at least 2: those named, a number drawn at random, or all."""
     if isinstance(context, int):
         if not 2 <= context <= image_ids.size:
             raise InputError(

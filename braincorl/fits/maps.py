@@ -302,28 +302,9 @@ def _write_npy(
 def _save_surface_map(
     values: npt.NDArray[Any], space: VoxelSpace, folder: str | Path, stem: str, background: float = np.nan
 ) -> Path:
-    """Write vertex values as two GIFTI files and one CIFTI file, and read them back.
+    """Write vertex values (n_maps, n_voxels) as two GIFTI files and one CIFTI file, read back; gives the latter.
 
-    Parameters
-    ----------
-    values
-        (n_maps, n_voxels).
-    space
-        Its surface says which vertices they are.
-    folder, stem
-        Destination; the name without an ending.
-    background
-        Value of vertices that were not looked at, in the GIFTI files. Vertices without data get NaN either way.
-
-    Returns
-    -------
-    Path
-        The CIFTI file.
-
-    Raises
-    ------
-    OutputError
-        If a file cannot be written or does not read back the same.
+    Vertices that were not looked at get `background` in the GIFTI files; those without data get NaN either way.
     """
     assert space.surface is not None  # the caller looked
     folder = Path(folder)

@@ -70,22 +70,7 @@ def _say_unstated(fit: Fitted, table: FeatureTable) -> None:
 def _check_same_images(fit: Fitted, table: FeatureTable) -> bool:
     """Refuse features that differ from the fit's where the images are called the same.
 
-    Parameters
-    ----------
-    fit
-        Whose encoder keeps the fingerprints of its images; those of before it did are not checked.
-    table
-        Features at hand.
-
-    Returns
-    -------
-    bool
-        Whether there are images of the fit's among them, with the fit's features.
-
-    Raises
-    ------
-    InputError
-        Saying how many images differ.
+    Tells whether images of the fit are among them; encoders that keep no fingerprints of theirs are not checked.
     """
     here = set(table.image_ids.tolist())
     common = [name for name in fit.context if name in here]

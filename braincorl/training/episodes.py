@@ -20,20 +20,9 @@ from braincorl.validation import FloatArray
 
 @dataclass(frozen=True)
 class PreparedEpisode:
-    """One person: features of unit norm, responses in units of every voxel's deviation over the context, from its mean.
+    """An `Episode` with features of unit norm, responses in deviations of every voxel over the context, from its mean.
 
-    Attributes
-    ----------
-    features
-        Context (n, p).
-    responses
-        Context (V, n).
-    query_features
-        (m, p).
-    truth
-        Noise-free responses to the queries (m, V).
-    measured
-        With noise (m, V).
+    The context's `responses` are voxels by images (V, n).
     """
 
     features: Tensor

@@ -57,24 +57,7 @@ def gradient_descent(X: FloatArray, y: FloatArray, steps: Sequence[int]) -> dict
 def newton(X: FloatArray, y: FloatArray, steps: Sequence[int]) -> dict[int, Array]:
     """Weights after Newton-Schulz iterations toward the pseudo-inverse of the Gram matrix.
 
-    Parameters
-    ----------
-    X
-        Features (n, p); centred here.
-    y
-        Responses (n, v); centred here.
-    steps
-        After which the weights are wanted, 0 or more; the error squares with every one.
-
-    Returns
-    -------
-    dict
-        Number of iterations -> weights (p, v).
-
-    Raises
-    ------
-    InputError
-        If shapes do not match or a number of iterations is negative.
+    The error squares with every iteration. Parameters, results and errors are those of `gradient_descent`.
     """
     X, y, gram = _centred(X, y, steps)
     inverse = gram / max(float(np.linalg.eigvalsh(gram)[-1]) ** 2, np.finfo(np.float64).tiny)
@@ -91,10 +74,8 @@ def posterior_mean(X: FloatArray, y: FloatArray, ratio: float) -> Array:
 
     Parameters
     ----------
-    X
-        Features (n, p); centred here.
-    y
-        Responses (n, v); centred here.
+    X, y
+        As for `gradient_descent`.
     ratio
         λ, noise variance over the prior variance of a weight; above 0.
 

@@ -57,11 +57,6 @@ class _NativeTerms:
 
     That network has no softmax over images. Its encoders are sums over them, w_v = Σ_i α_vi (x_i - x̄), and the share
     of an image is the length of its term, |α_vi| |x_i - x̄|. What a prior adds outside their span is no image's.
-
-    Parameters
-    ----------
-    encoder
-        `InContextEncoder` with the native transformer; cloned, not changed.
     """
 
     def __init__(self, encoder: LinearEncoder) -> None:

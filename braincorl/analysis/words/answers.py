@@ -239,27 +239,7 @@ def _write_query_maps(
     versus: Sequence[str] = (),
     outside: Outside = "nan",
 ) -> list[Path]:
-    """Write the maps of every text, with sidecars that name it.
-
-    Parameters
-    ----------
-    folder
-        Existing folder.
-    prefix
-        BIDS entities that the names begin with, such as `sub-01_task-images`.
-    result
-        Of `text_selectivity`.
-    space
-        Where the voxels are.
-    versus
-        What the texts were contrasted with.
-    outside
-        What voxels outside the mask get.
-
-    Returns
-    -------
-    list of Path
-    """
+    """Write the maps of every text, with sidecars that name it and what it was contrasted with; gives the files."""
     check_prefix(prefix)
     labels = text_labels([f"{text} versus {' and '.join(versus)}" if versus else text for text in result.texts])
     paths = []

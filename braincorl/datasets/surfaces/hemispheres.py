@@ -41,25 +41,7 @@ Pair = tuple[Path | None, Path | None]
 
 
 def _pair_hemispheres(paths: Sequence[Path], what: str) -> list[Pair]:
-    """Pair files of the left and of the right hemisphere; with None if all are of one.
-
-    Parameters
-    ----------
-    paths
-        In any order.
-    what
-        Argument, for messages.
-
-    Returns
-    -------
-    list of (left, right)
-        In the order of the left ones.
-
-    Raises
-    ------
-    InputError
-        If a file does not say of which hemisphere it is, or one of a pair is missing.
-    """
+    """Pair files of the left and the right hemisphere, in the order of the left ones; with None if all are of one."""
     sides: dict[str, list[Path]] = {"left": [], "right": []}
     for path in paths:
         side = SurfaceFile(path).side
@@ -164,15 +146,7 @@ def read_surface_mask(paths: Sequence[Path]) -> Surface:
 
 
 def _read_surface_map(paths: Sequence[Path], surface: Surface, what: str) -> npt.NDArray[np.float64]:
-    """Read one value per place that is looked at (n_chosen,): two files of a hemisphere each, or one CIFTI file.
-
-    Raises
-    ------
-    InputError
-        If files are missing, do not belong together, or are of another surface.
-    FileFormatError
-        If a file is damaged.
-    """
+    """Read one value per place that is looked at (n_chosen,): two files of a hemisphere each, or one CIFTI file."""
     if len(paths) == 1 and is_cifti(paths[0]):
         file = CiftiFile(paths[0])
         if file.n_maps != 1:

@@ -140,13 +140,7 @@ def _prepare(
 
 
 def _is_up_to_date(path: Path, key: str) -> bool:
-    """Whether a prepared file stands there, undamaged and of these inputs.
-
-    Raises
-    ------
-    OutputError
-        If another program's file stands there.
-    """
+    """Whether a prepared file stands there, undamaged and of these inputs; another program's file is refused."""
     if not path.exists():
         return False
     try:
@@ -183,13 +177,7 @@ def _check_parts(parts: Path) -> None:
 
 @contextmanager
 def _alone(path: Path, parts: Path) -> Iterator[None]:
-    """Work in the folder of the parts while nobody else does.
-
-    Raises
-    ------
-    OutputError
-        Naming who does.
-    """
+    """Work in the folder of the parts while nobody else does."""
     lock = parts / "lock"
     while True:
         parts.mkdir(exist_ok=True)

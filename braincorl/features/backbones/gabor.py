@@ -172,20 +172,7 @@ def make_bank(frequency: int, config: GaborConfig) -> _FilterBank:
 
 
 def _bank_responses(luminance: FloatArray, bank: _FilterBank) -> ComplexArray:
-    """Complex responses of one frequency's filters.
-
-    Parameters
-    ----------
-    luminance
-        (n_images, n_pixels, n_pixels).
-    bank
-        The filters.
-
-    Returns
-    -------
-    ndarray of shape (n_images, o, p, p)
-        Rows of positions (y) before columns (x).
-    """
+    """Complex responses (n_images, o, p, p), y before x, of one frequency's filters to luminance (n_images, y, x)."""
     n_orientations, n_positions, n_pixels = bank.along_x.shape
     waves = bank.along_x.reshape(-1, n_pixels).T
     # A real picture times a complex filter is two real products, half the work of a complex one. Only arrays without

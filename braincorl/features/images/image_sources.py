@@ -45,15 +45,7 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True)
 class _FileSource:
-    """Image files.
-
-    Attributes
-    ----------
-    paths
-        The files, in order.
-    image_ids
-        One distinct name per file.
-    """
+    """Image files, in order, with a distinct name each."""
 
     paths: Sequence[Path]
     image_ids: Sequence[str]
@@ -95,17 +87,7 @@ class _ArraySource:
 
 @dataclass(frozen=True)
 class _BrickSource:
-    """Rows of an HDF5 dataset of images, uint8 (n_images, height, width, 3), read one by one.
-
-    Attributes
-    ----------
-    path, dataset
-        The file and the dataset in it.
-    rows
-        0-based rows to read, in order.
-    image_ids
-        One distinct name per row.
-    """
+    """Rows of an HDF5 dataset of images, uint8 (n_images, height, width, 3), read one by one."""
 
     path: Path
     dataset: str

@@ -269,12 +269,6 @@ def _release_pages(matrix: npt.NDArray[Any]) -> None:
 
 
 def _check_finite_in_blocks(matrix: FloatArray, name: str) -> None:
-    """Refuse NaN and infinity, one block of rows at a time.
-
-    Raises
-    ------
-    InputError
-        Naming the array.
-    """
+    """Refuse NaN and infinity, one block of rows at a time."""
     for block in row_blocks(matrix):
         check_finite(block, name)
