@@ -149,7 +149,7 @@ def fit_evidence(
 def _grid_evidence(
     projected: FloatArray, y: FloatArray, eigenvalues: FloatArray, signal_grid: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Posterior probability of each r (g, v), columns summing to 1, and s²(r) (g, v), from z = Uᵀy and centred y (n, v).
+    """Posterior probability of each r (g, v), columns sum to 1, and s²(r) (g, v), from z = Uᵀy and centred y (n, v).
 
     A voxel of constant response gets all probability on the smallest r.
     """

