@@ -14,7 +14,7 @@ from typing import Any
 FOLDER = Path(__file__).resolve().parent
 sys.path.insert(0, str(FOLDER))
 
-from tools import api, cards, citation, command_line, formats, links, notebooks  # noqa: E402
+from tools import api, cards, citation, command_line, formats, links, notebooks, tables  # noqa: E402
 
 import braincorl  # noqa: E402
 
@@ -97,4 +97,5 @@ def setup(app: Any) -> None:
     app.connect("builder-inited", formats.write_pages, priority=100)
     app.connect("builder-inited", api.write_pages, priority=100)
     app.connect("builder-inited", notebooks.write_gallery, priority=100)
+    app.connect("doctree-read", tables.mark_numbers)
     app.connect("build-finished", links.check_site)

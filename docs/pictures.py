@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from nilearn.datasets import load_mni152_template
 from PIL import Image
 from scipy.stats import norm
 
@@ -48,6 +49,7 @@ def main() -> None:
             title="The same where the noise ceiling is at least .3 (simulation)",
             ceiling=maps["noiseceiling"],
             min_ceiling=0.3,
+            template=load_mni152_template(resolution=2),
             **options,
         )
         save(as_image(mosaic, scratch), "mosaic.png")
