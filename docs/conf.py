@@ -34,6 +34,7 @@ extensions = [
 ]
 exclude_patterns = ["_build", "reference/tables/*", "results/*", "tools"]
 root_doc = "index"
+smartquotes_action = "qe"  # quotes and ellipses, but never a dash of `--option`
 templates_path = ["_templates"]
 
 myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist"]

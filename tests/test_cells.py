@@ -1,8 +1,10 @@
+import base64
 import re
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from nibabel.gifti.gifti import GiftiImage
 
 from braincorl import Fit, GroupPrior, InContextEncoder, RidgeEncoder, fit_person
 from braincorl.analysis import view_map
@@ -91,6 +93,15 @@ def test_a_viewer_is_one_page_that_loads_nothing_but_an_icon(person):
         text = view_map(np.arange(8.0), person.space, title=HOSTILE, on_surface=on_surface).html
         assert not re.search(r"<(?:script|link(?! rel=.icon)|img)[^>]+(?:src|href)=[\"']https?:", text)
         assert "<script>alert(1)" not in text
+
+
+def test_the_cortex_is_drawn_where_there_is_no_value(person):
+    """A viewer of surfaces draws all of it black where one vertex is NaN."""
+    page = view_map(np.arange(8.0), person.space).html
+    shown = [base64.b64decode(text) for text in re.findall(r'base64: "([^"]{1000,})"', page)]
+    maps = [GiftiImage.from_bytes(content).agg_data() for content in shown]
+    assert any((values > 0).any() for values in maps)
+    assert all(np.isfinite(values).all() for values in maps)
 
 
 def test_a_map_without_a_viewer_is_a_picture_or_an_error():

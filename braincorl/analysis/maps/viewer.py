@@ -19,6 +19,8 @@ from braincorl.datasets.space import VoxelSpace
 from braincorl.errors import InputError
 from braincorl.fits.maps import unmask
 
+NOTHING = 1e-12  # what is not above it is not drawn: voxels without a value are 0 in viewers
+
 
 def view_map(
     values: npt.ArrayLike, space: VoxelSpace, *, title: str = "", signed: bool | None = None, on_surface: bool = True
@@ -69,7 +71,7 @@ def view_map(
         with warnings.catch_warnings():
             # nilearn takes the median of a masked array, which warns of the mask.
             warnings.filterwarnings("ignore", message="Warning: 'partition' will ignore the 'mask'")
-            return view_img(shown, threshold=1e-12, resampling_interpolation="nearest", **look)
+            return view_img(shown, threshold=NOTHING, resampling_interpolation="nearest", **look)
     if space.surface is not None and {space.surface.left.size, space.surface.right.size} - {0, *FINER}:
         return plot_surface(array, space, title=title, signed=signed)
     from nilearn.datasets import load_fsaverage, load_fsaverage_data
@@ -78,9 +80,12 @@ def view_map(
 
     halves = on_fsaverage(array, space)
     mesh = load_fsaverage("fsaverage5")["inflated"]
-    data = {side: halves.get(side, np.full(FINER[0], np.nan)) for side in ("left", "right")}
+    # NaN would paint the whole cortex black, in niivue; 0 is below the threshold, so the folds show.
+    data = {side: np.nan_to_num(halves.get(side, np.zeros(FINER[0]))) for side in ("left", "right")}
     image = SurfaceImage(mesh, data)
     folds = SurfaceImage(mesh, load_fsaverage_data(mesh="fsaverage5", data_type="sulcal").data)
     if "engine" in signature(view_surf).parameters:  # newer nilearn: the viewer that it brings itself
         look["engine"] = "niivue"
-    return view_surf(mesh, image, bg_map=folds, hemi="both", title=html.escape(title) or None, **look)
+    return view_surf(
+        mesh, image, bg_map=folds, hemi="both", threshold=NOTHING, title=html.escape(title) or None, **look
+    )
