@@ -8,11 +8,10 @@ more. `save_checkpoint` writes what `braincorl train` made. "default", the nativ
 it is trained.
 """
 
-import hashlib
 import logging
 import pickle
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from braincorl.models import ReferenceConfig, ReferenceTransformer
 from braincorl.models.reference import without_values
 from braincorl.names import NATIVE
 from braincorl.storage.files import check_regular, reading
-from braincorl.storage.named_files import find_pretrained, is_name
+from braincorl.storage.named_files import file_hash, find_pretrained, is_name
 from braincorl.storage.tensorfile import read_tensors, write_tensors
 
 logger = logging.getLogger(__name__)
@@ -145,9 +144,22 @@ def load_checkpoint(path: str | Path) -> ReferenceTransformer:
 def read_checkpoint(path: str | Path) -> tuple[ReferenceTransformer, dict[str, Any]]:
     """Read a network and the header that describes it; see `load_checkpoint` and `convert_reference_checkpoint`."""
     path = find_checkpoint(path)
-    if not _is_safetensors(path):
-        state, header = _read_reference(path)
-        return _build(ReferenceTransformer, ReferenceConfig(**header["config"]), state), header
+    state, header = _read_own(path) if _is_safetensors(path) else _read_reference(path)
+    with without_values():
+        network = ReferenceTransformer(ReferenceConfig(**header["config"]))
+    network.load_state_dict(state, assign=True)
+    return network.eval().requires_grad_(False), header
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file starts like safetensors: eight bytes of length, then JSON."""
+    check_regular(path, "checkpoint")
+    with reading(path, "is not a readable checkpoint"), path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
+def _read_own(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and header of a file of `save_checkpoint` or `convert_reference_checkpoint`."""
     arrays, header = read_tensors(path, KIND)
     if header.get("architecture") != ARCHITECTURE:
         raise FileFormatError(
@@ -159,28 +171,21 @@ def read_checkpoint(path: str | Path) -> tuple[ReferenceTransformer, dict[str, A
     except (KeyError, TypeError, InputError) as error:
         raise FileFormatError(f"{path} does not describe its network ({error}): convert it anew.") from error
     state = {name: torch.tensor(array) for name, array in arrays.items()}
-    _check_names(path, ReferenceTransformer, config, state)
-    return _build(ReferenceTransformer, config, state), header
-
-
-def _is_safetensors(path: Path) -> bool:
-    """Whether a file starts like safetensors: eight bytes of length, then JSON."""
-    check_regular(path, "checkpoint")
-    with reading(path, "is not a readable checkpoint"), path.open("rb") as file:
-        return file.read(9)[8:] == b"{"
+    _check_names(path, config, state)
+    return state, header
 
 
 def _read_reference(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors under their published names, and the header, of the authors' file."""
     state = _published_state(path, read_pickled_tensors(path))
     config = _recognise(path, state)
-    _check_names(path, ReferenceTransformer, config, state)
+    _check_names(path, config, state)
     header = {
         "architecture": ARCHITECTURE,
         "config": asdict(config),
         "backbone": BACKBONES.get((config.n_features, config.width), "unknown"),
         "inputs": {"features": "unit norm", "responses": "z-scored"},
-        "source": {"name": path.name, "sha256": _sha256(path)},
+        "source": {"name": path.name, "sha256": file_hash(path)},
     }
     return state, header
 
@@ -268,33 +273,18 @@ def _recognise(path: Path, state: Mapping[str, Tensor]) -> ReferenceConfig:
         ) from error
 
 
-def _check_names(
-    path: Path, kind: Callable[[Any], ReferenceTransformer], config: Any, state: Mapping[str, Tensor]
-) -> None:
-    """Every name of the network in its shape, and no other name."""
+def _check_names(path: Path, config: ReferenceConfig, state: Mapping[str, Tensor]) -> None:
+    """Refuse all but every name of the network in its shape, and no other name."""
     with without_values():
-        expected = {name: tuple(tensor.shape) for name, tensor in kind(config).state_dict().items()}
-    problems = [f"{name} is missing" for name in expected if name not in state]
-    problems += [f"{name} is not part of the network" for name in state if name not in expected]
+        expected = {name: tuple(tensor.shape) for name, tensor in ReferenceTransformer(config).state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    problems = [f"{name} is missing" for name in expected if name not in found]
+    problems += [f"{name} is not part of the network" for name in found if name not in expected]
     problems += [
-        f"{name} is {tuple(state[name].shape)} instead of {shape}"
+        f"{name} is {found[name]} instead of {shape}"
         for name, shape in expected.items()
-        if name in state and tuple(state[name].shape) != shape
+        if name in found and found[name] != shape
     ]
     if problems:
         others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise FileFormatError(f"{path} does not hold the network that it describes: {problems[0]}{others}.")
-
-
-def _build(
-    kind: Callable[[Any], ReferenceTransformer], config: Any, state: Mapping[str, Tensor]
-) -> ReferenceTransformer:
-    with without_values():
-        network = kind(config)
-    network.load_state_dict(state, assign=True)
-    return network.eval().requires_grad_(False)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
