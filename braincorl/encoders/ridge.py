@@ -14,7 +14,13 @@ from braincorl.validation import check_batch_size
 
 
 class RidgeEncoder(LinearEncoder):
-    """Voxelwise ridge regression: centred, intercept unpenalised, α per voxel, refitted on all images.
+    """Voxelwise ridge regression, its regularisation chosen for each voxel by cross-validation.
+
+    With α_v the value that predicts the left-out responses of voxel v best, on all images,
+
+        w_v, b_v = argmin Σ_i (y_iv - b - x_iᵀw)² + α_v |w|²
+
+    See `braincorl.closed_forms.ridge_solver` for how all voxels and values share one decomposition.
 
     Parameters
     ----------
@@ -81,10 +87,16 @@ class RidgeEncoder(LinearEncoder):
         """
         check_batch_size(self.voxel_batch_size)
         features, responses = self._check_fit(X, y)
-        solution = solve_ridge(features, responses, self._grid(), self._folds(features.shape[0]), self.voxel_batch_size)
-        self.coef_, self.intercept_ = solution.coef, solution.intercept
-        self.alpha_, self.noise_variance_ = solution.alpha, unknown_if_constant(solution.noise_variance)
-        self.cv_r2_, self.alpha_limits_ = solution.cv_r2, solution.alpha_limits
+        found = solve_ridge(
+            features,
+            responses,
+            alphas=self._grid(),
+            folds=self._folds(len(features)),
+            voxel_batch_size=self.voxel_batch_size,
+        )
+        self.coef_, self.intercept_ = found.coef, found.intercept
+        self.noise_variance_ = unknown_if_constant(found.noise_variance)
+        self.alpha_, self.alpha_limits_, self.cv_r2_ = found.alpha, found.alpha_limits, found.cv_r2
         return self
 
     def _grid(self) -> npt.NDArray[np.float64] | None:
