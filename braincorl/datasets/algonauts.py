@@ -97,9 +97,7 @@ def open_algonauts2023(root: str | Path, subject: int, *, voxels: str | Iterable
     surface = _read_surface(folder / "roi_masks", counts)
     chosen = _choose(voxels, rois, sum(counts))
     if surface is not None and not chosen.all():
-        left, right = surface.left.copy(), surface.right.copy()
-        left[left], right[right] = chosen[: counts[0]], chosen[counts[0] :]
-        surface = Surface(left, right, surface.name)
+        surface = surface.select(chosen)
     return Recording(
         name=f"sub-{subject:02d}",
         sources=[_HemispheresBetas(halves, chosen)],

@@ -303,8 +303,7 @@ def _on_surface_of(betas: list[Path]) -> Callable[[Path], bool]:
 def _sizes(path: Path) -> set[int]:
     """Numbers of vertices that a file's hemispheres have."""
     if is_cifti(path):
-        surface = CiftiFile(path).surface
-        return {surface.left.size, surface.right.size} - {0}
+        return {half.size for half in CiftiFile(path).surface.parts.values()}
     return {n_vertices(path)}
 
 

@@ -111,6 +111,33 @@ class Surface:
         deep = 0 if self.subcortex is None else self.subcortex.structures.size
         return int(self.left.sum() + self.right.sum()) + deep
 
+    @property
+    def parts(self) -> dict[str, npt.NDArray[np.bool_]]:
+        """Vertices of each hemisphere that there is: "left" and "right", or one of them -> bool (n_vertices,)."""
+        return {side: half for side, half in (("left", self.left), ("right", self.right)) if half.size}
+
+    def on_vertices(self, values: npt.NDArray[Any], background: float = np.nan) -> dict[str, npt.NDArray[Any]]:
+        """Put floating values (..., n_chosen) onto all vertices, hemisphere by hemisphere.
+
+        Parameters
+        ----------
+        values
+            Of what is looked at; those below the cortex have no vertex.
+        background
+            What the other vertices get.
+
+        Returns
+        -------
+        dict
+            "left" and "right", or the one that there is -> (..., n_vertices), of the type of `values`.
+        """
+        halves = {}
+        for side, chosen, part in zip(("left", "right"), (self.left, self.right), self.split(values), strict=False):
+            if chosen.size:
+                halves[side] = np.full((*values.shape[:-1], chosen.size), background, dtype=values.dtype)
+                halves[side][..., chosen] = part
+        return halves
+
     def split(self, values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
         """Cut values (..., n_chosen) into those of the left hemisphere, the right one, and below the cortex."""
         left, right = int(self.left.sum()), int(self.right.sum())
@@ -126,8 +153,7 @@ class Surface:
         """
         from braincorl.datasets.meshes import vertex_places  # nibabel, which most spaces do without
 
-        halves = (("left", self.left), ("right", self.right))
-        parts = [vertex_places(self.name, side, half.size)[half] for side, half in halves if half.any()]
+        parts = [vertex_places(self.name, side, half.size)[half] for side, half in self.parts.items() if half.any()]
         if self.subcortex is not None:
             affine = self.subcortex.affine
             parts.append(self.subcortex.voxels @ affine[:3, :3].T + affine[:3, 3])

@@ -29,7 +29,7 @@ from braincorl.storage.files import atomic_file, write_json
 
 Outside = Literal["nan", "zero"]
 
-STRUCTURES = {"L": "CortexLeft", "R": "CortexRight"}
+STRUCTURES = {"left": "CortexLeft", "right": "CortexRight"}
 
 LARGEST_SERIES = 32_767  # a NIfTI-1 header counts in 16 bits
 
@@ -309,14 +309,8 @@ def _save_surface_map(
     assert space.surface is not None  # the caller looked
     folder = Path(folder)
     full = space.expand(np.atleast_2d(values).astype(np.float32, copy=False)).astype(np.float32)
-    left, right, _ = space.surface.split(full)
-    halves = {"L": (space.surface.left, left), "R": (space.surface.right, right)}
-    for side, (chosen, half) in halves.items():
-        if chosen.size == 0:
-            continue
-        filled = np.full((len(half), chosen.size), background, dtype=np.float32)
-        filled[:, chosen] = half
-        _write_gifti(folder / f"{_hemisphere_stem(stem, side)}.shape.gii", filled, STRUCTURES[side])
+    for side, half in space.surface.on_vertices(full, background).items():
+        _write_gifti(folder / f"{_hemisphere_stem(stem, side[0].upper())}.shape.gii", half, STRUCTURES[side])
     path = folder / f"{stem}.dscalar.nii"
     _write_cifti(path, full, space)
     return path

@@ -198,20 +198,14 @@ def on_fsaverage(values: npt.ArrayLike, space: VoxelSpace) -> dict[str, npt.NDAr
     array = np.asarray(values, dtype=np.float64)
     if space.surface is None:
         return _from_volume(array, space)
-    left, right, _ = space.surface.split(space.expand(array))
-    halves = {}
-    for side, chosen, part in (("left", space.surface.left, left), ("right", space.surface.right, right)):
-        if not chosen.size:
-            continue
-        if chosen.size not in (*FINER, FSLR_VERTICES):
+    halves = space.surface.on_vertices(space.expand(array))
+    for side, half in halves.items():
+        if half.size not in (*FINER, FSLR_VERTICES):
             raise InputError(
-                f"the {side} hemisphere has {chosen.size} vertices, but only fsaverage5, 6 and 7 and fsLR32k can be "
+                f"the {side} hemisphere has {half.size} vertices, but only fsaverage5, 6 and 7 and fsLR32k can be "
                 f"drawn ({', '.join(map(str, (*FINER, FSLR_VERTICES)))} vertices)."
             )
-        vertices = np.full(chosen.size, np.nan)
-        vertices[chosen] = part
-        halves[side] = vertices if chosen.size == FSLR_VERTICES else vertices[:N_VERTICES]
-    return halves
+    return {side: half if half.size == FSLR_VERTICES else half[:N_VERTICES] for side, half in halves.items()}
 
 
 def _levels_on_fsaverage(
@@ -231,7 +225,7 @@ def can_draw(space: VoxelSpace) -> bool:
     """Whether meshes are at hand for a surface; a volume is drawn wherever it is in MNI space."""
     if space.surface is None:
         return True
-    sizes = {space.surface.left.size, space.surface.right.size} - {0}
+    sizes = {half.size for half in space.surface.parts.values()}
     return sizes <= set(FINER) or (sizes == {FSLR_VERTICES} and has_hcp_files())
 
 
@@ -325,10 +319,8 @@ def _fslr(side: str, flat: bool) -> tuple[npt.NDArray[np.float64], npt.NDArray[n
     file = hcp_file(f"S1200.{side[0].upper()}.{kind}.32k_fs_LR.surf.gii", what)
     points, triangles = nib.load(file).agg_data(("pointset", "triangle"))  # type: ignore[attr-defined]
     depth = CiftiFile(hcp_file("S1200.sulc_MSMAll.32k_fs_LR.dscalar.nii", what))
-    chosen = getattr(depth.surface, side)
-    folds = np.zeros(chosen.size)
     # There, unlike in FreeSurfer's files, what is above the surface is positive.
-    folds[chosen] = -depth.surface.split(depth.rows(0, 1)[0])[SIDES.index(side)]
+    folds = -depth.surface.on_vertices(depth.rows(0, 1)[0], background=0.0)[side]
     return points.astype(np.float64), triangles.astype(np.intp), folds
 
 

@@ -72,7 +72,7 @@ def view_map(
             # nilearn takes the median of a masked array, which warns of the mask.
             warnings.filterwarnings("ignore", message="Warning: 'partition' will ignore the 'mask'")
             return view_img(shown, threshold=NOTHING, resampling_interpolation="nearest", **look)
-    if space.surface is not None and {space.surface.left.size, space.surface.right.size} - {0, *FINER}:
+    if space.surface is not None and {half.size for half in space.surface.parts.values()} - {*FINER}:
         return plot_surface(array, space, title=title, signed=signed)
     from nilearn.datasets import load_fsaverage, load_fsaverage_data
     from nilearn.plotting import view_surf

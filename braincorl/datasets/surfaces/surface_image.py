@@ -108,14 +108,7 @@ def to_surface_image(values: npt.ArrayLike, space: VoxelSpace, mesh: Any = None)
     if space.surface is None:
         raise InputError("these voxels lie in a volume: use unmask or save_map for an image of it.")
     array = np.asarray(values)
-    parts = space.surface.split(space.expand(np.atleast_2d(array)))
-    data = {}
-    for side, chosen, part in zip(SIDES, (space.surface.left, space.surface.right), parts, strict=False):
-        if not chosen.size:
-            continue
-        full = np.full((chosen.size, len(part)), np.nan, dtype=np.float32)
-        full[chosen] = part.T
-        data[side] = full[:, 0] if array.ndim == 1 else full
+    data = {side: half.T for side, half in space.surface.on_vertices(space.expand(array).astype(np.float32)).items()}
     meshes = (_mesh(space.surface) if mesh is None else mesh).parts
     return SurfaceImage(mesh=PolyMesh(**{side: meshes[side] for side in data}), data=data)
 
@@ -128,14 +121,13 @@ class _ImageBetas:
         counts = {side: part.shape[1] if part.ndim == 2 else 1 for side, part in parts.items()}
         if len(set(counts.values())) > 1:
             raise InputError(f"the hemispheres of the surface image have different numbers of trials ({counts}).")
-        for side in SIDES:
-            own = len(parts.get(side, ()))
-            if own != getattr(surface, side).size:
+        for side, chosen in zip(SIDES, (surface.left, surface.right), strict=True):
+            if len(parts.get(side, ())) != chosen.size:
                 raise InputError(
-                    f"the {side} hemisphere has {own} vertices in the betas, but {getattr(surface, side).size} in the "
-                    "mask."
+                    f"the {side} hemisphere has {len(parts.get(side, ()))} vertices in the betas, but {chosen.size} in "
+                    "the mask."
                 )
-        self._parts = [part.reshape(len(part), -1)[getattr(surface, side)] for side, part in parts.items()]
+        self._parts = [parts[side].reshape(chosen.size, -1)[chosen] for side, chosen in surface.parts.items()]
         self.n_trials, self.n_voxels = next(iter(counts.values())), surface.n_chosen
 
     def chunks(self) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
