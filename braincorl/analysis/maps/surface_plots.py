@@ -304,6 +304,7 @@ def mesh_triangles(side: str, n_vertices: int) -> npt.NDArray[np.intp]:
     return (_fslr if n_vertices == FSLR_VERTICES else _fsaverage5)(side, False)[1]
 
 
+@cache
 def _fsaverage5(side: str, flat: bool) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.intp], npt.NDArray[np.float64]]:
     """Inflated or flattened vertices, triangles, and how deep in a fold each vertex lies."""
     from nilearn.datasets import load_fsaverage_data
