@@ -17,12 +17,12 @@ from braincorl.cli.common import (
     non_negative,
     positive,
     progress_bar,
-    read_features,
     read_responses,
 )
 from braincorl.encoders import LinearEncoder
 from braincorl.encoders.choice import ENCODERS, NETWORK_ENCODER, PRIOR_ENCODER
 from braincorl.errors import InputError
+from braincorl.features.store.feature_files import load_spaces
 from braincorl.storage.result_folders import check_destination
 
 
@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _on_person(options: argparse.Namespace) -> Benchmark:
-    table = read_features(options)
+    table = load_spaces(options.features, options.image_ids)
     subject = read_responses(options, table, options.mask, options.zscore, options.rois)
     names = options.encoders or [*ENCODERS, *([PRIOR_ENCODER] if options.prior is not None else [])]
     with progress_bar("comparing encoders", "fit") as progress:

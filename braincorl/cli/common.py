@@ -14,7 +14,6 @@ from braincorl.encoders import choice as encoders
 from braincorl.encoders.choice import ENCODERS, NETWORK_ENCODER, PRIOR_ENCODER, SPACES_ENCODER
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable
-from braincorl.features.store.feature_files import load_spaces
 from braincorl.progress import progress_bar as progress_bar
 from braincorl.validation import PRECISIONS, SHORT
 
@@ -241,11 +240,6 @@ def add_output_options(parser: argparse.ArgumentParser, *, required: bool = True
     parser.add_argument(
         "--outside", choices=("nan", "zero"), default="nan", help="value of maps outside the mask (default: nan)"
     )
-
-
-def read_features(options: argparse.Namespace) -> FeatureTable:
-    """Read the features that the options name."""
-    return load_spaces(options.features, options.image_ids)
 
 
 def read_responses(

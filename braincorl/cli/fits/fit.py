@@ -14,10 +14,9 @@ from braincorl.cli.common import (
     make_encoder,
     non_negative,
     progress_bar,
-    read_features,
     read_responses,
 )
-from braincorl.features.store.feature_files import read_names
+from braincorl.features.store.feature_files import load_spaces, read_names
 from braincorl.fits import describe, fit_person
 from braincorl.fits.folder import bids_prefix
 from braincorl.storage.result_folders import check_destination
@@ -52,7 +51,7 @@ def run(options: argparse.Namespace) -> None:
     """Fit, score what was left out, and write everything at once."""
     check_destination(options.output_dir, overwrite=options.overwrite, kind="fit")
     encoder = make_encoder(options)
-    table = read_features(options)
+    table = load_spaces(options.features, options.image_ids)
     subject = read_responses(options, table, options.mask, options.zscore, options.rois)
     start = time.perf_counter()
     with progress_bar("fitting voxels") as progress:

@@ -10,13 +10,13 @@ from braincorl.cli.common import (
     add_output_options,
     add_verb,
     progress_bar,
-    read_features,
     read_responses,
 )
 from braincorl.datasets import SubjectData
 from braincorl.datasets.load import open_subject
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable, load_features
+from braincorl.features.store.feature_files import load_spaces
 from braincorl.fits import Fit
 from braincorl.fits.seen_images import check_features_fit
 from braincorl.questions.identification import RANKINGS
@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> None:
     """Identify, write tables and a page, and print what holds for all voxels."""
     check_destination(options.output_dir, overwrite=options.overwrite, kind="identification")
     fit = Fit.load(options.fit_dir)
-    table = read_features(options)
+    table = load_spaces(options.features, options.image_ids)
     check_features_fit(fit, table)
     words, nearest = (
         None if path is None else load_features(path) for path in (options.text_features, options.nearest)

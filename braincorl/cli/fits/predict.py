@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from braincorl.cli.common import add_features_options, add_output_options, add_verb, progress_bar, read_features
-from braincorl.features.store.feature_files import read_names
+from braincorl.cli.common import add_features_options, add_output_options, add_verb, progress_bar
+from braincorl.features.store.feature_files import load_spaces, read_names
 from braincorl.fits import Fit
 from braincorl.storage.result_folders import check_destination
 
@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> None:
     """Predict and write, a few images at a time."""
     check_destination(options.output_dir, overwrite=options.overwrite, kind="prediction")
     fit = Fit.load(options.fit_dir)
-    table = read_features(options)
+    table = load_spaces(options.features, options.image_ids)
     with progress_bar("predicting", "image") as progress:
         n_images = fit.save_predictions(
             options.output_dir,

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from braincorl.analysis.report.fit_report import ReportOptions, write_report
 from braincorl.analysis.report.page import check_page
-from braincorl.cli.common import FeaturesOption, add_verb, positive, read_features
+from braincorl.cli.common import FeaturesOption, add_verb, positive
 from braincorl.errors import InputError
+from braincorl.features.store.feature_files import load_spaces
 from braincorl.fits import Fit
 
 
@@ -98,7 +99,7 @@ def run(options: argparse.Namespace) -> None:
     check_page(output, overwrite=options.overwrite)
     if options.images is not None and options.features is None:
         raise InputError("--images needs --features: the images are shown in order of their predicted responses.")
-    table = None if options.features is None else read_features(options)
+    table = None if options.features is None else load_spaces(options.features, options.image_ids)
     in_mni = None if options.space == "auto" else options.space == "mni"
     chosen = ReportOptions(
         options.score,

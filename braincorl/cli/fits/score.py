@@ -10,9 +10,9 @@ from braincorl.cli.common import (
     non_negative,
     positive,
     progress_bar,
-    read_features,
     read_responses,
 )
+from braincorl.features.store.feature_files import load_spaces
 from braincorl.fits import Fit, describe_partition, describe_test
 from braincorl.storage.result_folders import check_destination
 
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> None:
     output_dir = options.output_dir or options.fit_dir / "scores"
     fit = Fit.load(options.fit_dir)
     check_destination(output_dir, overwrite=options.overwrite, kind="score")
-    table = read_features(options)
+    table = load_spaces(options.features, options.image_ids)
     subject = read_responses(options, table, fit.grid, options.zscore or fit.config["zscore"])
     with progress_bar("testing voxels") as progress:
         scored = fit.score(

@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
-from braincorl.cli.common import add_features_options, add_verb, read_features
+from braincorl.cli.common import add_features_options, add_verb
 from braincorl.features import check_same_space
+from braincorl.features.store.feature_files import load_spaces
 from braincorl.priors import GroupPrior
 from braincorl.priors.image_selection import select_images
 from braincorl.storage.files import atomic_file, check_new_file
@@ -27,7 +28,7 @@ def run(options: argparse.Namespace) -> None:
     """Choose, and write the list at once."""
     check_new_file(options.output, options.overwrite)
     prior = GroupPrior.load(options.prior)
-    table = read_features(options)
+    table = load_spaces(options.features, options.image_ids)
     check_same_space(table.provenance, prior.provenance, "the prior")
     chosen = select_images(table.features, options.n, prior)
     with atomic_file(options.output) as temporary:
