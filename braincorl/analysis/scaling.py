@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 Makers = Mapping[str, LinearEncoder | Callable[[], LinearEncoder]]
 Array = npt.NDArray[np.floating[Any]]
 
+N_BOOTSTRAP = 500  # samples of the intervals of regions, over voxels and draws
+
 
 def scaling_curve(
     encoders: Makers,
@@ -120,10 +122,7 @@ def made(maker: LinearEncoder | Callable[[], LinearEncoder]) -> LinearEncoder:
 
 
 def summarize_regions(
-    ev: Mapping[tuple[str, int], Sequence[Array]],
-    rois: Mapping[str, npt.NDArray[np.bool_]],
-    n_bootstrap: int = 500,
-    random_state: int = 0,
+    ev: Mapping[tuple[str, int], Sequence[Array]], rois: Mapping[str, npt.NDArray[np.bool_]]
 ) -> pd.DataFrame:
     """Mean EV per region, with bootstrap intervals over voxels and draws.
 
@@ -133,10 +132,6 @@ def summarize_regions(
         (encoder, number of images) -> EV of every voxel (n_voxels,), one array per draw.
     rois
         Region name -> bool (n_voxels,).
-    n_bootstrap
-        Samples.
-    random_state
-        Seed of these.
 
     Returns
     -------
@@ -146,13 +141,13 @@ def summarize_regions(
     """
     tables = []
     for (name, n), draws in ev.items():
-        table = summarize_rois({"ev": np.stack(draws)}, rois, n_bootstrap, random_state=random_state)
+        table = summarize_rois({"ev": np.stack(draws)}, rois, N_BOOTSTRAP)
         tables.append(table[["roi", "n_voxels", "ev_mean", "ev_low", "ev_high"]].assign(encoder=name, n_context=n))
     together = pd.concat(tables, ignore_index=True)
     return together[["encoder", "n_context", "roi", "n_voxels", "ev_mean", "ev_low", "ev_high"]]
 
 
-def summarize_curve(curve: pd.DataFrame, value: str, digits: int = 3) -> pd.DataFrame:
+def summarize_curve(curve: pd.DataFrame, value: str) -> pd.DataFrame:
     """Table of mean ± standard deviation over draws: one row per encoder, one column per number of images.
 
     Parameters
@@ -161,8 +156,6 @@ def summarize_curve(curve: pd.DataFrame, value: str, digits: int = 3) -> pd.Data
         Of `scaling_curve`.
     value
         Column to summarise, such as "ev".
-    digits
-        Behind the point.
 
     Returns
     -------
@@ -171,7 +164,7 @@ def summarize_curve(curve: pd.DataFrame, value: str, digits: int = 3) -> pd.Data
     """
     spread = curve.groupby(["encoder", "n_context"], sort=False)[value].agg(["mean", "std", "size"])
     cells = {
-        index: f"{row['mean']:.{digits}f}" + (f" ± {row['std']:.{digits}f}" if row["size"] > 1 else "")
+        index: f"{row['mean']:.3f}" + (f" ± {row['std']:.3f}" if row["size"] > 1 else "")
         for index, row in spread.iterrows()
     }
     names, numbers = list(dict.fromkeys(curve["encoder"])), sorted(curve["n_context"].unique())

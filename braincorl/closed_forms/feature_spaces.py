@@ -152,7 +152,6 @@ def fit_spaces(
     scales: Sequence[float],
     *,
     steps: int | None = None,
-    signal_grid: Array = SIGNAL_GRID,
     subsets: Sequence[Subset] = (),
     voxel_batch_size: int | str = "auto",
     progress: Callable[[int, int], None] | None = None,
@@ -169,8 +168,6 @@ def fit_spaces(
         c of each space, of `braincorl.closed_forms.evidence.pool_scale`.
     steps
         Of the grid of shares.
-    signal_grid
-        Values of r in [0, 1) (h,).
     subsets
         Spaces, by number, of further encoders.
     voxel_batch_size
@@ -190,8 +187,8 @@ def fit_spaces(
     to_rows = [part.T @ basis for part in centred]
     shares, log_prior = share_grid(n_spaces, steps)
     bases = _Bases(kernels, shares)
-    freedom, rank, n_grid = y.shape[0] - 1, basis.shape[1], len(shares) * signal_grid.size
-    probability, variance = (np.empty((len(shares), signal_grid.size, n_voxels), dtype) for _ in range(2))
+    freedom, rank, n_grid = y.shape[0] - 1, basis.shape[1], len(shares) * SIGNAL_GRID.size
+    probability, variance = (np.empty((len(shares), SIGNAL_GRID.size, n_voxels), dtype) for _ in range(2))
     projected = np.empty((rank, n_voxels), dtype)
     models = [tuple(range(n_spaces)), *subsets]
     inside = np.stack(
@@ -207,10 +204,10 @@ def fit_spaces(
         outside = np.maximum(np.einsum("nv,nv->v", responses, responses) - np.einsum("kv,kv->v", z, z), 0.0)
         if rank == freedom:
             outside = np.zeros_like(outside)
-        log_evidence, spread = _log_evidence(bases, z, outside, signal_grid, freedom)
+        log_evidence, spread = _log_evidence(bases, z, outside, SIGNAL_GRID, freedom)
         log_evidence += log_prior[:, None, None]
         posteriors = [_normalized(log_evidence, np.flatnonzero(points)) for points in inside]
-        duals = _duals(bases, z, posteriors, models, signal_grid)
+        duals = _duals(bases, z, posteriors, models, SIGNAL_GRID)
         for model, dual, coef, intercept in zip(models, duals, coefs, intercepts, strict=True):
             columns, baseline = 0, mean.copy()
             for s, weights in zip(model, dual, strict=True):
@@ -230,7 +227,7 @@ def fit_spaces(
         to_rows=np.concatenate(to_rows),
         kernels=kernels,
         shares=shares,
-        signal_grid=signal_grid,
+        signal_grid=SIGNAL_GRID,
         probability=probability,
         variance=variance,
         projected=projected,
