@@ -98,3 +98,17 @@ def read_prior(prior: Any, n_features: int) -> GroupPrior:
             "embed the images with the prior's backbone, or learn a prior in this feature space."
         )
     return found
+
+
+def remembered(
+    prior: GroupPrior, X_pool: npt.ArrayLike | None, rois: npt.ArrayLike | None, positions: Any, n_voxels: int
+) -> dict[str, Any]:
+    """Give what `fit_by_attention` reads of a memory for a person's voxels; parameters as of an encoder's `fit`."""
+    covariance = prior.covariance_of(X_pool)
+    return {
+        "scale": 1.0 / float(np.trace(covariance)),
+        "items": prior.items(X_pool),
+        "covariance": covariance,
+        "region": prior.region_index(rois, n_voxels),
+        "nearby": prior.nearby(positions, n_voxels),
+    }

@@ -5,7 +5,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from braincorl.encoders.attending import AttendingEncoder, read_prior
+from braincorl.encoders.attending import AttendingEncoder, read_prior, remembered
 from braincorl.errors import InputError
 from braincorl.validation import FloatArray, as_float, check_batch_size, check_finite, check_real
 
@@ -106,17 +106,12 @@ class GroupPriorEncoder(AttendingEncoder):
         check_batch_size(self.voxel_batch_size)
         features, responses = self._check_few(X, y)
         prior = read_prior(self.prior, features.shape[1])
-        covariance = prior.covariance_of(X_pool)
         fitted = fit_by_attention(
             AttentionConfig(),
             features,
             responses,
-            1.0 / float(np.trace(covariance)),
-            prior.items(X_pool),
-            covariance,
+            **remembered(prior, X_pool, rois, positions, responses.shape[1]),
             robust=self.robust,
-            region=prior.region_index(rois, responses.shape[1]),
-            nearby=prior.nearby(positions, responses.shape[1]),
             device=resolve_device(self.device),
             voxel_batch_size=self.voxel_batch_size,
         )

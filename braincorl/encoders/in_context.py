@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from braincorl.closed_forms.evidence import pool_scale
-from braincorl.encoders.attending import AttendingEncoder, read_prior
+from braincorl.encoders.attending import AttendingEncoder, read_prior, remembered
 from braincorl.encoders.base import LinearEncoder, unknown_if_constant
 from braincorl.encoders.published import check_feature_count, check_query_length, feature_length, fit_published
 from braincorl.errors import InputError
@@ -225,31 +225,21 @@ class InContextEncoder(AttendingEncoder):
         from braincorl.models.attention import AttentionConfig
         from braincorl.models.hardware import resolve_device
 
-        config, n_voxels = AttentionConfig(), responses.shape[1]
-        remembered: dict[str, Any] = {}
-        names: tuple[str, ...] = ()
-        scale = pool_scale(pool)
+        config, prior = AttentionConfig(), None
+        known: dict[str, Any] = {"scale": pool_scale(pool)}
         if self.prior is not None:
             prior = read_prior(self.prior, features.shape[1])
-            covariance = prior.covariance_of(X_pool)
-            scale, names = 1.0 / float(np.trace(covariance)), prior.regions
-            remembered = {
-                "items": prior.items(X_pool),
-                "covariance": covariance,
-                "region": prior.region_index(rois, n_voxels),
-                "nearby": prior.nearby(positions, n_voxels),
-            }
+            known = remembered(prior, X_pool, rois, positions, responses.shape[1])
         fitted = fit_by_attention(
             config,
             features,
             responses,
-            scale,
-            **remembered,
+            **known,
             device=resolve_device(self.device),
             voxel_batch_size=self.voxel_batch_size,
             progress=progress,
         )
-        self._keep(fitted, names)
+        self._keep(fitted, () if prior is None else prior.regions)
         about = {"architecture": "attention", "config": asdict(config), "precision": str(responses.dtype)}
         self.provenance_ = {"network": about}
 
