@@ -18,7 +18,7 @@ class RidgeEncoder(LinearEncoder):
 
     With α_v the value that predicts the left-out responses of voxel v best, on all images,
 
-        w_v, b_v = argmin Σ_i (y_iv - b - x_iᵀw)² + α_v |w|²
+        w_v, b_v = argmin Σ_i (y_iv - b - x_iᵀw)² + α_v wᵀw
 
     See `braincorl.closed_forms.ridge_solver` for how all voxels and values share one decomposition.
 
