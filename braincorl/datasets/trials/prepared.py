@@ -399,12 +399,16 @@ def _read_responses(
     out = np.empty((rows.size, int(keep.sum())), dtype=np.float32)
     width = data.chunks[1]
     step = at_a_time(4 * data.shape[0] * width) * width
-    column = 0
-    for first in range(0, data.shape[1], step):
-        wanted = keep[first : first + step]
+    column, there = 0, np.flatnonzero(keep)
+    # Whole chunks, from the first that is wanted to the last.
+    begin, end = (there[0] // width * width, there[-1] + 1) if there.size else (0, 0)
+    end = min(-(-end // width) * width, data.shape[1])
+    for first in range(begin, end, step):
+        last = min(first + step, end)
+        wanted = keep[first:last]
         n = int(wanted.sum())
         if n:
-            block = data[:, first : first + step]
+            block = data[:, first:last]
             if crc32 is not None:
                 number = first // width
                 known = crc32[number : number + -(-block.shape[1] // width)]
