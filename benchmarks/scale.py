@@ -25,20 +25,24 @@ COLOURS = {1: "#1b6ca8", 2: "#c8553d", 8: "#7a7a7a", 64: "#b0b0b0"}
 
 @dataclass(frozen=True)
 class Cohort:
-    """Whom one would like to fit."""
+    """Whom one would like to fit; `assumed` is what no data set says."""
 
     name: str
     people: int
     voxels: int
     images: int
     workers: int
+    assumed: str
 
 
 COHORTS = (
-    Cohort("NSD, whole brain: 8 people", 8, 226_000, 10_000, 8),
-    Cohort("MOSAIC: 93 people", 93, 91_282, 2_000, 64),
-    Cohort("a biobank: 100,000 people of 5 minutes", 100_000, 20_000, 75, 256),
+    Cohort("NSD, whole brain: 8 people", 8, 226_000, 10_000, 8, "none"),
+    Cohort("MOSAIC: 93 people", 93, 91_282, 2_000, 64, "images: people have from hundreds to 10,000"),
+    Cohort("a biobank: 100,000 people of 5 minutes", 100_000, 20_000, 75, 256, "voxels, and images: one in 4 seconds"),
 )
+BLOCK = 5000  # voxels of a task, where a person is cut
+COORDINATES = 64  # of a voxel, when a memory's voxels are compared
+MOST_COMPARED, ITEMS = 2**20, 4096  # as `braincorl.priors` has them
 
 
 def terms(voxels, images):
@@ -124,6 +128,7 @@ def paper_table(rates, task_bytes):
     """Lay out the cohorts on paper."""
     rows = {
         "voxels x images": lambda c: f"{c.voxels:,} x {c.images:,}",
+        "of these sizes assumed": lambda c: c.assumed,
         "betas to read, all people": lambda c: size(4 * c.people * c.voxels * c.images),
         "results to write, all people": lambda c: size(c.people * rates.of("written bytes", c.voxels, c.images)),
         "files": lambda c: f"{25 * c.people:,}",
@@ -132,6 +137,7 @@ def paper_table(rates, task_bytes):
             f"{100 * (1 - rates.of('encoder seconds', c.voxels, c.images) / rates.seconds(c.voxels, c.images)):.0f} %"
         ),
         "memory of a worker": lambda c: size(rates.worker_bytes(c.voxels, c.images)),
+        f"the same, in blocks of {BLOCK:,} voxels": lambda c: size(rates.worker_bytes(min(c.voxels, BLOCK), c.images)),
         "one worker": lambda c: duration(rates.start_up + c.people * rates.seconds(c.voxels, c.images)),
         "many workers": lambda c: f"{duration(everybody(rates, c))} with {c.workers}",
         "memory of them": lambda c: size(c.workers * rates.worker_bytes(c.voxels, c.images)),
@@ -139,11 +145,19 @@ def paper_table(rates, task_bytes):
             f"{size(4 * c.people * c.voxels * c.images / everybody(rates, c))} from the file system"
         ),
         "through the scheduler": lambda c: size(c.people * task_bytes),
-        "all fits at once, for `group`": lambda c: size(c.people * 4 * c.voxels * (FEATURES + 1)),
+        "memory of `group`": lambda c: size(group_bytes(rates, c)),
+        "encoders that it reads, four times": lambda c: size(4 * c.people * 4 * c.voxels * (FEATURES + 1)),
     }
     lines = ["| | " + " | ".join(cohort.name for cohort in COHORTS) + " |", "|---|" + "---|" * len(COHORTS)]
     lines += [f"| {name} | " + " | ".join(text(cohort) for cohort in COHORTS) + " |" for name, text in rows.items()]
     return lines
+
+
+def group_bytes(rates, cohort):
+    """Memory of a group: a fit, read, remembered and summed up in double precision; what is compared; the items."""
+    fit = 4 * cohort.voxels * (FEATURES + 1)
+    compared = min(cohort.people * cohort.voxels, MOST_COMPARED) * 4 * COORDINATES
+    return rates.base + 8 * fit + 3 * compared + 8 * ITEMS * FEATURES
 
 
 def everybody(rates, cohort):
