@@ -33,6 +33,10 @@ _CLASSES = {"slurm": "SLURMCluster", "sge": "SGECluster", "pbs": "PBSCluster", "
 INSTALL = "pip install braincorl[cohort]"
 INSTALL_CLUSTER = "pip install braincorl[cluster]"
 
+# Dask has workers return memory to the system at once. Every array is then mapped and cleared anew, page by page: a
+# person of 5,000 voxels took twice the processor. These are the bounds that the C library otherwise comes to by itself.
+KEEPS_MEMORY = {"MALLOC_MMAP_THRESHOLD_": 32 * 2**20, "MALLOC_TRIM_THRESHOLD_": 64 * 2**20}
+
 # Tasks that are with the scheduler at a time: enough for hundreds of workers, and few beside a biobank's people.
 IN_FLIGHT = 256
 # Deaths of workers at one task before it is thought to be the task's fault.
@@ -161,10 +165,7 @@ class Workers:
             "distributed.scheduler.work-stealing": False,  # tasks are given out one by one anyway
             "distributed.comm.timeouts.connect": "30s",
         }
-        environment = dict(dask.config.get("distributed.nanny.pre-spawn-environ"))
-        # Dask has workers return memory to the system at once. Every array is then mapped and cleared anew, page by
-        # page: a person of 5,000 voxels took 2.5 times the processor.
-        environment.pop("MALLOC_TRIM_THRESHOLD_", None)
+        environment = dict(dask.config.get("distributed.nanny.pre-spawn-environ")) | KEEPS_MEMORY
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             environment[name] = self.threads
         settings["distributed.nanny.pre-spawn-environ"] = environment
@@ -211,6 +212,9 @@ class Workers:
             options["processes"] = max(1, cores // self.threads)
         # One task at a time in each process, however many cores it has.
         options["worker_extra_args"] = [*(options.get("worker_extra_args") or []), "--nthreads", "1"]
+        # A worker of a job goes by its own configuration, and not by that of this process.
+        keeps = f'export DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON="{KEEPS_MEMORY}"'
+        options["job_script_prologue"] = [keeps, *(options.get("job_script_prologue") or [])]
         options.setdefault("security", self._encrypted())
         options.setdefault("scheduler_options", {})
         options["scheduler_options"].setdefault("dashboard_address", ":8787" if _installed("bokeh") else None)

@@ -1,11 +1,13 @@
 import gc
 import multiprocessing
 import os
+import re
 import signal
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+import dask
 import pytest
 import torch
 from distributed import LocalCluster
@@ -154,8 +156,8 @@ def test_what_a_killed_worker_did_is_done_again_to_the_same_bytes(tree, one_by_o
     assert "a worker died: what it was doing is done again" in caplog.text
     assert [outcome.status for outcome in found] == ["fitted"] * 3
     assert same_files(here, tmp_path / "there")
-    # With Dask's own choice, computing takes far more of the processor.
-    assert {path.read_text() for path in tmp_path.glob("environment-*")} == {"None"}
+    # With Dask's own choice, computing takes twice the processor.
+    assert {path.read_text() for path in tmp_path.glob("environment-*")} == {str(64 * 2**20)}
 
 
 @pytest.mark.filterwarnings("ignore")  # of Dask's threads
@@ -203,6 +205,9 @@ def test_a_queue_is_asked_for_a_job_that_works(tree, tmp_path, monkeypatch):
     assert "#SBATCH -t 00:10:00" in script
     assert "--nthreads 1" in script
     assert "tls://" in script
+    (setting,) = re.findall(r'export (DASK_\w+)="(.*)"', script)
+    read = dask.config.collect_env(dict([setting]))["distributed"]["nanny"]["pre_spawn_environ"]
+    assert read == workers.KEEPS_MEMORY
     assert (queue / "scancel.called").exists()  # no job outlives the run
     gc.collect()
     assert not list(queue.glob(".dask-jobqueue*"))  # nor do its keys
