@@ -68,6 +68,7 @@ def test_methods_are_printed_and_nothing_is_written(fitted, braincorl):
         (["--benchmark", "{tmp}"], "is no comparison of encoders"),
         (["--n-top", "0"], "whole number of at least 1"),
         (["--format", "latex"], "is a way to print --methods"),
+        (["--figures", "{tmp}"], "holds files that braincorl did not write"),
         (["--background", "{tmp}/none.nii.gz"], "none.nii.gz"),
         (["--background", "{tmp}/elsewhere.nii.gz"], "has nothing where the voxels are"),
     ],

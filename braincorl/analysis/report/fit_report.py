@@ -45,7 +45,7 @@ from braincorl.fits.methods import MethodsText, collect_maps, describe_methods, 
 from braincorl.fits.scores import summarize_rois
 from braincorl.fits.seen_images import check_features_fit
 from braincorl.questions.permutation import FALSE_DISCOVERIES
-from braincorl.storage.result_folders import list_in_result
+from braincorl.storage.result_folders import check_destination, list_in_result
 
 LABELS = {
     "ev": "EV",
@@ -99,7 +99,14 @@ class ReportOptions:
     command: str | None = None
 
 
-def write_report(path: str | Path, fit: Fit, options: ReportOptions | None = None) -> None:
+def write_report(
+    path: str | Path,
+    fit: Fit,
+    options: ReportOptions | None = None,
+    *,
+    figures: Path | None = None,
+    overwrite: bool = False,
+) -> None:
     """Write the report of a fit as one self-contained HTML file, whole or not at all; in the fit's folder it is listed.
 
     Parameters
@@ -110,6 +117,10 @@ def write_report(path: str | Path, fit: Fit, options: ReportOptions | None = Non
         A fit on disk, from `Fit.load`.
     options
         What to show beside it.
+    figures
+        Folder to write every figure (PNG, 200 dpi) and table (TSV) into besides; the page links to them.
+    overwrite
+        Replace an earlier such folder.
 
     Raises
     ------
@@ -119,15 +130,18 @@ def write_report(path: str | Path, fit: Fit, options: ReportOptions | None = Non
         If the file cannot be written.
     """
     path, options = Path(path), options or ReportOptions()
+    if figures is not None:
+        check_destination(figures, overwrite=overwrite, kind="figures")
     if options.features is not None:
         check_features_fit(fit, options.features)
     maps = collect_maps(fit, options.scores)
     encoder = fit.config.get("encoder", type(fit.encoder).__name__)
     subtitle = f"Voxelwise encoder ({encoder}) from {plain(len(fit.context))} images · braincorl {__version__}"
     sections = fit_sections(fit, maps, options)
+    notes, numbers = find_warnings(fit, maps), _main_numbers(fit, maps)
     new = not path.exists()
     try:
-        write_page(path, fit.subject, subtitle, sections, find_warnings(fit, maps), _main_numbers(fit, maps))
+        write_page(path, fit.subject, subtitle, sections, notes, numbers, figures=figures, overwrite=overwrite)
         if fit.path is not None and path.absolute().parent == fit.path.absolute():
             list_in_result(fit.path, path.name)
     except BaseException:  # an interrupt too: a page that is not listed would keep the fit from being replaced

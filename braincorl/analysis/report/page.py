@@ -6,6 +6,7 @@ anything; a value that a template asks for and does not get is an error.
 """
 
 import base64
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,15 +14,17 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from braincorl import __version__
-from braincorl.analysis.figures import png_bytes
+from braincorl.analysis.figures import png_bytes, save_figure
 from braincorl.errors import InputError
 from braincorl.storage.files import GENERATOR, atomic_file, check_new_file
+from braincorl.storage.result_folders import staged_directory
 
 # The page's own mark, by which a report is known as ours before it is replaced.
 GENERATOR_TAG = f'<meta name="generator" content="{GENERATOR}'
@@ -72,17 +75,38 @@ class Place:
 
 
 class Listing:
-    """Numbers the figures and tables of one page in their order, and names them after their sections."""
+    """Numbers the figures and tables of one page in their order, and names them after their sections.
 
-    def __init__(self, title: str) -> None:
+    Attributes
+    ----------
+    folder
+        Where links to figures lead, as a page says it; empty for none.
+    shown
+        Name of a file, without the ending -> the figure or table.
+    """
+
+    def __init__(self, title: str, folder: str = "") -> None:
+        self.folder = folder
+        self.shown: dict[str, Figure | pd.DataFrame] = {}
         self._title = _slug(title)
         self._counts: Counter[tuple[str, ...]] = Counter()
 
-    def add(self, kind: str, section: Section) -> Place:
-        """Give a place to the next figure or table (`kind`)."""
+    def add(self, shown: Figure | pd.DataFrame, section: Section) -> Place:
+        """Give a place to the next figure or table."""
+        kind = "figure" if isinstance(shown, Figure) else "table"
         self._counts.update([(kind,), (kind, section.anchor)])
         anchor = f"{section.anchor}-{kind}-{self._counts[kind, section.anchor]}"
-        return Place(self._counts[kind,], anchor, f"{self._title}_{anchor}")
+        place = Place(self._counts[kind,], anchor, f"{self._title}_{anchor}")
+        self.shown[place.file] = shown
+        return place
+
+    def save(self, folder: Path) -> None:
+        """Write every figure (PNG) and table (TSV) into a folder."""
+        for name, shown in self.shown.items():
+            if isinstance(shown, Figure):
+                save_figure(shown, folder / f"{name}.png")
+            else:
+                shown.to_csv(folder / f"{name}.tsv", sep="\t", index=False, na_rep="n/a")
 
 
 def render_page(
@@ -91,6 +115,8 @@ def render_page(
     sections: Sequence[Section],
     notes: Sequence[str] = (),
     tiles: Mapping[str, object] | None = None,
+    *,
+    listing: Listing | None = None,
 ) -> str:
     """Make a page.
 
@@ -104,6 +130,8 @@ def render_page(
         What a reader must know, in a box of its own.
     tiles
         Named numbers in large letters.
+    listing
+        What the page shows is added to it.
 
     Returns
     -------
@@ -117,19 +145,39 @@ def render_page(
         tiles=tiles,
         sections=[section for section in sections if section.data is not None],
         generator=f"{GENERATOR} {__version__}",
-        listing=Listing(title),
+        listing=listing or Listing(title),
     )  # fmt: skip
 
 
-def write_page(path: str | Path, *args: Any, **options: Any) -> None:
+def write_page(
+    path: str | Path, title: str, *args: Any, figures: Path | None = None, overwrite: bool = False, **options: Any
+) -> None:
     """Write the page that `render_page` makes of the other arguments, whole or not at all.
+
+    Parameters
+    ----------
+    path
+        Destination.
+    title
+        Text at the top.
+    *args, **options
+        The rest of what `render_page` takes.
+    figures
+        Folder to write every figure and table into besides, to which the page then links.
+    overwrite
+        Replace an earlier such folder.
 
     Raises
     ------
     OutputError
-        If the file cannot be written.
+        If a file cannot be written, or the folder is taken.
     """
-    page = render_page(*args, **options)
+    folder = "" if figures is None else quote(Path(os.path.relpath(figures, Path(path).parent)).as_posix()) + "/"
+    listing = Listing(title, folder)
+    page = render_page(title, *args, listing=listing, **options)
+    if figures is not None:
+        with staged_directory(figures, overwrite=overwrite, kind="figures") as staged:
+            listing.save(staged)
     with atomic_file(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
 

@@ -22,7 +22,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("fit_dir", type=Path, metavar="FIT_DIR", help="folder that braincorl fit wrote")
     parser.add_argument("--output", type=Path, metavar="FILE", help="HTML file to write (default: FIT_DIR/report.html)")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier report")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier report, and its figures")
     parser.add_argument(
         "--score",
         type=Path,
@@ -70,6 +70,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "names)",
     )
     parser.add_argument(
+        "--figures",
+        type=Path,
+        metavar="DIR",
+        help="also write every figure (PNG, 200 dpi) and table (TSV) into this folder; the page links to them",
+    )
+    parser.add_argument(
         "--methods",
         action="store_true",
         help="only print the methods paragraph with the numbers of this fit and what to cite, as plain text",
@@ -112,6 +118,6 @@ def run(options: argparse.Namespace) -> None:
         options.background,
         options.command,
     )
-    write_report(output, fit, chosen)
+    write_report(output, fit, chosen, figures=options.figures, overwrite=options.overwrite)
     size = output.stat().st_size / 1e6
     print(f"{fit.config['subject']}: report, {size:.1f} MB, {time.perf_counter() - start:.1f} s -> {output}")

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 from scipy import stats
 
+from braincorl.analysis.figures import new_figure
 from braincorl.analysis.maps.surface_plots import share_in_cuts
 from braincorl.analysis.report.fit_report import ReportOptions, find_warnings, write_report
 from braincorl.analysis.report.page import Section, write_page
@@ -20,7 +22,7 @@ from braincorl.analysis.report.question_sections import better_than_chance
 from braincorl.analysis.report.top_images import Thumbnails, rank_images
 from braincorl.datasets import Surface, VoxelSpace
 from braincorl.encoders import BayesianRidgeEncoder, RidgeEncoder
-from braincorl.errors import InputError
+from braincorl.errors import InputError, OutputError
 from braincorl.features import FeatureTable
 from braincorl.fits import Fit
 from braincorl.fits.fit import write_fit
@@ -162,6 +164,27 @@ def test_figures_and_tables_have_places_to_link_to_and_tables_can_be_saved(repor
     (limit,) = re.findall(rf"correlation over {n_images} images is above (\d.\d\d)", _section(report, "Peaks"))
     p = stats.pearsonr(*correlated(n_images, float(limit)), alternative="greater").pvalue
     assert p == pytest.approx(0.001, rel=0.2)  # the limit has two digits
+
+
+def test_figures_and_tables_are_written_as_files_on_request(tmp_path):
+    table = pd.DataFrame({"region": ["a"], "EV": [1 / 3]})
+    figure = new_figure(2, 1)
+    sections = [
+        Section("One", "comparison/map.html", {"figure": figure, "names": "ab"}),
+        Section("Two", "identification/regions.html", {"table": table}),
+    ]
+    page, folder = tmp_path / "pages" / "r.html", tmp_path / "some figures"
+    page.parent.mkdir()
+    write_page(page, "sub-01", "", sections, figures=folder)
+    link = re.findall('href="([^"#]+[.]png)"', page.read_text(encoding="utf-8"))
+    assert link == ["../some%20figures/sub-01_one-figure-1.png"]
+    with Image.open(page.parent / unquote(link[0])) as image:
+        assert image.info["dpi"][0] == pytest.approx(200, abs=0.1)
+    assert pd.read_csv(folder / "sub-01_two-table-1.tsv", sep="\t").equals(table)
+    with pytest.raises(OutputError, match="holds an earlier result"):
+        write_page(page, "sub-01", "", sections, figures=folder)
+    write_page(page, "sub-01", "", sections[1:], figures=folder, overwrite=True)
+    assert [path.name for path in folder.glob("*-*")] == ["sub-01_two-table-1.tsv"]
 
 
 def correlated(n, r):
