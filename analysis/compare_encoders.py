@@ -75,7 +75,7 @@ figure
 # Seconds in all, on whatever runs this notebook:
 
 # %%
-{name: round(total, 2) for name, total in seconds.items()}
+pd.Series(seconds, name="seconds").round(2).to_frame()
 
 # %% [markdown]
 # ## Region by region
@@ -97,4 +97,5 @@ summarize_rois(by_encoder, subject.rois).filter(regex="roi|n_voxels|_mean").roun
 # A mean can hide that an encoder loses in some voxels. This is the share of voxels in which each encoder beats ridge.
 
 # %%
-{name: round(float(np.mean(ev > by_encoder["ridge"])), 2) for name, ev in by_encoder.items() if name != "ridge"}
+better = {name: np.mean(ev > by_encoder["ridge"]) for name, ev in by_encoder.items() if name != "ridge"}
+pd.Series(better, name="share of voxels").round(2).to_frame()

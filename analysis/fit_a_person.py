@@ -9,13 +9,14 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from braincorl import BayesianRidgeEncoder, RidgeEncoder, load_subject, simulate_people
-from braincorl.analysis import save_map, summarize_rois
+from braincorl.analysis import plot_surface, save_map, summarize_rois
 from braincorl.metrics import explained_variance, normalize_by_ceiling
 
 folder = Path(tempfile.mkdtemp())
-world = simulate_people(n_people=1, n_own=100, n_shared=50, voxel_size_mm=6, random_state=1)
+world = simulate_people(n_people=1, n_own=100, n_shared=50, layout="sheet", random_state=1)
 paths = world.people[0].write(folder)
 sorted(path.name for path in folder.iterdir())
 
@@ -43,7 +44,7 @@ scores = {
     name: explained_variance(test.responses, encoder.fit(X, context.responses).predict(T))
     for name, encoder in encoders.items()
 }
-{name: round(float(ev.mean()), 3) for name, ev in scores.items()}
+pd.DataFrame(scores).describe().loc[["mean", "50%"]].round(3)
 
 # %% [markdown]
 # ## Noise ceilings
@@ -62,7 +63,11 @@ summarize_rois({"ev": scores["Bayesian ridge"], "noiseceiling": ceiling}, test.r
 # %% [markdown]
 # ## A map
 #
-# Float32, with the mask's affine; voxels without data are NaN.
+# Where on the cortex does it work? To a file it goes as float32, with the mask's affine; voxels without data are NaN.
+
+# %%
+largest = {name: subject.rois[name] for name in ("EarlyVis", "LOC", "FFA", "PPA")}
+plot_surface(scores["Bayesian ridge"], subject.space, label="EV (simulation)", signed=False, rois=largest)
 
 # %%
 sidecar = {"Description": "Explained variance, simulated", "Units": "1"}

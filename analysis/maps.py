@@ -16,7 +16,7 @@ from braincorl import BayesianRidgeEncoder, simulate_people
 from braincorl.analysis import plot_glass_brain, plot_mosaic, plot_surface, save_map
 from braincorl.metrics import explained_variance
 
-world = simulate_people(n_people=1, n_own=50, n_shared=50, n_features=64, voxel_size_mm=6, random_state=1)
+world = simulate_people(n_people=1, n_own=50, n_shared=50, n_features=64, layout="sheet", random_state=1)
 subject = world.people[0].subject()
 test = subject.select_images(world.shared)
 context = subject.select_images([name for name in subject.image_ids if name not in set(world.shared)])

@@ -27,7 +27,9 @@ from braincorl.analysis.colours import encoder_colours
 from braincorl.analysis.figures import new_figure, plot_scaling
 from braincorl.metrics import explained_variance, pearson_r
 
-world = simulate_people(n_people=3, n_own=200, n_shared=60, n_features=32, voxel_size_mm=8, random_state=5)
+world = simulate_people(
+    n_people=3, n_own=200, n_shared=60, n_features=32, voxel_size_mm=7, layout="sheet", random_state=5
+)
 new, *earlier = world.people
 subject = new.subject()
 own = subject.image_ids[~np.isin(subject.image_ids, world.shared)]

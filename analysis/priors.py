@@ -15,7 +15,9 @@ from braincorl.metrics import explained_variance
 from braincorl.priors.image_selection import select_images
 from braincorl.priors.regions import label_voxels
 
-world = simulate_people(n_people=3, n_own=120, n_shared=60, n_features=32, voxel_size_mm=7, random_state=4)
+world = simulate_people(
+    n_people=3, n_own=120, n_shared=60, n_features=32, voxel_size_mm=6, layout="sheet", random_state=4
+)
 new, *earlier = world.people
 subject = new.subject()
 own = subject.image_ids[~np.isin(subject.image_ids, world.shared)]
@@ -92,10 +94,11 @@ plot_mosaic(
 # %%
 test = subject.select_images(own[50:])
 mean, std = encoder.predict(world.features_of(test.image_ids), return_std=True)
-{
-    f"{level:.0%}": round(float(np.mean(np.abs(test.responses - mean) < width * std)), 3)
+inside = {
+    f"{level:.0%}": np.mean(np.abs(test.responses - mean) < width * std)
     for level, width in ((0.5, 0.674), (0.8, 1.282), (0.95, 1.96))
 }
+pd.Series(inside, name="share inside").round(3).to_frame()
 
 # %% [markdown]
 # ## Which images to show?

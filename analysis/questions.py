@@ -6,6 +6,7 @@
 
 # %%
 import numpy as np
+import pandas as pd
 
 from braincorl import BandedRidgeEncoder, BayesianRidgeEncoder, simulate_people
 from braincorl.analysis import (
@@ -19,7 +20,9 @@ from braincorl.analysis import (
 from braincorl.analysis.colours import space_colours
 from braincorl.analysis.question_figures import plot_comparison, plot_identification, plot_partition
 
-world = simulate_people(n_people=1, n_own=60, n_shared=60, n_features=48, voxel_size_mm=10, random_state=1)
+world = simulate_people(
+    n_people=1, n_own=60, n_shared=60, n_features=48, voxel_size_mm=8, layout="sheet", random_state=1
+)
 subject = world.people[0].subject()
 test = subject.select_images(world.shared)
 context = subject.select_images([name for name in subject.image_ids if name not in set(world.shared)])
@@ -43,7 +46,7 @@ def spaces_of(images):
 
 
 encoder = BandedRidgeEncoder().fit(spaces_of(context.image_ids), context.responses)
-dict(zip(encoder.spaces_, encoder.shares_.mean(axis=0).round(3).tolist(), strict=True))
+pd.DataFrame(encoder.shares_, columns=encoder.spaces_).describe().loc[["mean", "min", "max"]].round(3)
 
 # %% [markdown]
 # ## What each explains
@@ -73,8 +76,11 @@ plot_mosaic(
 # %%
 predicted = encoder.predict(spaces_of(test.image_ids))
 chance = permutation_test(test.responses, predicted, 100, strata=test.n_repeats, rois=subject.rois)
-print(f"{np.mean(chance.q < 0.05):.0%} of the voxels at q < .05; p of regions: {chance.p_regions}")
+print(f"{np.mean(chance.q < 0.05):.0%} of the voxels at q < .05")
 plot_mosaic(-np.log10(chance.q), subject.space, label="-log10 q (simulation)", signed=False, rois=subject.rois)
+
+# %%
+pd.Series(chance.p_regions, name="p of the region").to_frame()
 
 # %% [markdown]
 # ## One encoder beside another

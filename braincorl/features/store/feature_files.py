@@ -70,7 +70,7 @@ def load_features(
     reader = _READERS.get(Path(path).suffix.lower())
     if reader is None:
         raise InputError(f"{path} has an unknown ending: feature files end in {', '.join(_READERS)}.")
-    path = check_regular(path, f"feature file ({', '.join(_READERS)})")
+    path = check_regular(path, f"feature file ({', '.join(_READERS)}), as braincorl embed writes")
     with reading(path, "cannot be read as features"):
         large = path.stat().st_size >= _MAPPED_FROM * working_memory()
         features, stored, text, is_checked = reader(path, large if mapped is None else mapped)
