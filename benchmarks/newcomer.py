@@ -23,7 +23,6 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from common import print_table
 from PIL import Image
 
 from braincorl import simulate_people
@@ -45,9 +44,10 @@ def main() -> None:
     write_files(options.folder)
     if options.files_only:
         return
-    rows = [[line, *run(language, code, options.folder)] for line, language, code in commands(options.page)]
     print(f"{options.page.name}, SIMULATION; the line of the page, and what each command took")
-    print_table(["line", "command", "seconds", "processor s", "status", "says"], rows)
+    print("| line | command | seconds | processor s | status | says |\n|---|---|---|---|---|---|")
+    for line, language, code in commands(options.page):
+        print("| " + " | ".join(map(str, [line, *run(language, code, options.folder)])) + " |", flush=True)
 
 
 def write_files(folder: Path) -> None:

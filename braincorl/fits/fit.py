@@ -40,7 +40,7 @@ class Fit(Fitted):
     """A person's fitted encoder, to be scored, asked for predictions, kept on disk; made by `fit_person`.
 
     Its attributes are those of `braincorl.fits.fitted.Fitted`: `encoder`, `space`, `rois`, `config`, `context`, `path`;
-    and `subject`, `title`, `grid`, `maps()`, `scores`.
+    and `subject`, `title`, `grid`, `maps()`, `scores`, `table()`.
     """
 
     # Functions of a fit, each told of where it is.

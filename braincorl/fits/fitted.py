@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from braincorl.cells import facts_html
 from braincorl.datasets import Grid, Surface, VoxelSpace
 from braincorl.encoders import LinearEncoder
 from braincorl.errors import InputError
 from braincorl.fits.folder import encoder_maps, read_maps
-from braincorl.fits.scores import SCORES, Scores
+from braincorl.fits.scores import SCORES, Scores, summarize_rois
 from braincorl.storage.files import read_json
 from braincorl.storage.tensorfile import read_metadata
 
@@ -113,6 +114,18 @@ class Fitted:
         """Scores of the images left out, as `Fit.score` names them; empty if there were none."""
         maps = self.maps()
         return {name: maps[name] for name in SCORES if name in maps} if "ev" in maps else {}
+
+    def table(self, n_bootstrap: int = 0) -> pd.DataFrame:
+        """Tell scores of the images left out as means over all voxels and per region: see `summarize_rois`.
+
+        Raises
+        ------
+        InputError
+            If no image was left out.
+        """
+        if not self.scores:
+            raise InputError(f"{self.title} left no image out to score: score it on other images, with Fit.score.")
+        return summarize_rois(self.scores, self.rois, n_bootstrap)
 
     def identity(self) -> dict[str, Any]:
         """Say which fit a result was made with, for its config.json."""

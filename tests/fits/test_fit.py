@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from braincorl import Fit, fit_person
@@ -56,6 +57,9 @@ def test_a_fit_comes_back_from_disk(fit, table, tmp_path):
     assert saved.path == read.path == tmp_path / "f"
     assert (read.context, read.subject, read.config["n_left_out"]) == (fit.context, fit.subject, 50)
     assert set(read.maps()) == set(fit.maps())
+    written = pd.read_csv(tmp_path / "f" / "scores.tsv", sep="\t")
+    pd.testing.assert_frame_equal(read.table()[written.columns.tolist()], written, rtol=1e-5)
+    assert fit.table().loc[0, "ev_mean"] == pytest.approx(np.nanmean(fit.scores["ev"]))
     for name, values in fit.maps().items():
         np.testing.assert_allclose(read.maps()[name], values, rtol=1e-6, err_msg=name)
     assert set(read.scores) == set(fit.scores)
