@@ -175,11 +175,11 @@ def export(fit: Fitted, path: str | Path, *, format: Format = "npz", overwrite: 
     path
         Folder that does not exist yet, or (with `overwrite`) holds an earlier export.
     format
-        "npz", "himalaya" or "berg": what the folder holds is said above.
+        "npz" (plain arrays), "himalaya" (and a script that makes its estimator of them) or "berg" (in BERG's folders).
     overwrite
         Replace that.
     **about
-        As for `model_card`: `creator`, `training_dataset`, `license_`.
+        `creator`, `training_dataset`, `license_`: what the card is to say and nothing in a fit does.
 
     Returns
     -------

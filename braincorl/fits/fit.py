@@ -39,11 +39,27 @@ from braincorl.storage.result_folders import recover, staged_directory
 class Fit(Fitted):
     """A person's fitted encoder, to be scored, asked for predictions, kept on disk; made by `fit_person`.
 
-    Its attributes are those of `braincorl.fits.fitted.Fitted`: `encoder`, `space`, `rois`, `config`, `context`, `path`;
-    and `subject`, `title`, `grid`, `maps()`, `scores`, `table()`.
+    Attributes
+    ----------
+    encoder
+        Fitted encoder.
+    space
+        Its voxels.
+    rois
+        Region name -> bool (n_voxels,).
+    config
+        Options and counts, JSON-serialisable: at least `subject`, `prefix` (of maps' names), `zscore` and
+        `features_provenance`.
+    context
+        Images that the encoder was fitted on.
+    path
+        Folder that holds it; None before `save`.
+    kept_maps
+        Maps beyond the encoder's own, such as scores of the images left out, name -> (n_voxels,); of a fit on disk,
+        `maps` reads them.
     """
 
-    # Functions of a fit, each told of where it is.
+    # Functions of a `Fitted`, written and documented in files of their own, are its methods.
     predict = predict
     save_predictions = save_predictions
     score = score_fit

@@ -23,27 +23,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Fitted:
-    """A person's fitted encoder, and what is needed to use and to repeat it.
-
-    Attributes
-    ----------
-    encoder
-        Fitted encoder.
-    space
-        Its voxels.
-    rois
-        Region name -> bool (n_voxels,).
-    config
-        Options and counts, JSON-serialisable: at least `subject`, `prefix` (of maps' names), `zscore` and
-        `features_provenance`.
-    context
-        Images that the encoder was fitted on.
-    path
-        Folder that holds it; None before `save`.
-    kept_maps
-        Maps beyond the encoder's own, such as scores of the images left out, name -> (n_voxels,); of a fit on disk,
-        `maps` reads them.
-    """
+    """A person's fitted encoder, and what is needed to use and to repeat it; attributes are told of in `Fit`."""
 
     encoder: LinearEncoder
     space: VoxelSpace
