@@ -25,10 +25,10 @@ from braincorl.encoders import BayesianRidgeEncoder, GroupPriorEncoder, LinearEn
 from braincorl.encoders.choice import make_network_encoder
 from braincorl.errors import InputError
 from braincorl.features.store.feature_files import read_names
+from braincorl.fits.earlier.one_by_one import load_fits
+from braincorl.fits.earlier.remembering import remember_fits
 from braincorl.fits.fitting import fit_arguments, pool_without
 from braincorl.fits.folder import hash_responses
-from braincorl.fits.one_by_one import load_fits
-from braincorl.fits.remembering import remember_fits
 from braincorl.priors.image_digests import image_digests
 from braincorl.storage.files import read_json, write_json
 from braincorl.storage.result_folders import holds_result, staged_directory

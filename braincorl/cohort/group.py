@@ -30,9 +30,9 @@ from braincorl.cohort.task import FitOptions, Outcome, read_table
 from braincorl.cohort.workers import Workers
 from braincorl.encoders.base import saved_class
 from braincorl.errors import InputError
+from braincorl.fits.earlier.one_by_one import load_fits
+from braincorl.fits.earlier.remembering import remember_fits
 from braincorl.fits.folder import read_config, write_description
-from braincorl.fits.one_by_one import load_fits
-from braincorl.fits.remembering import remember_fits
 from braincorl.fits.scores import SCORES
 from braincorl.questions.group_means import interval_over_people, over_people
 from braincorl.storage.files import Progress, ProgressCounter, read_json, write_json

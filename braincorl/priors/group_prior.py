@@ -104,7 +104,7 @@ class GroupPrior:
 
         The result does not depend on the order of voxels (to rounding). People are gone through one after the other, a
         few times: sequences that read them from disk when they are asked for need room for one person
-        (`braincorl.fits.one_by_one`).
+        (`braincorl.fits.earlier.one_by_one`).
 
         Parameters
         ----------

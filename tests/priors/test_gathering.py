@@ -5,7 +5,7 @@ import pytest
 from people import make_person, make_pool
 
 from braincorl import BayesianRidgeEncoder, GroupPrior, GroupPriorEncoder
-from braincorl.fits.one_by_one import OneByOne, each
+from braincorl.fits.earlier.one_by_one import OneByOne, each
 from braincorl.metrics import explained_variance
 from braincorl.priors import gathering
 from braincorl.priors.gathering import _fraction

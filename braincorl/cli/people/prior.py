@@ -5,8 +5,8 @@ from pathlib import Path
 
 from braincorl.cli.common import add_verb
 from braincorl.features import load_features
-from braincorl.fits.one_by_one import load_fits
-from braincorl.fits.remembering import remember_fits
+from braincorl.fits.earlier.one_by_one import load_fits
+from braincorl.fits.earlier.remembering import remember_fits
 from braincorl.storage.files import check_new_file
 
 

@@ -1,7 +1,7 @@
 """`remember_fits`: earlier people's fits to a memory (`GroupPrior`) for the next person.
 
-Fits are gone through one after the other, a few times. Those of `braincorl.fits.one_by_one.load_fits` are read each
-time, so that there is one in memory, whatever the number of people.
+Fits are gone through one after the other, a few times. Those of `braincorl.fits.earlier.one_by_one.load_fits` are read
+each time, so that there is one in memory, whatever the number of people.
 """
 
 import hashlib
@@ -16,8 +16,8 @@ import numpy.typing as npt
 from braincorl.datasets.file_names import UNNAMED
 from braincorl.errors import InputError
 from braincorl.features import FeatureTable, check_same_space
+from braincorl.fits.earlier.one_by_one import each
 from braincorl.fits.fit import Fit
-from braincorl.fits.one_by_one import each
 from braincorl.fits.seen_images import SameImages
 from braincorl.priors import GroupPrior
 from braincorl.priors.regions import label_voxels
