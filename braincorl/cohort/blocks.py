@@ -6,6 +6,7 @@ fit of the person writes (`braincorl.encoders.joining`). Blocks that are done li
 run that is given again goes on with the others.
 """
 
+import contextlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -78,7 +79,7 @@ class Block:
     @property
     def path(self) -> Path:
         """Folder of the block's result."""
-        return blocks_folder(self.task) / f"{self.start:09}-{self.stop:09}"
+        return self.task.folder / BLOCKS / self.task.name / f"{self.start:09}-{self.stop:09}"
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,21 @@ class Join:
         return self.task.name
 
 
-def blocks_folder(task: FitTask) -> Path:
-    """Folder of a person's blocks, until they are joined."""
-    return task.folder / BLOCKS / task.name
+def check_separate(encoder: str, n_voxels: int) -> None:
+    """Refuse to cut people into blocks of voxels for an encoder that reads all of them together.
+
+    Raises
+    ------
+    InputError
+        If it does, or a block is of no voxel.
+    """
+    if n_voxels < 1:
+        raise InputError(f"voxels_per_task is {n_voxels}, expected at least 1.")
+    if encoder not in SEPARATE:
+        raise InputError(
+            f"voxels_per_task is for encoders that treat each voxel by itself ({', '.join(SEPARATE)}), but the encoder "
+            f"is {encoder}: choose one of these, or leave voxels_per_task out."
+        )
 
 
 def cut(task: FitTask, n_voxels: int) -> Join:
@@ -127,12 +140,7 @@ def cut(task: FitTask, n_voxels: int) -> Join:
     InputError
         If the encoder reads all voxels together, or the person is not prepared.
     """
-    encoder = task.options.of(task.person).encoder_name
-    if encoder not in SEPARATE:
-        raise InputError(
-            f"voxels_per_task is for encoders that treat each voxel by itself ({', '.join(SEPARATE)}), but the encoder "
-            f"is {encoder}: choose one of these, or leave voxels_per_task out."
-        )
+    check_separate(task.options.of(task.person).encoder_name, n_voxels)
     files = task.person.files()
     if len(files.betas) != 1 or not is_prepared(files.betas[0]):
         raise InputError(
@@ -177,6 +185,8 @@ def fit_block(block: Block) -> Outcome:
                         write_tensors(folder / "maps.safetensors", KIND, dict(fit.kept_maps or {}), header)
                 clock.stop("saving")
     except Exception as error:
+        if holds_result(task.folder / task.name, "fit") and not task.overwrite:  # another run joined them meanwhile
+            return Outcome(block.name, "kept")
         return failure(block.name, error, lines)
     # Warnings are told once for the person, when the blocks are joined.
     return Outcome(block.name, "fitted", "", (), clock.seconds, clock.processor, peak_memory())
@@ -201,7 +211,7 @@ def join_blocks(join: Join) -> Outcome:
             if not ours:
                 return Outcome(task.name, "busy")
             if holds_result(target, "fit") and not task.overwrite:  # by another run
-                remove_blocks(task)
+                remove_blocks(task.folder, task.name)
                 return kept(task, target)
             check_destination(target, overwrite=task.overwrite, kind="fit")
             clock = Clock()
@@ -209,19 +219,22 @@ def join_blocks(join: Join) -> Outcome:
             clock.stop("joining")
             fit.save(target, overwrite=task.overwrite, outside=task.options.of(task.person).outside)
             clock.stop("saving")
-            remove_blocks(task)
+            remove_blocks(task.folder, task.name)
     except Exception as error:
         return failure(task.name, error, lines)
     return Outcome(task.name, "fitted", describe_fit(fit), warnings, clock.seconds, clock.processor, peak_memory())
 
 
-def remove_blocks(task: FitTask) -> None:
+def blocks_left(folder: Path) -> set[str]:
+    """Names of people of whom a cohort's folder holds blocks."""
+    return {path.name for path in (folder / BLOCKS).glob("*")}
+
+
+def remove_blocks(folder: Path, name: str) -> None:
     """Remove what a person's blocks left, and the folder of all blocks if nobody else's is in it."""
-    shutil.rmtree(blocks_folder(task), ignore_errors=True)
-    try:
-        blocks_folder(task).parent.rmdir()
-    except OSError:  # others are at work
-        return
+    shutil.rmtree(folder / BLOCKS / name, ignore_errors=True)
+    with contextlib.suppress(OSError):  # others are at work
+        (folder / BLOCKS).rmdir()
 
 
 def _is_done(block: Block) -> bool:

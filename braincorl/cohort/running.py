@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from braincorl import __version__
-from braincorl.cohort.blocks import Block, Join, cut, fit_block, join_blocks, remove_blocks
+from braincorl.cohort.blocks import Block, Join, blocks_left, check_separate, cut, fit_block, join_blocks, remove_blocks
 from braincorl.cohort.people import Person
 from braincorl.cohort.task import FitOptions, FitTask, Outcome, failure, fit_one
 from braincorl.cohort.workers import Runner, T, Workers
@@ -92,11 +92,15 @@ def fit_cohort(
         raise InputError("there is nobody to fit: pass people.")
     folder = Path(folder)
     workers = workers or Workers()
+    if voxels_per_task is not None:
+        check_separate(options.encoder_name, voxels_per_task)
     prepare_folder(folder, options, overwrite=overwrite)
     tasks = [FitTask(person, options, folder, overwrite) for person in people]
     todo = [task for task in tasks if overwrite or not holds_result(folder / task.name, "fit")]
     missing = {task.name for task in todo}
     outcomes = {task.name: fit_one(task) for task in tasks if task.name not in missing}
+    for name in outcomes.keys() & blocks_left(folder):  # of a run that was stopped before this person was done whole
+        remove_blocks(folder, name)
     in_blocks = None if voxels_per_task is None else _fit_in_blocks(todo, voxels_per_task, workers, progress)
     for outcome in in_blocks or _fit_whole(todo, workers, progress):
         tell(outcome)
@@ -123,7 +127,7 @@ def _fit_in_blocks(
     joins: dict[str, Join] = {}
     for task in todo:
         if task.overwrite:
-            remove_blocks(task)
+            remove_blocks(task.folder, task.name)
         try:
             joins[task.name] = cut(task, n_voxels)
         except (InputError, OSError) as error:

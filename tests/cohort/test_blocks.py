@@ -118,12 +118,18 @@ def test_blocks_of_another_file_are_fitted_again(prepared, options, tree, tmp_pa
     )
     person = Person("sub-01", PersonFiles((other,)))
     assert fit_block(cut(FitTask(person, options, tmp_path / "out"), 64).blocks[0]).status == "fitted"
+    for _ in range(2):  # fitted whole after all, then kept
+        fit_cohort([person], options, tmp_path / "out", HERE)
+    assert not (tmp_path / "out" / ".blocks").exists()
 
 
 def test_mistakes_are_named(prepared, options, tree, tmp_path):
     plain = FitOptions(features=tree.features)
     with pytest.raises(InputError, match=r"encoders that treat each voxel by itself .* the encoder is in-context"):
-        cut(FitTask(prepared[0], plain, tmp_path), 100)
+        fit_cohort(prepared, plain, tmp_path / "out", HERE, voxels_per_task=100)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match="voxels_per_task is 0"):
+        fit_cohort(prepared, options, tmp_path / "out", HERE, voxels_per_task=0)
     files = tree.files["sub-01"]
     person = Person("sub-01", PersonFiles((files["betas"],), (files["trials"],)))
     (outcome,) = fit_cohort([person], options, tmp_path / "out", HERE, voxels_per_task=100)
