@@ -85,37 +85,25 @@ def run(options: argparse.Namespace) -> int:
     if options.output_dir.resolve() == options.people.resolve():
         raise InputError("output_dir is bids_dir: choose a folder beside it, such as derivatives/braincorl.")
     if options.features is None:
-        options.features = find_features(options.people)
+        options.features = _find_features(options.people)
     if options.analysis_level == "group":
         return SOME_FAILED if group_people(options, read_people(options), {}).failed else 0
     if not options.skip_bids_validation:
-        validate(options.people)
+        _validate(options.people)
     outcomes = fit_people(options, read_people(options))
     return SOME_FAILED if any(outcome.status == "failed" for outcome in outcomes) else 0
 
 
-def find_features(bids_dir: Path) -> Path:
-    """Find the features of the stimuli in a dataset, where no option names them.
-
-    Raises
-    ------
-    InputError
-        If there are none.
-    """
+def _find_features(bids_dir: Path) -> Path:
+    """Find the features of the stimuli in a dataset, where no option names them."""
     for name in FEATURES:
         if (bids_dir / "stimuli" / name).is_file():
             return bids_dir / "stimuli" / name
     raise InputError(f"{bids_dir / 'stimuli'} holds no {FEATURES[0]}: pass --features FILE, from braincorl embed.")
 
 
-def validate(bids_dir: Path) -> None:
-    """Run the BIDS validator over a dataset, if there is one on this machine.
-
-    Raises
-    ------
-    InputError
-        If the dataset has errors.
-    """
+def _validate(bids_dir: Path) -> None:
+    """Run the BIDS validator over a dataset, if there is one on this machine, and refuse one that has errors."""
     beside = [Path(sys.executable).parent / name for name in VALIDATORS]
     program = next((str(path) for path in beside if path.is_file()), None)
     program = program or next((found for name in VALIDATORS if (found := shutil.which(name))), None)

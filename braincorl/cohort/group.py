@@ -173,7 +173,7 @@ def make_group(
         prior = remember_fits(fits, rois=regions, places=group.places, table=table, max_items=group.max_items or "auto")
     with staged_directory(target, overwrite=True, kind="group") as staged:
         prior.save(staged / "prior.safetensors")
-        tables = {"scores": scores, "regions": summary, "partition": parts, "spaces": summarize_spaces(parts)}
+        tables = {"scores": scores, "regions": summary, "partition": parts, "spaces": _summarize_spaces(parts)}
         for name, rows in {**tables, "few-shot": curves}.items():
             if len(rows):
                 rows.to_csv(staged / f"{name}.tsv", sep="\t", index=False, na_rep="n/a")
@@ -290,19 +290,8 @@ def collect_tables(folder: Path, subjects: Mapping[str, str], name: str) -> pd.D
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def summarize_spaces(parts: pd.DataFrame) -> pd.DataFrame:
-    """Mean over people of what each feature space explains of each region, with an interval over people.
-
-    Parameters
-    ----------
-    parts
-        Of `collect_tables`, from people's `partition.tsv`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per region, part and space: `roi`, `part`, `space`, `n_people`, `mean`, `mean_low`, `mean_high`.
-    """
+def _summarize_spaces(parts: pd.DataFrame) -> pd.DataFrame:
+    """Mean over people of what each feature space explains of each region, with an interval over people."""
     if not len(parts):
         return pd.DataFrame()
     tables = {str(subject): table for subject, table in parts.groupby("subject", sort=False)}

@@ -7,7 +7,7 @@ damaged is noticed by the task that fits them, and named.
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +186,7 @@ def people_of_table(path: str | Path, labels: Iterable[str] = (), common: Person
     for number, cells in rows:
         where = f"{path}, line {number}"
         given = {name: cell for name, cell in zip(header, cells, strict=True) if cell not in ("", "n/a")}
-        name = check_label(next((given[label] for label in LABELS if label in given), ""), where)
+        name = _check_label(next((given[label] for label in LABELS if label in given), ""), where)
         files = {column: _files(given[column], path.parent, where) for column in FILES if column in given}
         if "betas" not in files:
             raise InputError(f"{where}: {name} has no betas: name a file, or take the row out.")
@@ -202,23 +202,12 @@ def people_of_table(path: str | Path, labels: Iterable[str] = (), common: Person
     return _choose(people, list(labels), path)
 
 
-def check_label(text: str, where: str) -> str:
-    """Give a BIDS label with its `sub-`.
-
-    Raises
-    ------
-    InputError
-        If it is no such label.
-    """
+def _check_label(text: str, where: str) -> str:
+    """Give a label of letters and digits with `sub-` in front, and refuse any other."""
     label = text.removeprefix("sub-")
     if not (label.isascii() and label.isalnum()):
         raise InputError(f"{where}: '{text}' is no label of a person, expected letters and digits, as in sub-01.")
     return f"sub-{label}"
-
-
-def with_options(person: Person, **options: Any) -> Person:
-    """Add options of one person's own."""
-    return replace(person, own=(*person.own, *options.items()))
 
 
 def _choose(people: Sequence[Person], labels: Sequence[str], path: Path) -> list[Person]:
@@ -287,14 +276,14 @@ def _option(column: str, cell: str, folder: Path, where: str) -> Any:
             raise InputError(f"{where}: zscore is '{cell}', expected none or session.")
         return cell
     if column == "features":
-        return read_features_option(cell, folder, where)
+        return _read_features_option(cell, folder, where)
     files = _files(cell, folder, where)
     if len(files) != 1:
         raise InputError(f"{where}: {column} is one file, but '{cell}' are {len(files)}.")
     return files[0]
 
 
-def read_features_option(cell: str, folder: Path, where: str) -> Features:
+def _read_features_option(cell: str, folder: Path, where: str) -> Features:
     """Read the features of a cell: one file, or NAME=FILE for each of several feature spaces."""
     words = shlex.split(cell)
     pairs = [word.split("=", 1) for word in words if re.match(r"[A-Za-z0-9_-]+=", word)]

@@ -10,7 +10,6 @@ credentials of this run alone; a scheduler that is given by its address is as sa
 
 import importlib.util
 import logging
-import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -427,8 +426,3 @@ def _require(package: str, install: str) -> None:
 
 def _plainly(error: Exception) -> str:
     return first_line(error).split("__init__() ")[-1].rstrip(".") + "."
-
-
-def memory_text(n_bytes: int) -> str:
-    """Bytes as people say them."""
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{math.ceil(n_bytes / 1e6)} MB"
