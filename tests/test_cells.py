@@ -1,9 +1,12 @@
+import ast
 import base64
+import html
 import re
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from matplotlib import colormaps
 from nibabel.gifti.gifti import GiftiImage
 
 from braincorl import Fit, GroupPrior, InContextEncoder, RidgeEncoder, fit_person
@@ -102,6 +105,12 @@ def test_the_cortex_is_drawn_where_there_is_no_value(person):
     maps = [GiftiImage.from_bytes(content).agg_data() for content in shown]
     assert any((values > 0).any() for values in maps)
     assert all(np.isfinite(values).all() for values in maps)
+    # What is above 0 has the colours of the static picture, from end to end.
+    (colours,) = re.findall(r"let cmap = (\{.*?\}\})", page)
+    above = ast.literal_eval(html.unescape(colours))["pos"]
+    for place in (0, -1):
+        shown = [above[channel][place] for channel in "RGB"]
+        np.testing.assert_allclose(shown, 255 * np.array(colormaps["inferno"](float(-place))[:3]), atol=2)
 
 
 def test_a_map_without_a_viewer_is_a_picture_or_an_error():

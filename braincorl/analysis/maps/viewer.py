@@ -1,8 +1,8 @@
 """Maps to turn and to click through in a notebook: nilearn's viewers, as one HTML page.
 
 `view_map(fit.maps()["ev"], fit.space)` as a cell's last line. Where no viewer fits the space, the static picture of
-`plot_surface` stands in its place. Such a page loads nothing but nilearn's icon. Reports hold static
-pictures alone: they run no script.
+`plot_surface` stands in its place. Such a page loads nothing but nilearn's icon. Reports hold
+static pictures, and one such page on request, in a frame that sees nothing of them.
 """
 
 import html
@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import colormaps
+from matplotlib.colors import ListedColormap
 
 from braincorl.analysis.colours import colour_scale
 from braincorl.analysis.maps.surface_plots import FINER, on_fsaverage, plot_surface
@@ -19,6 +21,7 @@ from braincorl.datasets.space import VoxelSpace
 from braincorl.errors import InputError
 from braincorl.fits.maps import unmask
 
+NIIVUE_COLOURS = 255
 NOTHING = 1e-12  # what is not above it is not drawn: voxels without a value are 0 in viewers
 
 
@@ -86,6 +89,10 @@ def view_map(
     folds = SurfaceImage(mesh, load_fsaverage_data(mesh="fsaverage5", data_type="sulcal").data)
     if "engine" in signature(view_surf).parameters:  # newer nilearn: the viewer that it brings itself
         look["engine"] = "niivue"
+        if not scale.signed:
+            # It gives the upper half of a colour map to what is above 0, and takes no lower end.
+            whole = colormaps[str(scale.colormap)](np.linspace(0, 1, NIIVUE_COLOURS))
+            look["cmap"] = ListedColormap([*np.tile(whole[0], (NIIVUE_COLOURS, 1)), *whole])
     return view_surf(
         mesh, image, bg_map=folds, hemi="both", threshold=NOTHING, title=html.escape(title) or None, **look
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from matplotlib.figure import Figure
 from scipy import stats
 
 from braincorl import __version__
@@ -17,6 +18,7 @@ from braincorl.analysis.figures import new_figure, own_style, plot_accuracy, plo
 from braincorl.analysis.maps.flatmap import plot_flatmap
 from braincorl.analysis.maps.peaks import PLACE, find_clusters, region_peaks
 from braincorl.analysis.maps.surface_plots import can_draw, plot_surface, share_in_cuts
+from braincorl.analysis.maps.viewer import view_map
 from braincorl.analysis.maps.volume_plots import plot_glass_brain, plot_mosaic
 from braincorl.analysis.report.page import SIMULATION, Section, plain, write_page
 from braincorl.analysis.report.question_sections import (
@@ -84,6 +86,8 @@ class ReportOptions:
         Folder of `braincorl identify` with this fit; by default `identification` in the fit's folder, if it is there.
     background
         NIfTI image of the anatomy, to draw slices on; by default nilearn's template for voxels in MNI space.
+    interactive
+        Also show the main map to turn or to click through, in a frame that runs nilearn's script and nothing else.
     command
         What the report is made by, to be shown.
     """
@@ -96,6 +100,7 @@ class ReportOptions:
     benchmark: Path | None = None
     identification: Path | None = None
     background: Path | None = None
+    interactive: bool = False
     command: str | None = None
 
 
@@ -157,6 +162,7 @@ def fit_sections(fit: Fit, maps: Maps, options: ReportOptions) -> list[Section]:
         Section("Accuracy", "fit/accuracy.html", _accuracy(maps)),
         Section("Scaling", "fit/scaling.html", _scaling(fit, find_benchmark(fit, options.benchmark))),
         Section("Maps", "fit/maps.html", _brain_maps(fit, maps, in_mni(fit, options), anatomy)),
+        Section("Look around", "fit/viewer.html", _viewer(fit, maps, options)),
         Section("Better than chance", "fit/chance.html", better_than_chance(fit, maps, options.scores, anatomy)),
         Section("Peaks", "fit/peaks.html", _peaks(fit, maps, options)),
         Section("Regions", "fit/regions.html", _regions(fit, maps)),
@@ -307,6 +313,15 @@ def _brain_maps(fit: Fit, maps: Maps, in_mni: bool, anatomy: Any) -> Shown:
     return {"shown": shown, "no_mesh": not can_draw(space), "native": space.surface is None and not in_mni}
 
 
+def _viewer(fit: Fit, maps: Maps, options: ReportOptions) -> Shown:
+    """Page of nilearn's viewer, where one knows the space."""
+    main = next((name for name in MAIN_MAPS if _known(maps, name)), None)
+    if not options.interactive or main is None or (fit.space.surface is None and not in_mni(fit, options)):
+        return None
+    shown = view_map(maps[main], fit.space, title=LABELS[main], signed=False, on_surface=fit.space.surface is not None)
+    return None if isinstance(shown, Figure) else {"page": shown.html, "what": MAPS[main][0]}
+
+
 def _peaks(fit: Fit, maps: Maps, options: ReportOptions) -> Shown:
     """Where the encoder is best among voxels that are not so by chance."""
     space, n_images = fit.space, scored_images(fit, options.scores)
@@ -420,7 +435,7 @@ def _methods(methods: MethodsText) -> Shown:
 def _provenance(fit: Fit, command: str | None) -> Shown:
     config = fit.config
     libraries = ("numpy", "scipy", "scikit-learn", "nibabel", "nilearn", "matplotlib")
-    facts = {
+    facts: dict[str, Any] = {
         "Fit": fit.subject if fit.path is None else fit.path.name,
         "Made with": f"braincorl {config.get('braincorl', 'unknown')}",
         "Reported with": f"braincorl {__version__}; " + ", ".join(f"{name} {version(name)}" for name in libraries),
@@ -430,6 +445,13 @@ def _provenance(fit: Fit, command: str | None) -> Shown:
     if fit.path is not None:
         files = ("encoder.safetensors", "space.safetensors")
         facts |= {f"SHA-256 of {name}": _hash(fit.path / name) for name in files}
+    for name, value in fit.encoder.get_params(deep=False).items():
+        if isinstance(value, str | int | float):
+            facts[f"Encoder: {name}"] = value
+    network = getattr(fit.encoder, "provenance_", {}).get("network", {})
+    for name, value in {**network, **network.get("config", {})}.items():
+        if name != "config":
+            facts[f"Network: {name}"] = _listed(value)
     for name, value in config.get("features_provenance", {}).items():
         facts[f"Features: {name}"] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     chosen = {name: value for name, value in config.items() if name not in ("features_provenance", "braincorl")}

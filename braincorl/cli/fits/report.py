@@ -70,6 +70,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "names)",
     )
     parser.add_argument(
+        "--interactive",
+        action="store_true",
+        help="also show the main map to click through (MNI space) or to turn (surfaces): the page then holds a script, "
+        "and is .6 or 3.3 MB larger",
+    )
+    parser.add_argument(
         "--figures",
         type=Path,
         metavar="DIR",
@@ -116,6 +122,7 @@ def run(options: argparse.Namespace) -> None:
         options.benchmark,
         options.identification,
         options.background,
+        options.interactive,
         options.command,
     )
     write_report(output, fit, chosen, figures=options.figures, overwrite=options.overwrite)

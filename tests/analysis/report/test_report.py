@@ -16,8 +16,8 @@ from scipy import stats
 
 from braincorl.analysis.figures import new_figure
 from braincorl.analysis.maps.surface_plots import share_in_cuts
-from braincorl.analysis.report.fit_report import ReportOptions, find_warnings, write_report
-from braincorl.analysis.report.page import Section, write_page
+from braincorl.analysis.report.fit_report import ReportOptions, _viewer, find_warnings, write_report
+from braincorl.analysis.report.page import Section, render_page, write_page
 from braincorl.analysis.report.question_sections import better_than_chance
 from braincorl.analysis.report.top_images import Thumbnails, rank_images
 from braincorl.datasets import Surface, VoxelSpace
@@ -164,6 +164,19 @@ def test_figures_and_tables_have_places_to_link_to_and_tables_can_be_saved(repor
     (limit,) = re.findall(rf"correlation over {n_images} images is above (\d.\d\d)", _section(report, "Peaks"))
     p = stats.pearsonr(*correlated(n_images, float(limit)), alternative="greater").pvalue
     assert p == pytest.approx(0.001, rel=0.2)  # the limit has two digits
+
+
+def test_a_viewer_is_shown_on_request_in_a_frame_that_sees_nothing(fit_and_scores):
+    fit, scores = fit_and_scores
+    assert _viewer(fit, scores, ReportOptions()) is None
+    assert _viewer(fit, scores, ReportOptions(interactive=True, in_mni=False)) is None
+    data = _viewer(fit, scores, ReportOptions(interactive=True))
+    page = Page(render_page("a", "b", [Section("Look around", "fit/viewer.html", data)]))
+    assert "script" not in page.tags
+    frame = {name: value for tag, name, value in page.attributes if tag == "iframe"}
+    assert frame["sandbox"] == "allow-scripts"  # of no origin: it reads neither this page nor what a browser keeps
+    assert not re.search(r"<(?:script|link(?! rel=.icon)|img)[^>]+(?:src|href)=[\"']https?:", frame["srcdoc"])
+    assert "brainsprite" in frame["srcdoc"]
 
 
 def test_figures_and_tables_are_written_as_files_on_request(tmp_path):
