@@ -47,6 +47,8 @@ NOT_RUN = {
     "uv run python benchmarks/": "minutes to hours, some of them on real data that are not part of the project",
     "python benchmarks/house.py": "counts the code, and is nobody's result",
     f"{COHORT} --cluster": "a queue; tests/cohort/test_workers.py has a fake one",
+    "braincorl cohort people.tsv --features features.npz --encoder bayesian-ridge --voxels-per-task": "prepared people of "
+    "many voxels; tests/cohort/test_blocks.py has small ones",
     f"{COHORT} --scheduler": "a running scheduler; tests/cohort/test_workers.py has one",
     "braincorl data fetch": "a bucket; tests/cli/test_data_fetch.py has a local one",
     "braincorl train encoders/published/recipe.toml": "minutes; README's RECIPE.toml is trained, in small",
