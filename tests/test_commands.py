@@ -23,6 +23,7 @@ PAGES = [
 # Pages whose `sh` blocks are run from top to bottom: by test_readme.py, test_pages.py, and here.
 RUN = ("README.md", "docs/encoders_and_data.md", "docs/tutorial.md", "docs/how_to.md")
 COHORT = "braincorl cohort derivatives --features features.npz --output-dir cohort"
+BLOCKS = "braincorl cohort people.tsv --features features.npz --encoder bayesian-ridge"
 # What is not run, by how it begins, and why; the first that fits counts.
 NOT_RUN = {
     "uv run braincorl demo": "CI runs it before the tests, on the whole person",
@@ -47,8 +48,7 @@ NOT_RUN = {
     "uv run python benchmarks/": "minutes to hours, some of them on real data that are not part of the project",
     "python benchmarks/house.py": "counts the code, and is nobody's result",
     f"{COHORT} --cluster": "a queue; tests/cohort/test_workers.py has a fake one",
-    "braincorl cohort people.tsv --features features.npz --encoder bayesian-ridge --voxels-per-task": "prepared people of "
-    "many voxels; tests/cohort/test_blocks.py has small ones",
+    f"{BLOCKS} --voxels-per-task": "prepared people of many voxels; tests/cohort/test_blocks.py has small ones",
     f"{COHORT} --scheduler": "a running scheduler; tests/cohort/test_workers.py has one",
     "braincorl data fetch": "a bucket; tests/cli/test_data_fetch.py has a local one",
     "braincorl train encoders/published/recipe.toml": "minutes; README's RECIPE.toml is trained, in small",
