@@ -3,7 +3,7 @@
     uv run python docs/tools/results.py demo localiser
 
 The speed tables (`closed_form_speed`, `reference_speed`) want a machine that does nothing else. `few_shot` and
-`bold5000` take an hour or so; `--scores FILE` keeps what is scored, goes on from it, and serves both.
+`bold5000` take some twenty minutes; `--scores FILE` keeps what is scored, goes on from it, and serves both.
 """
 
 import argparse
