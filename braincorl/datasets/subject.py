@@ -124,7 +124,8 @@ class SubjectData:
         facts = {
             "images": f"{self.n_images}, {self._trials_each()}",
             "sessions": "unknown" if self.n_sessions is None else str(self.n_sessions),
-            "voxels": f"{self.n_voxels}" + (f" ({self.space.n_excluded} without data)" * bool(self.space.n_excluded)),
+            "voxels": f"{self.n_voxels:,}"
+            + (f" ({self.space.n_excluded:,} without data)" * bool(self.space.n_excluded)),
             "ROIs": ", ".join(f"{name} {int(members.sum())}" for name, members in self.rois.items()) or "none",
             "noise ceiling": "unknown",
             "place": place_of(self.space),

@@ -5,7 +5,7 @@ marks a volume that shows none, which is left out. Optional columns are `session
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,10 @@ class TrialsTable:
 
     def __len__(self) -> int:
         return int(self.images.size)
+
+    def rows(self, part: slice) -> "TrialsTable":
+        """Give some of the trials, with all that is known of each."""
+        return replace(self, **{each.name: getattr(self, each.name)[part] for each in fields(self)})
 
 
 def read_trials(path: str | Path) -> TrialsTable:
@@ -118,10 +122,7 @@ def match_trials(
     if len(trials) == 1 and len(betas) > 1:
         _check_rows(len(trials[0]), sum(n_volumes), f"{paths[0]} (one table for {len(betas)} betas files)", "they")
         ends = np.cumsum(n_volumes)
-        parts = [
-            replace(trials[0], images=trials[0].images[end - n : end], sessions=trials[0].sessions[end - n : end])
-            for end, n in zip(ends, n_volumes, strict=True)
-        ]
+        parts = [trials[0].rows(slice(end - n, end)) for end, n in zip(ends, n_volumes, strict=True)]
     elif len(trials) == len(betas):
         for table, path, file, n in zip(trials, paths, betas, n_volumes, strict=True):
             _check_rows(len(table), n, str(path), str(file))
