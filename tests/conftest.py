@@ -9,30 +9,36 @@ from braincorl.datasets import simulate_people
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Whole runs of the command line, notebooks, training, kills, pages in a browser, and a local S3 server: most of the
-# time, and few of the properties that nothing smaller holds. Left out unless they are named, or ALL_TESTS is set. Each
-# entry is the beginning of a test's place under tests/: a folder, a file, or a test in it.
+# Whole runs of the command line, drawing, notebooks, training, kills, full disks, pages in a browser, workers, and a
+# local S3 server: most of the time, and few of the properties that nothing smaller holds. Left out unless they are
+# named, or ALL_TESTS is set. Each entry is the beginning of a test's place under tests/: a folder, a file, or a test.
 SLOW = (
-    "analysis/maps/test_plots.py::test_names_of_regions_are_shown",
-    "analysis/maps/test_plots.py::test_plots_mark_regions",
-    "analysis/maps/test_style.py",
+    "analysis/maps/",
     "analysis/report/test_report.py",
     "analysis/test_notebooks.py",
     "analysis/words/test_real_words.py",
     "cli/",
-    "cohort/test_group.py",
+    "cohort/",
     "datasets/download/",
+    "datasets/nsd/test_nsd.py::test_a_subject_of_thirty",
     "datasets/nsd/test_nsd_fetch.py",
     "datasets/test_damage.py",
     "datasets/test_hostile.py",
+    "datasets/surfaces/test_grayordinates.py",
     "datasets/test_load.py::test_memory_is_bounded",
+    "datasets/test_mosaic.py::test_everything_goes_out",
+    "datasets/test_simulation.py::test_noise_is_shared",
+    "datasets/trials/test_prepare_at_once.py",
     "datasets/trials/test_prepared.py",
     "encoders/test_attending.py::test_a_forked_child",
+    "features/store/test_feature_files.py::test_a_large_file",
     "features/test_embedder.py",
     "features/backbones/test_backbones.py",
     "models/test_engine.py",
+    "models/test_own_voxels.py::test_more_images_than_features_tell",
     "models/test_reference.py::test_golden_outputs_of_the_published_network",
-    "test_cells.py::test_a_viewer",
+    "storage/test_hdf5.py::test_a_full_disk",
+    "test_cells.py",
     "test_checkpoint.py::test_a_converted_file",
     "test_checkpoint.py::test_published_sizes",
     "test_commands.py",
