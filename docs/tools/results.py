@@ -33,6 +33,7 @@ COMMANDS = {
     "localiser": "uv run python benchmarks/localiser.py --draws 2",
     "actions": "uv run python benchmarks/actions_fmri.py",
     "spoilt_trials": "uv run python benchmarks/spoilt_trials.py --draws 2",
+    "shared_weights": "uv run python benchmarks/shared_weights.py --draws 5",
 }
 # What the scripts call the encoders, and the page.
 ENCODERS = {
@@ -179,6 +180,7 @@ SHAPES: Mapping[str, Callable[[str], str]] = {
     "actions": actions,
     "closed_form_speed": closed_form_speed,
     "reference_speed": reference_speed,
+    "shared_weights": str,  # as it is printed
 }
 
 
