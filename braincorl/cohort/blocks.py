@@ -1,15 +1,17 @@
 """A person in blocks of voxels: a task for each block, then one that joins them; so memory is that of a block.
 
 It is for encoders that treat each voxel by itself, and for prepared people (`braincorl data prepare`), whose responses
-are stored by voxel: a block reads its own. Blocks are of whole 64 voxels, and what is joined is, to the byte, what one
-fit of the person writes (`braincorl.encoders.joining`). Blocks that are done lie in `.blocks/sub-01` until all are; a
-run that is given again goes on with the others.
+are stored by voxel: a block reads its own, and the task that joins them holds the result, which does not grow with
+images. Blocks are of whole 64 voxels, and what is joined is, to the byte, what one fit of the person writes
+(`braincorl.encoders.joining`). Blocks that are done lie in `.blocks/sub-01` until all are; a run that is given again
+goes on with the others, if options and files are still those that they were made from.
 """
 
 import contextlib
+import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from braincorl import __version__
 from braincorl.cohort.people import PersonFiles
 from braincorl.cohort.task import (
     Clock,
@@ -32,13 +35,14 @@ from braincorl.cohort.task import (
     make_person_encoder,
     peak_memory,
     person_features,
+    stamp,
 )
 from braincorl.datasets.load import read_prepared
 from braincorl.datasets.trials.prepared import is_prepared, outline_prepared, read_rows
 from braincorl.encoders import LinearEncoder, load_encoder
 from braincorl.encoders.joining import join_voxels
 from braincorl.encoders.limits import choices_at_limit, tell_limits
-from braincorl.errors import InputError
+from braincorl.errors import BraincorlError, InputError
 from braincorl.fits import Fit
 from braincorl.fits.folder import hash_rows
 from braincorl.storage.files import json_text
@@ -64,12 +68,15 @@ class Block:
         Which of the voxels with data.
     key
         Of the prepared file: a block of another one is fitted again.
+    made
+        Of all else that the result depends on, the same.
     """
 
     task: FitTask
     start: int
     stop: int
     key: str
+    made: str
 
     @property
     def name(self) -> str:
@@ -149,7 +156,22 @@ def cut(task: FitTask, n_voxels: int) -> Join:
         )
     outline, size = outline_prepared(files.betas[0]), -(-n_voxels // WHOLE) * WHOLE
     edges = [*range(0, max(outline.space.n_voxels - WHOLE, 0) + 1, size), outline.space.n_voxels]
-    return Join(task, tuple(Block(task, start, stop, outline.key) for start, stop in pairwise(edges)))
+    made = _identify(task)
+    return Join(task, tuple(Block(task, start, stop, outline.key, made) for start, stop in pairwise(edges)))
+
+
+def _identify(task: FitTask) -> str:
+    """Hash of the version, the options, and the sizes and times of the files that they name."""
+    options, files = task.options.of(task.person), task.person.files()
+    features = options.features if isinstance(options.features, Mapping) else {"": options.features}
+    named = [*features.values(), options.image_ids, options.context, options.test]
+    named += [path for paths in _brought(files).values() for path in paths]
+    facts = {
+        "version": __version__,
+        "options": {name: str(value) for name, value in vars(options).items()},
+        "files": [[str(path), stamp(path)] for path in named if path is not None],
+    }
+    return hashlib.sha256(json_text(facts, sort_keys=True).encode()).hexdigest()
 
 
 def fit_block(block: Block) -> Outcome:
@@ -177,11 +199,12 @@ def fit_block(block: Block) -> Outcome:
                     return Outcome(block.name, "kept")
                 clock = Clock()
                 with limited_threads(task.options.threads, torch=False):
-                    fit = _fit(block, clock)
+                    fit, n_images = _fit(block, clock)
                     with staged_directory(block.path, overwrite=True, kind="block") as folder:
                         fit.encoder.save(folder / "encoder.safetensors")
                         config = json_text(fit.config)  # as text, which keeps its order
-                        header = {"config": config, "context": fit.context, "key": block.key, "warnings": lines}
+                        header = {"config": config, "context": fit.context, "n_images": n_images, "warnings": lines}
+                        header |= {"key": block.key, "made": block.made}
                         write_tensors(folder / "maps.safetensors", KIND, dict(fit.kept_maps or {}), header)
                 clock.stop("saving")
     except Exception as error:
@@ -211,7 +234,7 @@ def join_blocks(join: Join) -> Outcome:
             if not ours:
                 return Outcome(task.name, "busy")
             if holds_result(target, "fit") and not task.overwrite:  # by another run
-                remove_blocks(task.folder, task.name)
+                remove_finished(task.folder, [task.name])
                 return kept(task, target)
             check_destination(target, overwrite=task.overwrite, kind="fit")
             clock = Clock()
@@ -225,9 +248,14 @@ def join_blocks(join: Join) -> Outcome:
     return Outcome(task.name, "fitted", describe_fit(fit), warnings, clock.seconds, clock.processor, peak_memory())
 
 
-def blocks_left(folder: Path) -> set[str]:
-    """Names of people of whom a cohort's folder holds blocks."""
-    return {path.name for path in (folder / BLOCKS).glob("*")}
+def remove_finished(folder: Path, names: Iterable[str]) -> None:
+    """Remove the blocks of people who are done, but for newer ones: those are of a run that fits them again."""
+    for name in names:
+        blocks = list((folder / BLOCKS / name).glob("*"))
+        with contextlib.suppress(FileNotFoundError):  # another run removes them
+            done = (folder / name).stat().st_mtime_ns
+            if blocks and all(path.stat().st_mtime_ns <= done for path in blocks):
+                remove_blocks(folder, name)
 
 
 def remove_blocks(folder: Path, name: str) -> None:
@@ -240,14 +268,22 @@ def remove_blocks(folder: Path, name: str) -> None:
 def _is_done(block: Block) -> bool:
     if holds_result(block.task.folder / block.task.name, "fit") and not block.task.overwrite:
         return True
-    return holds_result(block.path, "block") and _read(block)[1]["key"] == block.key
+    if not holds_result(block.path, "block"):
+        return False
+    try:
+        header = _read(block)[1]
+        _encoder(block)
+    except BraincorlError:  # damaged: it is fitted again
+        return False
+    return (header["key"], header.get("made")) == (block.key, block.made)
 
 
 def _read(block: Block) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
     return read_tensors(block.path / "maps.safetensors", KIND)
 
 
-def _fit(block: Block, clock: Clock) -> Fit:
+def _fit(block: Block, clock: Clock) -> tuple[Fit, int]:
+    """Fit a block; and of how many images there are responses."""
     task, options = block.task, block.task.options.of(block.task.person)
     encoder, table = make_person_encoder(options), person_features(task.name, options)
     clock.stop("features")
@@ -263,7 +299,7 @@ def _fit(block: Block, clock: Clock) -> Fit:
     clock.stop("responses")
     fit = fit_responses(task, files, subject, table, encoder)
     clock.stop("encoder")
-    return fit
+    return fit, subject.n_images
 
 
 def _brought(files: PersonFiles) -> dict[str, tuple[Path, ...]]:
@@ -289,7 +325,7 @@ def _join(join: Join) -> tuple[Fit, tuple[str, ...]]:
     first = headers[0]
     different = [name for name in first["config"] if name not in ("n_voxels", "responses_sha256")]
     if any(
-        header["context"] != first["context"]
+        (header["context"], header["n_images"]) != (first["context"], first["n_images"])
         or any(header["config"].get(name) != first["config"][name] for name in different)
         for header in headers
     ):
@@ -297,8 +333,7 @@ def _join(join: Join) -> tuple[Fit, tuple[str, ...]]:
     encoder = join_voxels((_encoder(block) for block in join.blocks), n_voxels)
     table = person_features(task.name, options)
     images = table.image_ids.tolist()
-    n_images = first["config"]["n_context"] + first["config"]["n_left_out"]
-    digest = hash_rows(read_rows(path, images), (n_images, n_voxels), np.dtype(np.float32))
+    digest = hash_rows(read_rows(path, images), (first["n_images"], n_voxels), np.dtype(np.float32))
     counts = {"n_voxels": n_voxels, "n_excluded_voxels": outline.space.n_excluded, "responses_sha256": digest}
     fit = Fit(encoder, outline.space, outline.rois, {**first["config"], **counts}, first["context"], kept_maps=maps)
     return fit, _warnings(task.name, first["warnings"], _encoder(join.blocks[0]), encoder)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from braincorl import __version__
-from braincorl.cohort.blocks import Block, Join, blocks_left, check_separate, cut, fit_block, join_blocks, remove_blocks
+from braincorl.cohort.blocks import Block, Join, check_separate, cut, fit_block, join_blocks, remove_finished
 from braincorl.cohort.people import Person
 from braincorl.cohort.task import FitOptions, FitTask, Outcome, failure, fit_one
 from braincorl.cohort.workers import Runner, T, Workers
@@ -99,12 +99,12 @@ def fit_cohort(
     todo = [task for task in tasks if overwrite or not holds_result(folder / task.name, "fit")]
     missing = {task.name for task in todo}
     outcomes = {task.name: fit_one(task) for task in tasks if task.name not in missing}
-    for name in outcomes.keys() & blocks_left(folder):  # of a run that was stopped before this person was done whole
-        remove_blocks(folder, name)
     in_blocks = None if voxels_per_task is None else _fit_in_blocks(todo, voxels_per_task, workers, progress)
     for outcome in in_blocks or _fit_whole(todo, workers, progress):
         tell(outcome)
         outcomes[outcome.name] = outcome
+    # Of runs that were stopped before these people were done, whole or otherwise.
+    remove_finished(folder, [name for name, outcome in outcomes.items() if outcome.status != "failed"])
     return [outcomes[person.name] for person in people]
 
 
@@ -126,8 +126,6 @@ def _fit_in_blocks(
     """Fit people in blocks of voxels, then join everybody's; a person of whom a block failed has failed."""
     joins: dict[str, Join] = {}
     for task in todo:
-        if task.overwrite:
-            remove_blocks(task.folder, task.name)
         try:
             joins[task.name] = cut(task, n_voxels)
         except (InputError, OSError) as error:

@@ -340,7 +340,7 @@ def make_person_encoder(options: FitOptions) -> LinearEncoder:
     """Make the encoder that options name, not fitted yet."""
     network = {name: getattr(options, name) for name in ("checkpoint", "device", "precision")}
     given = {name: value for name, value in network.items() if value is not None}
-    prior = None if options.prior is None else _read_prior(options.prior, _stamp(Path(options.prior)))
+    prior = None if options.prior is None else _read_prior(options.prior, stamp(Path(options.prior)))
     return make_encoder(options.encoder_name, prior, **given)
 
 
@@ -374,7 +374,7 @@ def person_features(name: str, options: FitOptions) -> FeatureTable:
 def read_table(features: Features, image_ids: Path | None) -> FeatureTable:
     """Read features, or those of several named spaces, joined; a worker reads them once for all its people."""
     files = tuple(features.items()) if isinstance(features, Mapping) else (("", features),)
-    return _read_table(files, image_ids, tuple(_stamp(path) for _, path in files))
+    return _read_table(files, image_ids, tuple(stamp(path) for _, path in files))
 
 
 @lru_cache(maxsize=1)
@@ -388,7 +388,7 @@ def _read_prior(prior: str, _stamp: Any) -> Any:
     return load_prior(prior)
 
 
-def _stamp(path: Path) -> tuple[int, ...]:
+def stamp(path: Path) -> tuple[int, ...]:
     """Tell a file from its later states, so that what is kept of it in memory is not that of an older one."""
     try:
         found = path.stat()

@@ -162,7 +162,7 @@ class _Seen:
 
     def __init__(self, coordinates: _Coordinates, n_voxels: int, limit: int) -> None:
         self._coordinates, self._limit, self._few = coordinates, limit, n_voxels <= limit
-        self._sample = _Sample(MOST_COMPARED / n_voxels)
+        self._sample = _Sample(max(MOST_COMPARED, limit) / n_voxels)
         self._parts: list[npt.NDArray[np.float32]] = []
         self._chosen: list[npt.NDArray[np.uint8]] = []
         self._regions: list[Numbers] = []

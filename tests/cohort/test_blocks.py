@@ -1,7 +1,7 @@
 import multiprocessing
 import os
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from braincorl.datasets.load import open_subject
 from braincorl.datasets.trials.prepared import load_prepared, read_rows
 from braincorl.datasets.trials.preparing import prepare
 from braincorl.errors import InputError
+from braincorl.features import load_features, save_features
 from braincorl.fits.folder import hash_responses, hash_rows
 
 HERE = Workers(n_workers=1)
@@ -121,6 +122,60 @@ def test_blocks_of_another_file_are_fitted_again(prepared, options, tree, tmp_pa
     for _ in range(2):  # fitted whole after all, then kept
         fit_cohort([person], options, tmp_path / "out", HERE)
     assert not (tmp_path / "out" / ".blocks").exists()
+
+
+def with_features(options, tree, path, change):
+    """Give the options with other features: `change` of their table."""
+    save_features(path, change(load_features(tree.features)))
+    return replace(options, features=path)
+
+
+def test_images_whose_names_lack_an_ending_are_joined(prepared, options, tree, tmp_path):
+    ending = with_features(
+        options,
+        tree,
+        tmp_path / "features.npz",
+        lambda table: replace(table, image_ids=np.array([f"{name}.png" for name in table.image_ids])),
+    )
+    one = fit_cohort(prepared[:1], ending, tmp_path / "one", HERE)
+    blocks = fit_cohort(prepared[:1], ending, tmp_path / "blocks", HERE, voxels_per_task=64)
+    assert [one[0].status, blocks[0].status] == ["fitted", "fitted"]
+    assert same_files(tmp_path / "one", tmp_path / "blocks")
+
+
+def test_images_that_are_one_picture_are_joined_as_they_are_fitted(prepared, options, tree, tmp_path):
+    names = load_prepared(prepared[0].source.betas[0]).image_ids.tolist()
+
+    def copied(table):
+        rows, features = table.image_ids.tolist(), table.features.copy()
+        for first, second in zip(names[:10:2], names[1:10:2], strict=True):
+            features[rows.index(second)] = features[rows.index(first)]
+        return replace(table, features=features)
+
+    copies = with_features(options, tree, tmp_path / "features.npz", copied)
+    fit_cohort(prepared[:1], copies, tmp_path / "one", HERE)
+    fit_cohort(prepared[:1], copies, tmp_path / "blocks", HERE, voxels_per_task=64)
+    assert same_files(tmp_path / "one", tmp_path / "blocks")
+
+
+def test_blocks_of_other_features_or_options_and_damaged_ones_are_fitted_again(prepared, options, tree, tmp_path):
+    own = with_features(options, tree, tmp_path / "features.npz", lambda table: table)
+    block = cut(FitTask(prepared[0], own, tmp_path / "out"), 64).blocks[0]
+    assert [fit_block(block).status for _ in range(2)] == ["fitted", "kept"]
+    save_features(tmp_path / "features.npz", replace(load_features(tree.features), provenance={"backbone": "another"}))
+    for changed in (own, replace(own, n_context=25), replace(own, n_context=25, encoder="ridge")):
+        block = cut(FitTask(prepared[0], changed, tmp_path / "out"), 64).blocks[0]
+        assert [fit_block(block).status for _ in range(2)] == ["fitted", "kept"]
+    (block.path / "encoder.safetensors").write_bytes(b"damaged")
+    assert fit_block(block).status == "fitted"
+
+
+def test_blocks_of_a_run_that_fits_a_person_again_are_left_to_it(prepared, options, tmp_path):
+    fit_cohort(prepared[:1], options, tmp_path / "out", HERE)
+    block = cut(FitTask(prepared[0], options, tmp_path / "out", overwrite=True), 64).blocks[0]
+    assert fit_block(block).status == "fitted"
+    assert [outcome.status for outcome in fit_cohort(prepared[:1], options, tmp_path / "out", HERE)] == ["kept"]
+    assert block.path.is_dir()
 
 
 def test_mistakes_are_named(prepared, options, tree, tmp_path):

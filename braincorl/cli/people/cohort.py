@@ -148,8 +148,8 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
         "--voxels-per-task",
         type=positive,
         metavar="N",
-        help="fit each person in blocks of N voxels, so that a worker holds one block; the same results; for files of "
-        "braincorl data prepare, and the encoders ridge and bayesian-ridge (default: a person is one task)",
+        help="fit each person in blocks of N voxels, so that a worker reads one block; the same results; for "
+        "files of braincorl data prepare, and the encoders ridge and bayesian-ridge (default: a person is one task)",
     )
     group.add_argument(
         "--mem-mb",
@@ -174,6 +174,7 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Fit whoever has no result yet, and make what the group gives."""
+    _check_few_shot(options)
     people = read_people(options)
     outcomes = fit_people(options, people)
     missing = {outcome.name: outcome.text for outcome in outcomes if outcome.status == "failed"}
@@ -186,8 +187,7 @@ def run(options: argparse.Namespace) -> int:
 def group_people(options: argparse.Namespace, people: list[Person], missing: dict[str, str]) -> Group:
     """Make the group's products, and say where."""
     protocol = None
-    if options.few_shot_people is not None and options.few_shot is None:
-        raise InputError("--few-shot-people belongs to --few-shot: say from how many images.")
+    _check_few_shot(options)
     if options.few_shot is not None:
         protocol = FewShot(
             counts=tuple(sorted(set(options.few_shot))),
@@ -210,6 +210,11 @@ def group_people(options: argparse.Namespace, people: list[Person], missing: dic
         )
     print(f"group of {group.n_people}: {'memory, tables, report' if group.made else 'as it was'} -> {group.folder}")
     return group
+
+
+def _check_few_shot(options: argparse.Namespace) -> None:
+    if options.few_shot_people is not None and options.few_shot is None:
+        raise InputError("--few-shot-people belongs to --few-shot: say from how many images.")
 
 
 def fit_people(options: argparse.Namespace, people: list[Person]) -> list[Outcome]:

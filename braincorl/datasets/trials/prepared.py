@@ -273,12 +273,7 @@ def load_prepared(
     with open_hdf5(path) as file:
         header = _read_header(file, path)
         arrays, rois = header.arrays, header.rois
-        names = np.char.decode(arrays["image_ids"], "utf-8")
-        if images is not None:
-            images = list(map(str, images))
-            found = without_endings(names.tolist(), images)
-            names = np.asarray([found.get(name, name) for name in names.tolist()])
-        rows = _rows(names, images)
+        names, rows = _rows(arrays["image_ids"], images)
         included: npt.NDArray[np.bool_] = arrays["included"]
         chosen = _chosen(rois, included, voxels)
         keep = chosen & included
@@ -335,11 +330,11 @@ def outline_prepared(path: Path) -> Outline:
 def read_rows(path: Path, images: Iterable[str]) -> Iterator[npt.NDArray[np.float32]]:
     """Give the responses that `load_prepared` reads, a few images at a time, of all voxels with data (m, n_voxels).
 
-    The file is read as often as its responses are larger than the working memory. Checksums are not looked at.
+    The file is read as often as its responses are larger than a quarter of the working memory. No checksum is read.
     """
     with open_hdf5(path) as file:
         header, data = _read_header(file, path), file["responses"]
-        rows, keep = _rows(np.char.decode(header.arrays["image_ids"], "utf-8"), images), header.arrays["included"]
+        (_, rows), keep = _rows(header.arrays["image_ids"], images), header.arrays["included"]
         width = data.chunks[1]
         for part in np.split(rows, range(0, rows.size, at_a_time(4 * keep.size, share=1 / 4)))[1:]:
             slab = np.empty((part.size, keep.size), dtype=np.float32)
@@ -348,13 +343,18 @@ def read_rows(path: Path, images: Iterable[str]) -> Iterator[npt.NDArray[np.floa
             yield slab[:, keep]
 
 
-def _rows(names: npt.NDArray[np.str_], images: Iterable[str] | None) -> npt.NDArray[np.intp]:
+def _rows(encoded: npt.NDArray[Any], images: Iterable[str] | None) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.intp]]:
+    """Names of all images, as those that are asked for are spelled, and the rows of these."""
+    names = np.char.decode(encoded, "utf-8")
     if images is None:
-        return np.arange(names.size)
-    rows = np.flatnonzero(np.isin(names, np.asarray([str(image) for image in images])))
+        return names, np.arange(names.size)
+    images = list(map(str, images))
+    found = without_endings(names.tolist(), images)
+    names = np.asarray([found.get(name, name) for name in names.tolist()])
+    rows = np.flatnonzero(np.isin(names, np.asarray(images)))
     if rows.size == 0:
         raise InputError(f"none of the images is among those of the prepared file, such as '{names[0]}'.")
-    return rows
+    return names, rows
 
 
 def _chosen(

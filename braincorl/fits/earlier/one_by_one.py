@@ -4,7 +4,7 @@ fits = load_fits(["sub-01", "sub-02"])
 prior = GroupPrior.fit(each(fits, lambda fit: fit.encoder))
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar, overload
 
@@ -31,6 +31,10 @@ class OneByOne(Sequence[T]):
 
     def __len__(self) -> int:
         return self._n
+
+    def __iter__(self) -> Iterator[T]:
+        """Give the members in turn; an IndexError while one is made ends nothing early."""
+        return (self[number] for number in range(self._n))
 
     @overload
     def __getitem__(self, index: int) -> T: ...
