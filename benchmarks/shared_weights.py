@@ -41,9 +41,7 @@ def main() -> None:
                     predicted = encoder().fit(X[:n], y[:n]).predict(X[-N_TEST:])
                     scores[name][column].append(mean_ev(truth[-N_TEST:], predicted))
         for name, columns in scores.items():
-            rows.append(
-                [f"{share:.0%}", name, *(f"{np.mean(c):.3f} ± {np.std(c):.3f}".replace("0.", ".") for c in columns)]
-            )
+            rows.append([f"{share:.0%}", name, *(f"{np.mean(c):.3f} ± {np.std(c):.3f}" for c in columns)])
     print_table(["weights shared", "encoder", *map(str, LENGTHS)], rows)
 
 
